@@ -1,0 +1,63 @@
+"""What a provider is: a program that turns one workflow into jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from dstack.domain.resources import Requirements
+
+
+class PythonEnv(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The Python environment a job runs in. Neither field given: the submitting shell's own interpreter.
+
+    `version` is `3.11`-like. `requirements` are requirement lines, or `-r FILE` lines whose FILE is relative to
+    the root of the code.
+    """
+
+    version: str | None = None
+    requirements: tuple[str, ...] = ()
+
+
+class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One job as a provider plans it; everything the runner needs to run it except code, inputs and identity.
+
+    `commands` are lines of one bash script run with `set -e -o pipefail`, unless `argv` is given: then
+    exactly that program is executed, without a shell. `argv[0] == "python"` means the interpreter of `python`.
+    """
+
+    name: str = ""
+    """Empty for a step with one job, else a suffix such as `0` (job `train-0`)."""
+    commands: tuple[str, ...] = ()
+    argv: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+    python: PythonEnv | None = None
+    working_dir: str = "."
+    artifacts: tuple[str, ...] = ()
+    requirements: Requirements = Requirements()
+
+
+class PlanContext(Protocol):
+    """What `Provider.plan` may look at: no network, no clock, no file outside the code snapshot."""
+
+    run_name: str
+    workflow_name: str
+    variables: Mapping[str, Any]
+    args: Sequence[str]
+
+    def read_text(self, path: str) -> str | None:
+        """The text of a file of the code that is shipped, or None where there is none."""
+        ...
+
+
+class Provider:
+    """Base class of providers. `Config` is a pydantic model of the workflow's keys (see `dstack.providers`)."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[Any]]
+
+    def plan(self, workflow: Any, ctx: PlanContext) -> Sequence[JobSpec]:
+        """The jobs of `workflow`, an instance of `Config`; pure, and never empty."""
+        raise NotImplementedError(f"provider {type(self).__name__} does not define plan()")
