@@ -1,0 +1,56 @@
+"""Fault points: named places where a test may end the process, so that every crash window is proven.
+
+A point costs one set look-up when nothing is armed. `DSTACK_FAULT=name[:n]` sends SIGKILL to this process the
+n-th time `name` is reached; `DSTACK_FAULT_LOG=FILE` appends each name the first time it is reached.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+POINTS: set[str] = set()
+"""Every declared name; a name not in it is a programming error that `point` reports."""
+
+
+def declare(*names: str) -> None:
+    """Declare points, once, at import of the module that has them."""
+    POINTS.update(names)
+
+
+class _Armed:
+    """What this process was told by its environment; read once at import."""
+
+    def __init__(self) -> None:
+        name, _, count = os.environ.get("DSTACK_FAULT", "").partition(":")
+        self.name = name
+        self.left = int(count) if count.isdigit() else 1
+        self.log = os.environ.get("DSTACK_FAULT_LOG", "")
+        self.seen: set[str] = set()
+        self.active = bool(self.name or self.log)
+
+
+_armed = _Armed()
+
+
+def point(name: str) -> None:
+    """Mark that execution is at `name`; raises KeyError when the name was never declared."""
+    if not _armed.active:
+        return
+    if name not in POINTS:
+        raise KeyError(f"fault point {name!r} is not declared")
+    if _armed.log and name not in _armed.seen:
+        _armed.seen.add(name)
+        with open(_armed.log, "a", encoding="utf-8") as file:
+            file.write(name + "\n")
+    if name == _armed.name:
+        _armed.left -= 1
+        if _armed.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def rename(source: str | os.PathLike[str], target: str | os.PathLike[str], name: str) -> None:
+    """`os.replace` between the points `name:before` and `name:after`."""
+    point(f"{name}:before")
+    os.replace(source, target)
+    point(f"{name}:after")

@@ -1,0 +1,237 @@
+"""The messages between a runner and the server, as msgpack over HTTP. The runner always calls.
+
+`POST /rpc/v1/register`  RegisterRequest → RegisterReply
+`POST /rpc/v1/poll`      PollRequest     → Commands      held open until there is something to say
+`POST /rpc/v1/events`    EventsRequest   → EventsReply
+`POST /rpc/v1/logs`      LogsRequest     → LogsReply
+
+The poll is level-triggered: the runner says which attempts it knows, the server answers with the difference
+to what should be, so a lost answer costs a poll and never a job. Unknown fields are ignored on both sides;
+`PROTOCOL` goes up when a change is not readable by the version before. Times are microseconds UTC.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import msgspec
+
+from dstack.domain.resources import Capacity
+from dstack.sdk.provider import JobSpec
+
+PROTOCOL = 1
+PROTOCOL_HEADER = "x-dstack-protocol"
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Base of all messages: immutable, keyword-only, defaults left out on the wire."""
+
+
+class RegisterRequest(Message):
+    runner_id: UUID | None = None
+    """The id the server gave this runner's home before; None the first time."""
+    incarnation: UUID
+    name: str
+    version: str
+    capacity: Capacity
+    slots: int
+    pythons: dict[str, str] = {}
+    running: tuple[UUID, ...] = ()
+    """Attempts this runner still holds (adopted after a restart)."""
+
+
+class RegisterReply(Message):
+    runner_id: UUID
+    deployment_id: UUID
+    epoch: int
+    heartbeat: float
+    """Seconds between heartbeats; a poll counts as one."""
+
+
+class InputRef(Message):
+    """A snapshot to put at `path` (relative to the working copy) before the job starts."""
+
+    path: str
+    manifest_id: bytes
+    run_name: str
+    job_name: str
+
+
+class Assignment(Message):
+    attempt_id: UUID
+    number: int
+    job_id: UUID
+    run_name: str
+    workflow: str
+    job_name: str
+    project: str
+    spec: JobSpec
+    code: bytes | None = None
+    """Manifest id of the code snapshot."""
+    code_root: str = "."
+    inputs: tuple[InputRef, ...] = ()
+    environment: dict[str, str] = {}
+    """Submitting shell's allow-list, variables and DSTACK_*, in final form; the spec's own come on top."""
+    python: str | None = None
+    """First `python3` of the submitting shell, by path."""
+    python_version: str | None = None
+    mask_set: bool = False
+    """Whether secrets must be fetched before a byte of output may leave."""
+    stop_grace: float = 30.0
+    save_deadline: float = 86400.0
+    setup_deadline: float = 1800.0
+
+
+class Stop(Message):
+    attempt_id: UUID
+    abort: bool = False
+
+
+class Commands(Message):
+    assign: tuple[Assignment, ...] = ()
+    recall: tuple[UUID, ...] = ()
+    """Give back if not accepted yet."""
+    stop: tuple[Stop, ...] = ()
+    kill: tuple[UUID, ...] = ()
+    """A newer attempt exists or the job is terminal: end it, report nothing."""
+    orphaned: tuple[UUID, ...] = ()
+    """The server does not know these: keep running, save, report."""
+    register: bool = False
+    """The server does not know this runner or incarnation: register again."""
+
+
+class KnownAttempt(Message):
+    attempt_id: UUID
+    state: str
+    stop: str = ""
+    """"", "stop" or "abort": the intent the runner has already taken up."""
+
+
+class PollRequest(Message):
+    runner_id: UUID
+    incarnation: UUID
+    known: tuple[KnownAttempt, ...] = ()
+    wait: float = 20.0
+    cpu_percent: float = 0.0
+    memory_used: int = 0
+
+
+class SavedArtifact(Message):
+    path: str
+    manifest_id: bytes
+    content_id: bytes
+    files: int
+    size: int
+    stored: int = 0
+    """Bytes this save added to the store."""
+
+
+class Event(Message, tag_field="type"):
+    """Something that happened to one attempt; safe to send twice."""
+
+    attempt_id: UUID
+    at: int
+
+
+class Accepted(Event, tag="accepted"):
+    """A slot is taken; the attempt can no longer be recalled."""
+
+
+class Rejected(Event, tag="rejected"):
+    detail: str
+
+
+class Recalled(Event, tag="recalled"):
+    pass
+
+
+class Started(Event, tag="started"):
+    pid: int = 0
+
+
+class SetupFailed(Event, tag="setup-failed"):
+    detail: str
+
+
+class Exited(Event, tag="exited"):
+    exit_code: int | None = None
+    """None when the process is gone and left no exit file."""
+    signal: int | None = None
+    oom: bool = False
+    aborted: bool = False
+    log_length: int = 0
+
+
+class SnapshotTaken(Event, tag="snapshot"):
+    """A live snapshot, taken while the job runs."""
+
+    artifacts: tuple[SavedArtifact, ...]
+
+
+class Saved(Event, tag="saved"):
+    """Artifacts are in the store and the log's tail is acknowledged: the attempt is over."""
+
+    artifacts: tuple[SavedArtifact, ...] = ()
+    log_length: int = 0
+    log_incomplete: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class SaveRefused(Event, tag="save-refused"):
+    detail: str
+
+
+AttemptEvent = (
+    Accepted | Rejected | Recalled | Started | SetupFailed | Exited | SnapshotTaken | Saved | SaveRefused
+)
+
+
+class EventsRequest(Message):
+    runner_id: UUID
+    incarnation: UUID
+    events: tuple[
+        Accepted | Rejected | Recalled | Started | SetupFailed | Exited | SnapshotTaken | Saved | SaveRefused, ...
+    ]
+
+
+class EventAnswer(Message):
+    outcome: str
+    """`applied`, `ignored` (a duplicate or stale message) or `rejected`."""
+    detail: str = ""
+
+
+class EventsReply(Message):
+    answers: tuple[EventAnswer, ...]
+    commands: Commands = Commands()
+
+
+class LogChunk(Message):
+    attempt_id: UUID
+    offset: int
+    data: bytes
+    times: tuple[tuple[int, int], ...] = ()
+    """(offset in the stream, time) pairs: everything from that offset on was written at or after that time."""
+
+
+class LogsRequest(Message):
+    runner_id: UUID
+    chunks: tuple[LogChunk, ...]
+
+
+class LogsReply(Message):
+    next_offsets: tuple[int, ...]
+    """Where each stream goes on; smaller than sent means the server wants that part again."""
+
+
+class ErrorReply(Message):
+    code: str
+    message: str
+    hint: str = ""
+
+
+def encode(message: object) -> bytes:
+    """The msgpack form of a message."""
+    return _encoder.encode(message)
+
+
+_encoder = msgspec.msgpack.Encoder()
