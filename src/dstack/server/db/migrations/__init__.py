@@ -1,0 +1,11 @@
+"""The migrations: one file per revision under `versions/`, never changed once released.
+
+Names that opening an up-to-date database needs, so that it need not import alembic.
+"""
+
+from __future__ import annotations
+
+REVISIONS = ("0001",)
+"""Every revision this version of dstack knows, oldest first; the last one is what its tables look like."""
+
+HEAD = REVISIONS[-1]

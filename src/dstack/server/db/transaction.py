@@ -1,0 +1,105 @@
+"""What a write or a read sees of the database: statements, one "now", and topics to wake others with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Dialect, Executable, Insert, Table, event
+
+Params = Mapping[str, Any]
+"""The values of one row or statement, by name."""
+
+
+class Transaction:
+    """One open transaction, valid inside the function it is handed to.
+
+    Statements are SQLAlchemy Core. One that is built once, at module level with `bindparam`, costs about a quarter
+    of one built per call, because neither it nor its cache key is made again.
+    """
+
+    __slots__ = ("_clock", "_connection", "_now", "dialect", "topics")
+
+    def __init__(self, connection: Connection, clock: Callable[[], int], topics: set[str] | None) -> None:
+        self.dialect = connection.dialect.name
+        self.topics = topics
+        self._connection = connection
+        self._clock = clock
+        self._now: int | None = None
+
+    @property
+    def now(self) -> int:
+        """Microseconds UTC, the same for the whole transaction; the database's own clock on PostgreSQL."""
+        if self._now is None:
+            self._now = self._clock()
+        return self._now
+
+    def execute(self, statement: Executable, params: Params | Sequence[Params] | None = None) -> CursorResult[*tuple[Any, ...]]:
+        """Run one statement; with a list of rows, run it for each of them at the driver's best speed."""
+        return self._connection.execute(statement, params)
+
+    def execute_each(self, statement: Executable, rows: Sequence[Params]) -> list[int]:
+        """Run a statement without RETURNING for each row, and tell for each how many rows it changed.
+
+        For batches of guarded updates (`… WHERE id AND version`): a 0 is a stale row, dropped without failing the
+        others. One round trip on PostgreSQL (pipelined).
+        """
+        counts: list[int] = []
+        if len(rows) == 1:
+            return [self._connection.execute(statement, rows[0]).rowcount]
+        if rows:
+            self._connection.execute(statement, rows, execution_options={_COUNTS: counts})
+        return counts
+
+    def insert_new(self, table: Table, row: Params) -> bool:
+        """Insert a row unless a unique key of it is taken; False if it was, with the transaction still usable."""
+        statement = _insert_or_nothing(table, self.dialect, tuple(row))
+        return self._connection.execute(statement, row).rowcount == 1
+
+    def notify(self, topic: str) -> None:
+        """Wake those who wait for `topic`, once this has been committed."""
+        if self.topics is None:
+            raise RuntimeError(f"a read cannot notify ({topic!r}): nothing is committed")
+        self.topics.add(topic)
+
+
+@lru_cache(maxsize=256)
+def _insert_or_nothing(table: Table, dialect: str, columns: tuple[str, ...]) -> Insert:
+    # `columns` is part of the key only: SQLAlchemy compiles the statement for the columns of its parameters.
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert
+    return insert(table).on_conflict_do_nothing()
+
+
+_COUNTS = "dstack_row_counts"
+
+
+def count_each_row(dialect: Dialect) -> None:
+    """Let `execute_each` work on connections of `dialect`: drivers tell an executemany's total only."""
+    run = _each_pipelined if dialect.name == "postgresql" else _each_in_turn
+
+    def do_executemany(cursor: Any, statement: str, parameters: Sequence[Any], context: Any) -> bool | None:
+        counts: list[int] | None = context.execution_options.get(_COUNTS)
+        if counts is None:
+            return None
+        run(cursor, statement, parameters, counts)
+        return True
+
+    event.listen(dialect, "do_executemany", do_executemany)
+
+
+def _each_in_turn(cursor: Any, statement: str, parameters: Sequence[Any], counts: list[int]) -> None:
+    execute = cursor.execute
+    for row in parameters:
+        execute(statement, row)
+        counts.append(cursor.rowcount)
+
+
+def _each_pipelined(cursor: Any, statement: str, parameters: Sequence[Any], counts: list[int]) -> None:
+    cursor.executemany(statement, parameters, returning=True)
+    counts.append(cursor.rowcount)
+    while cursor.nextset():
+        counts.append(cursor.rowcount)
