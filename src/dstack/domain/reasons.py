@@ -38,9 +38,8 @@ END_STATE: dict[Reason, str] = {
     Reason.STOPPED: "stopped",
     Reason.ABORTED: "stopped",
     Reason.DEPENDENCY: "skipped",
-    **{
-        reason: "failed"
-        for reason in (
+    **dict.fromkeys(
+        (
             Reason.EXIT_CODE,
             Reason.SIGNAL,
             Reason.OOM,
@@ -55,8 +54,9 @@ END_STATE: dict[Reason, str] = {
             Reason.ARTIFACT_SAVE,
             Reason.INVALID,
             Reason.PLAN_TIMEOUT,
-        )
-    },
+        ),
+        "failed",
+    ),
 }
 
 _RETRYABLE = {
@@ -128,10 +128,11 @@ def of_exit(exit_code: int | None, oom: bool) -> Reason:
     """The reason that an exit status gives by itself; `exit_code` is the shell's (128+n for signal n)."""
     if exit_code is None:
         return Reason.UNKNOWN_EXIT
+    if exit_code == 0:
+        # Out-of-memory kills of children that the program coped with do not make it a failure.
+        return Reason.EXIT_ZERO
     if oom:
         return Reason.OOM
-    if exit_code == 0:
-        return Reason.EXIT_ZERO
     return Reason.SIGNAL if is_signal(exit_code) else Reason.EXIT_CODE
 
 
@@ -140,7 +141,9 @@ def is_signal(exit_code: int) -> bool:
     return exit_code > 128 and exit_code - 128 in {item.value for item in _signal.Signals}
 
 
-def sentence(reason: Reason, *, exit_code: int | None = None, actor: str | None = None, detail: str | None = None) -> str:
+def sentence(
+    reason: Reason, *, exit_code: int | None = None, actor: str | None = None, detail: str | None = None
+) -> str:
     """`reason` in words; `detail` (what the observer saw) follows a colon."""
     told = ""
     if exit_code is not None and is_signal(exit_code):

@@ -21,6 +21,8 @@ from dstack.domain.lifecycle import (
 from dstack.domain.reasons import END_STATE, MAY_RETRY, Reason, of_exit
 
 SECOND = 1_000_000
+LONGEST_BACKOFF = 300.0
+"""Seconds: doubling stops here, so that a job preempted all night does not sleep through the morning."""
 
 
 class JobState(StrEnum):
@@ -49,7 +51,8 @@ class Intent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a workflow says about retries. `backoff` is seconds before the first retry, doubled each time."""
+    """What a workflow says about retries. `backoff` is seconds before the first retry, doubled each time
+    up to `LONGEST_BACKOFF`."""
 
     retry_on: frozenset[Reason] = frozenset()
     retry_max: int = 0
@@ -162,9 +165,10 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class SaveFailed:
-    """The save deadline passed or the store refused."""
+    """The save deadline passed or the store refused; `exit` as in `Saved`."""
 
     attempt: int
+    exit: Exited | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,7 @@ def decide(job: Job, event: JobEvent, now: int) -> Decision[Job]:
 
 def _stale(job: Job, event: AttemptEvent) -> Ignored | Refused | None:
     """The answer to a message of an attempt that is not the live one, or None when it is the live one."""
-    if event.attempt > job.attempt:
+    if not 1 <= event.attempt <= job.attempt:
         return Refused(f"attempt {event.attempt} does not exist; the newest is {job.attempt}")
     if event.attempt < job.attempt:
         return Ignored(f"attempt {event.attempt} is over; the newest is {job.attempt}", late=True)
@@ -274,7 +278,7 @@ def _rejected(job: Job, event: JobEvent, now: int) -> Decision[Job]:
     if rejections >= job.policy.max_rejections:
         after = replace(job, state=JobState.FAILED, reason=Reason.RUNNER_REJECTED, rejections=rejections)
         return Transition(after, (end,))
-    not_before = now + int(job.policy.backoff * 2 ** (rejections - 1) * SECOND)
+    not_before = _back_off(job.policy, rejections - 1, now)
     return Transition(replace(job, state=JobState.QUEUED, rejections=rejections, not_before=not_before), (end,))
 
 
@@ -317,7 +321,8 @@ def _exited(job: Job, event: JobEvent, now: int) -> Decision[Job]:
         if job.intent is not Intent.NONE:
             return _stopped(job)
         job = replace(job, counted=job.counted + 1)
-    if event.aborted and job.intent is Intent.ABORT:
+    if event.aborted or job.intent is Intent.ABORT:
+        # `aborted` without the intent: this database was restored from before the abort. Nothing will be saved.
         after = replace(job, state=JobState.STOPPED, reason=Reason.ABORTED, exit_code=event.exit_code)
         return Transition(after, (MarkPartial(), EndAttempt(job.attempt, Reason.ABORTED)))
     outcome = job.outcome or of_exit(event.exit_code, event.oom)
@@ -328,21 +333,29 @@ def _exited(job: Job, event: JobEvent, now: int) -> Decision[Job]:
 
 def _saved(job: Job, event: JobEvent, now: int) -> Decision[Job]:
     assert isinstance(event, Saved)
-    if job.state is not JobState.SAVING:
-        if event.exit is None:
-            return Refused(f"saved, but its exit was never told: the job is {job.state}")
-        implied = _exited(job, event.exit, now)
-        if not isinstance(implied, Transition) or implied.after.state is not JobState.SAVING:
-            return implied
-        job = implied.after
+    job, early = _with_exit(job, event, now)
+    if early is not None:
+        return early
     assert job.outcome is not None
     return _retry_or_end(job, job.outcome, now)
 
 
 def _save_failed(job: Job, event: JobEvent, now: int) -> Decision[Job]:
-    if job.state is not JobState.SAVING:
-        return Refused(f"the save failed, but its exit was never told: the job is {job.state}")
-    return _end_unsaved(job)
+    assert isinstance(event, SaveFailed)
+    job, early = _with_exit(job, event, now)
+    return early or _end_unsaved(job)
+
+
+def _with_exit(job: Job, event: Saved | SaveFailed, now: int) -> tuple[Job, Decision[Job] | None]:
+    """The job in `saving`, which the exit inside the event implies; or the decision that the exit itself gives."""
+    if job.state is JobState.SAVING:
+        return job, None
+    if event.exit is None:
+        return job, Refused(f"the save is over, but its exit was never told: the job is {job.state}")
+    implied = _exited(job, event.exit, now)
+    if isinstance(implied, Transition) and implied.after.state is JobState.SAVING:
+        return implied.after, None
+    return job, implied
 
 
 def _lost(job: Job, event: JobEvent, now: int) -> Decision[Job]:
@@ -351,7 +364,8 @@ def _lost(job: Job, event: JobEvent, now: int) -> Decision[Job]:
         return _returned(job, event, now)
     if job.state is JobState.SAVING:
         return _end_unsaved(job)
-    return _retry_or_end(job, Reason.PREEMPTED if event.preempted else Reason.RUNNER_LOST, now)
+    # A time limit that struck was seen first: losing the runner afterwards does not overwrite it.
+    return _retry_or_end(job, job.outcome or (Reason.PREEMPTED if event.preempted else Reason.RUNNER_LOST), now)
 
 
 def _end_unsaved(job: Job) -> Decision[Job]:
@@ -364,15 +378,15 @@ def _end_unsaved(job: Job) -> Decision[Job]:
 
 
 def _stopped(job: Job) -> Transition[Job]:
-    """The end of an attempt that stop or abort overtook before its process ran."""
+    """The end of an attempt that stop or abort overtook before its exit was told."""
     reason = Reason.ABORTED if job.intent is Intent.ABORT else Reason.STOPPED
-    after = replace(job, state=JobState.STOPPED, reason=reason)
-    return Transition(after, (EndAttempt(job.attempt, reason),))
+    after = replace(job, state=JobState.STOPPED, outcome=None, reason=reason)
+    return Transition(after, (MarkPartial(), EndAttempt(job.attempt, reason)))
 
 
 def _retry_or_end(job: Job, reason: Reason, now: int) -> Transition[Job]:
     """stopped if stop was asked and the outcome is not fixed; queued where the policy covers it; else the end."""
-    if job.intent is not Intent.NONE and job.outcome is None:
+    if job.intent is not Intent.NONE and job.state is not JobState.SAVING:
         return _stopped(job)
     end = EndAttempt(job.attempt, reason)
     partial: tuple[Effect, ...] = () if reason is Reason.EXIT_ZERO else (MarkPartial(),)
@@ -383,10 +397,14 @@ def _retry_or_end(job: Job, reason: Reason, now: int) -> Transition[Job]:
         and reason in policy.retry_on
         and job.counted <= policy.retry_max
     ):
-        not_before = now + int(policy.backoff * 2 ** max(job.counted - 1, 0) * SECOND)
+        not_before = _back_off(policy, max(job.counted - 1, 0), now)
         after = replace(job, state=JobState.QUEUED, outcome=None, not_before=not_before)
         return Transition(after, (*partial, end))
     return Transition(replace(job, state=JobState(END_STATE[reason]), reason=reason), (*partial, end))
+
+
+def _back_off(policy: Policy, doublings: int, now: int) -> int:
+    return now + int(min(policy.backoff * 2.0 ** min(doublings, 60), LONGEST_BACKOFF) * SECOND)
 
 
 _TABLE: dict[type[JobEvent], Callable[[Job, JobEvent, int], Decision[Job]]] = {

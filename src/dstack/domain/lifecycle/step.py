@@ -47,7 +47,7 @@ def created(job_states: list[JobState]) -> Step:
 def decide(step: Step, event: JobMoved, now: int) -> Decision[Step]:
     """The step's next value. A failed step stays failed while its siblings go on, so only the count moves."""
     if event.state not in JOB_TERMINAL:
-        if step.state is StepState.WAITING and event.state is JobState.QUEUED:
+        if step.state is StepState.WAITING and event.state is not JobState.WAITING:
             return Transition(Step(StepState.RUNNING, step.open_jobs))
         return Ignored("the step's state does not depend on it")
     open_jobs = step.open_jobs - 1
@@ -57,8 +57,8 @@ def decide(step: Step, event: JobMoved, now: int) -> Decision[Step]:
     if state not in TERMINAL:
         if event.state in (JobState.FAILED, JobState.STOPPED, JobState.SKIPPED):
             state = StepState(event.state)
-        elif open_jobs == 0:
-            state = StepState.DONE
+        else:
+            state = StepState.RUNNING if open_jobs else StepState.DONE
     return Transition(Step(state, open_jobs))
 
 
