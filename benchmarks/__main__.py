@@ -1,0 +1,97 @@
+"""`benchmarks/run`: measure, print, and on request write the tables into docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import graphs, ours, peers, report
+from benchmarks.measure import CommandFailed, Idle, Row, family, idle
+from benchmarks.rows import rows
+
+KEPT = ours.ROOT / ".benchmarks"
+PAGE = ours.ROOT / "docs" / "benchmarks.md"
+
+
+def main() -> int:
+    options = parse()
+    KEPT.mkdir(exist_ok=True)
+    chosen = [make(KEPT) for make in peers.ALL] if options.peers else []
+    say("installing dstack")
+    ours.install(KEPT / "dstack")
+    versions = {"dstack": ours.version(KEPT / "dstack", "dstack")}
+    for peer in chosen:
+        say(f"installing {peer.name}")
+        peers.install(peer)
+        versions[peer.name] = ours.version(peer.environment, peer.name)
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        scratch = Path(folder)
+        dstack = ours.Dstack(KEPT / "dstack", scratch)
+        stack.callback(dstack.stop)
+        resting: dict[str, Idle] = {}
+        measured: dict[str, Row] = {}
+        for peer in chosen:
+            if peer.name == "prefect":
+                pid = stack.enter_context(peers.PrefectServer(peer, scratch))
+                if wanted(options.only, "idle"):
+                    say("watching prefect's server")
+                    resting["prefect server"] = idle(family(pid), options.seconds)
+        if wanted(options.only, "idle"):
+            resting = watch(dstack, scratch, options.seconds) | resting
+        for row in rows(dstack, chosen, scratch, set(options.only)):
+            say(row.title)
+            row.measure()
+            measured[row.name] = row
+        text = report.write(report.Results(measured, resting, versions))
+
+    sys.stdout.write(text)
+    if options.write:
+        page = PAGE.read_text(encoding="utf-8")
+        head, _, rest = page.partition("<!-- results -->\n")
+        tail = rest.partition("<!-- end of results -->")[2]
+        PAGE.write_text(f"{head}<!-- results -->\n{text}<!-- end of results -->{tail}", encoding="utf-8")
+    failed = [note for row in measured.values() if (note := row.notes.get("dstack"))]
+    for note in failed:
+        say(f"failed: {note}")
+    return 1 if failed else 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks/run", description="Measure dstack beside its peers.")
+    parser.add_argument(
+        "--peers", action="store_true", help="install and measure dvc, metaflow, snakemake and prefect too"
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="rows, by the beginning of their names")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long idle programs are watched")
+    return parser.parse_args()
+
+
+def watch(dstack: ours.Dstack, scratch: Path, seconds: float) -> dict[str, Idle]:
+    """Server and runner after one job, at rest."""
+    cwd = ours.write(scratch / "idle", graphs.dstack_hello())
+    dstack("run", "hello", cwd=cwd)
+    found: dict[str, Idle] = {}
+    for program in ("server", "runner"):
+        say(f"watching the idle {program}")
+        pid = dstack.pid(program)
+        if pid is None:
+            raise CommandFailed(f"the {program} wrote no process id into its lock file")
+        found[f"dstack {program}"] = idle([pid], seconds)
+    return found
+
+
+def wanted(only: list[str], name: str) -> bool:
+    return not only or name in only
+
+
+def say(text: str) -> None:
+    print(f"benchmarks: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

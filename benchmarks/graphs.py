@@ -1,0 +1,138 @@
+"""The same work written for every tool: one line printed, N steps side by side, N steps in a chain.
+
+Each function returns the files of a folder, by name.
+"""
+
+from __future__ import annotations
+
+HELLO = "hello from the job"
+
+Files = dict[str, str]
+
+
+def dstack_hello() -> Files:
+    return {
+        ".dstack/workflows.yaml": f"workflows:\n  - name: hello\n    provider: bash\n    commands: [echo {HELLO}]\n"
+    }
+
+
+def dstack_fan(steps: int) -> Files:
+    lines = ["workflows:"]
+    for number in range(steps):
+        lines += [f"  - name: s{number}", "    provider: bash", '    commands: ["true"]']
+    lines += ["  - name: all", "    provider: bash", '    commands: ["true"]', "    depends-on:"]
+    lines += [f"      - s{number}" for number in range(steps)]
+    return {".dstack/workflows.yaml": "\n".join(lines) + "\n"}
+
+
+def dstack_chain(steps: int) -> Files:
+    lines = ["workflows:"]
+    for number in range(1, steps + 1):
+        lines += [f"  - name: s{number}", "    provider: bash", '    commands: ["true"]']
+        lines += [f"    depends-on: [s{number - 1}]"] if number > 1 else []
+    return {".dstack/workflows.yaml": "\n".join(lines) + "\n"}
+
+
+def make_hello() -> Files:
+    return {"Makefile": f"hello:\n\t@echo {HELLO}\n"}
+
+
+def make_fan(steps: int, command: str) -> Files:
+    names = " ".join(f"s{number}" for number in range(steps))
+    # A shell per step, as every other tool starts one; make alone would start `true` directly.
+    return {"Makefile": f".PHONY: all {names}\nall: {names}\n{names}:\n\t@{command};\n"}
+
+
+def make_chain(steps: int, command: str) -> Files:
+    rules = [f"s{number}: s{number - 1}\n\t@{command};\n" for number in range(2, steps + 1)]
+    phony = " ".join(f"s{number}" for number in range(1, steps + 1))
+    return {"Makefile": f".PHONY: all {phony}\nall: s{steps}\ns1:\n\t@{command};\n" + "".join(rules)}
+
+
+def dvc_hello() -> Files:
+    return {"dvc.yaml": f"stages:\n  hello:\n    cmd: echo {HELLO}\n"}
+
+
+def dvc_fan(steps: int) -> Files:
+    return {"dvc.yaml": "stages:\n" + "".join(f"  s{number}:\n    cmd: 'true'\n" for number in range(steps))}
+
+
+def dvc_chain(steps: int) -> Files:
+    lines = ["stages:"]
+    for number in range(1, steps + 1):
+        lines += [f"  s{number}:", f"    cmd: touch f{number}", f"    outs: [f{number}]"]
+        lines += [f"    deps: [f{number - 1}]"] if number > 1 else []
+    return {"dvc.yaml": "\n".join(lines) + "\n"}
+
+
+def snakemake_hello() -> Files:
+    return {"Snakefile": f"rule hello:\n    shell: 'echo {HELLO}'\n"}
+
+
+def snakemake_fan(steps: int) -> Files:
+    return {
+        "Snakefile": f"rule all:\n    input: expand('done/{{n}}', n=range({steps}))\n"
+        "rule step:\n    output: touch('done/{n}')\n    shell: 'true'\n"
+    }
+
+
+def snakemake_chain(steps: int) -> Files:
+    return {
+        "Snakefile": f"rule all:\n    input: 'done/{steps}'\n"
+        "rule first:\n    output: touch('done/1')\n    shell: 'true'\n"
+        "rule step:\n    input: lambda w: f'done/{int(w.n) - 1}'\n    output: touch('done/{n}')\n"
+        "    wildcard_constraints: n=r'[2-9]|\\d\\d+'\n    shell: 'true'\n"
+    }
+
+
+def metaflow_hello() -> Files:
+    return {"flow.py": _metaflow(f"        print({HELLO!r})\n        self.next(self.end)\n", "")}
+
+
+def metaflow_fan(steps: int) -> Files:
+    start = f"        self.each = list(range({steps}))\n        self.next(self.one, foreach='each')\n"
+    middle = (
+        "    @step\n    def one(self):\n        import subprocess\n        subprocess.run(['true'], check=True)\n"
+        "        self.next(self.join)\n\n    @step\n    def join(self, inputs):\n        self.next(self.end)\n\n"
+    )
+    return {"flow.py": _metaflow(start, middle)}
+
+
+def metaflow_chain(steps: int) -> Files:
+    nexts = [*(f"s{number}" for number in range(2, steps + 1)), "end"]
+    middle = "".join(
+        f"    @step\n    def s{number}(self):\n        import subprocess\n"
+        f"        subprocess.run(['true'], check=True)\n        self.next(self.{following})\n\n"
+        for number, following in enumerate(nexts, 1)
+    )
+    return {"flow.py": _metaflow("        self.next(self.s1)\n", middle)}
+
+
+def _metaflow(start: str, middle: str) -> str:
+    return (
+        "from metaflow import FlowSpec, step\n\n\nclass Flow(FlowSpec):\n    @step\n    def start(self):\n"
+        f"{start}\n{middle}    @step\n    def end(self):\n        pass\n\n\nif __name__ == '__main__':\n    Flow()\n"
+    )
+
+
+def prefect_hello() -> Files:
+    return {"flow.py": _prefect(f"    print({HELLO!r}, flush=True)", "    one.submit(0).result()")}
+
+
+def prefect_fan(steps: int) -> Files:
+    submit = f"    for future in [one.submit(number) for number in range({steps})]:\n        future.result()"
+    return {"flow.py": _prefect("    subprocess.run(['true'], check=True)", submit)}
+
+
+def prefect_chain(steps: int) -> Files:
+    submit = f"    last = None\n    for number in range({steps}):\n        last = one.submit(last)\n    last.result()"
+    return {"flow.py": _prefect("    subprocess.run(['true'], check=True)", submit)}
+
+
+def _prefect(work: str, submit: str) -> str:
+    return (
+        "import subprocess\n\nfrom prefect import flow, task\n"
+        "from prefect.task_runners import ThreadPoolTaskRunner\n\n\n"
+        f"@task\ndef one(after):\n{work}\n\n\n"
+        f"@flow(task_runner=ThreadPoolTaskRunner(max_workers=2))\ndef whole():\n{submit}\n\n\nwhole()\n"
+    )
