@@ -30,6 +30,8 @@ from dstack.server.db.postgresql import Backoff, PostgresqlBackend
 from dstack.server.db.sqlite import SqliteBackend
 from dstack.server.db.transaction import Transaction
 
+__all__ = ["Backend", "Database", "DatabaseError", "Transaction", "declare_write", "parse_url"]
+
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
@@ -133,8 +135,8 @@ class Database:
         if topics:
             try:
                 self._on_commit(topics)
-            except Exception:
-                # It is committed, so the caller must hear of success; waiters lose no more than a tick.
+            except Exception:  # noqa: BLE001 -- whatever a listener does, this is true:
+                # it is committed, so the caller must hear of success; waiters lose no more than a tick.
                 _log.exception("telling waiters about %s failed", sorted(topics))
         return result
 

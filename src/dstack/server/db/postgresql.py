@@ -33,7 +33,8 @@ class Jitter:
     """Up to 5 ms after the first try, doubling up to 0.5 s, spread evenly so that rivals part."""
 
     def pause(self, tried: int) -> None:
-        time.sleep(random.uniform(0, min(0.5, 0.005 * 2 ** (tried - 1))))
+        most = min(0.5, 0.005 * 2 ** (tried - 1))
+        time.sleep(random.uniform(0, most))  # noqa: S311 -- no secret hangs on it
 
 
 _NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")

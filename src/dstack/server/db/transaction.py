@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, CursorResult, Dialect, Executable, Insert, Table, event
 
 Params = Mapping[str, Any]
 """The values of one row or statement, by name."""
+
+
+Result: TypeAlias = CursorResult[*tuple[Any, ...]]
 
 
 class Transaction:
@@ -35,7 +38,7 @@ class Transaction:
             self._now = self._clock()
         return self._now
 
-    def execute(self, statement: Executable, params: Params | Sequence[Params] | None = None) -> CursorResult[*tuple[Any, ...]]:
+    def execute(self, statement: Executable, params: Params | Sequence[Params] | None = None) -> Result:
         """Run one statement; with a list of rows, run it for each of them at the driver's best speed."""
         return self._connection.execute(statement, params)
 

@@ -7,7 +7,7 @@ runs again from its start. Programs that start at once take turns, and the secon
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def _upgrade_postgresql(url: str, where: str) -> bool:
 
 
 @contextmanager
-def _committed(connection: Connection) -> Iterator[None]:
+def _committed(connection: Connection) -> Generator[None]:
     with connection.begin():
         yield
         faults.point(f"commit:{MIGRATE}:before")

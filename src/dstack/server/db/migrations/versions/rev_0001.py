@@ -3,16 +3,24 @@
 Revision 0001, the first. Written out on its own, so that what it makes never depends on today's `tables.py`;
 `tests/migration` holds the two against each other.
 """
-# fmt: off  (one line per group of columns keeps the schema readable as a whole)
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from alembic import op
 from sqlalchemy import (
-    BigInteger, Boolean, Column, ForeignKeyConstraint, Integer, LargeBinary, PrimaryKeyConstraint, Text,
-    UniqueConstraint, text,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKeyConstraint,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Text,
+    UniqueConstraint,
+    text,
 )
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeEngine
@@ -28,6 +36,10 @@ def upgrade() -> None:
     runs()
     runners()
     artifacts()
+
+
+# A table's columns stand in groups, several to a line, so that the schema can be read as a whole.
+# fmt: off
 
 
 def tenancy() -> None:
@@ -222,17 +234,26 @@ def artifacts() -> None:
     index("ix_tag_history_name", "tag_history", "project_id", "repository_id", "workflow", "name", "id")
 
 
+# fmt: on
+
 # --- the few forms a column has here ------------------------------------------------------------------------
 
-Part: TypeAlias = "SchemaItem | ForeignKey | Unique"
+Part: TypeAlias = "SchemaItem | Unique | ForeignKey"
 
 
-class Unique(tuple[str, ...]):
-    """Columns of a unique constraint, named after its table."""
+@dataclass(frozen=True)
+class Unique:
+    """A unique constraint, named after its table and columns."""
+
+    columns: tuple[str, ...]
 
 
-class ForeignKey(tuple[str, str]):
-    """The parent table and our column that holds its id."""
+@dataclass(frozen=True)
+class ForeignKey:
+    """Rows that go when the parent's row goes; `column` holds its id, in the same project."""
+
+    parent: str
+    column: str
 
 
 def create(table: str, *parts: Part, **options: Any) -> None:
@@ -241,18 +262,19 @@ def create(table: str, *parts: Part, **options: Any) -> None:
 
 def _finished(table: str, part: Part) -> SchemaItem:
     if isinstance(part, Unique):
-        return UniqueConstraint(*part, name=f"uq_{table}_{'_'.join(part)}")
+        return UniqueConstraint(*part.columns, name=f"uq_{table}_{'_'.join(part.columns)}")
     if isinstance(part, ForeignKey):
-        parent, column = part
-        return ForeignKeyConstraint(
-            ["project_id", column], [f"{parent}.project_id", f"{parent}.id"], ondelete="CASCADE")
+        parent = [f"{part.parent}.project_id", f"{part.parent}.id"]
+        return ForeignKeyConstraint(["project_id", part.column], parent, ondelete="CASCADE")
     if isinstance(part, PrimaryKeyConstraint):
         part.name = f"pk_{table}"
     return part
 
 
 def index(name: str, table: str, *columns: str, where: str | None = None) -> None:
-    options = {} if where is None else {"sqlite_where": text(where), "postgresql_where": text(where)}
+    options: dict[str, Any] = {}
+    if where is not None:
+        options = {"sqlite_where": text(where), "postgresql_where": text(where)}
     op.create_index(name, table, list(columns), **options)
 
 
@@ -265,7 +287,7 @@ def unique(*columns: str) -> Unique:
 
 
 def child_of(parent: str, column: str) -> ForeignKey:
-    return ForeignKey((parent, column))
+    return ForeignKey(parent, column)
 
 
 def _column(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], null: bool, default: str | None) -> SchemaItem:

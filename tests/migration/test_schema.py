@@ -1,0 +1,96 @@
+"""The migrations make exactly the tables that the code names, on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import NullPool, create_engine, inspect, text
+
+from dstack.server.db import migrations
+from dstack.server.db.engine import parse_url
+from dstack.server.db.postgresql import driver_url
+from dstack.server.db.tables import metadata
+from tests.support.postgres import PostgresServer
+
+_POSTGRESQL_CATALOG = {
+    "columns": """
+        SELECT c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+               pg_get_expr(d.adbin, d.adrelid)
+        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+        LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND a.attnum > 0
+    """,
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace
+    """,
+    "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+}
+
+
+def catalog(url: str) -> dict[str, Any]:
+    """Everything a database says of its own schema, alembic's table apart."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        queries = {"objects": "SELECT type, tbl_name, name, sql FROM sqlite_master"}
+    else:
+        queries, parsed = _POSTGRESQL_CATALOG, driver_url(parsed)
+    with create_engine(parsed, poolclass=NullPool).connect() as connection:
+        rows = {name: [tuple(row) for row in connection.execute(text(query))] for name, query in queries.items()}
+    return {
+        name: sorted((row for row in found if "alembic_version" not in row), key=str) for name, found in rows.items()
+    }
+
+
+@pytest.fixture
+def modelled_url(database_url: str, tmp_path: Path, postgres_server: PostgresServer) -> str:
+    """A database of the same kind as `database_url`, made from the metadata instead of by migrations."""
+    if database_url.startswith("sqlite"):
+        url = f"sqlite:///{tmp_path / 'modelled.db'}"
+    else:
+        url = postgres_server.url(postgres_server.new_database())
+    parsed = parse_url(url)
+    with create_engine(
+        parsed if parsed.get_backend_name() == "sqlite" else driver_url(parsed), poolclass=NullPool
+    ).begin() as connection:
+        metadata.create_all(connection)
+    return url
+
+
+def test_migrated_schema_is_the_modelled_one(database_url: str, modelled_url: str) -> None:
+    migrated, modelled = catalog(database_url), catalog(modelled_url)
+    assert all(modelled.values()), "the catalog query sees the tables"
+    for what, rows in modelled.items():
+        assert migrated[what] == rows
+
+
+def test_every_key_and_index_begins_with_the_project(database_url: str) -> None:
+    parsed = parse_url(database_url)
+    engine = create_engine(parsed if parsed.get_backend_name() == "sqlite" else driver_url(parsed), poolclass=NullPool)
+    with engine.connect() as connection:
+        inspector = inspect(connection)
+        tables = [name for name in inspector.get_table_names() if name != "alembic_version"]
+        assert set(tables) == set(metadata.tables)
+        for table in tables:
+            keys = [inspector.get_pk_constraint(table)["constrained_columns"]]
+            keys += [unique["column_names"] for unique in inspector.get_unique_constraints(table)]
+            keys += [index["column_names"] for index in inspector.get_indexes(table)]
+            if (
+                table == "projects"
+            ):  # the one table whose rows are the projects: their names are unique in the deployment
+                keys.remove(["name"])
+                keys = [key for key in keys if key != ["name"]]
+            assert all(key[0] == "project_id" for key in keys), table
+
+
+def test_revisions_are_those_alembic_finds() -> None:
+    folder = Path(migrations.__file__).parent
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    scripts = ScriptDirectory.from_config(config)
+    assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == migrations.REVISIONS
+    assert scripts.get_heads() == [migrations.HEAD]
