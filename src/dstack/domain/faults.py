@@ -22,8 +22,9 @@ class _Armed:
     """What this process was told by its environment; read once at import."""
 
     def __init__(self) -> None:
-        name, _, count = os.environ.get("DSTACK_FAULT", "").partition(":")
-        self.name = name
+        told = os.environ.get("DSTACK_FAULT", "")
+        name, _, count = told.rpartition(":")  # names have colons too: `commit:place:before`
+        self.name = name if count.isdigit() else told
         self.left = int(count) if count.isdigit() else 1
         self.log = os.environ.get("DSTACK_FAULT_LOG", "")
         self.seen: set[str] = set()

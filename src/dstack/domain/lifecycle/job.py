@@ -380,7 +380,7 @@ def _end_unsaved(job: Job) -> Decision[Job]:
 def _stopped(job: Job) -> Transition[Job]:
     """The end of an attempt that stop or abort overtook before its exit was told."""
     reason = Reason.ABORTED if job.intent is Intent.ABORT else Reason.STOPPED
-    after = replace(job, state=JobState.STOPPED, outcome=None, reason=reason)
+    after = replace(job, state=JobState.STOPPED, reason=reason)
     return Transition(after, (MarkPartial(), EndAttempt(job.attempt, reason)))
 
 
