@@ -5,15 +5,17 @@ Each function returns the files of a folder, by name.
 
 from __future__ import annotations
 
-HELLO = "hello from the job"
+HELLO = "hello from 42"
+"""The line that is waited for. The commands compute the number, so that no tool's echo of them is taken for it."""
+
+_SHELL = "echo hello from $((40 + 2))"
+_PYTHON = "print('hello from', 40 + 2, flush=True)"
 
 Files = dict[str, str]
 
 
 def dstack_hello() -> Files:
-    return {
-        ".dstack/workflows.yaml": f"workflows:\n  - name: hello\n    provider: bash\n    commands: [echo {HELLO}]\n"
-    }
+    return {".dstack/workflows.yaml": f"workflows:\n  - name: hello\n    provider: bash\n    commands: [{_SHELL}]\n"}
 
 
 def dstack_fan(steps: int) -> Files:
@@ -34,7 +36,7 @@ def dstack_chain(steps: int) -> Files:
 
 
 def make_hello() -> Files:
-    return {"Makefile": f"hello:\n\t@echo {HELLO}\n"}
+    return {"Makefile": "hello:\n\t@" + _SHELL.replace("$", "$$") + "\n"}
 
 
 def make_fan(steps: int, command: str) -> Files:
@@ -50,7 +52,7 @@ def make_chain(steps: int, command: str) -> Files:
 
 
 def dvc_hello() -> Files:
-    return {"dvc.yaml": f"stages:\n  hello:\n    cmd: echo {HELLO}\n"}
+    return {"dvc.yaml": f"stages:\n  hello:\n    cmd: {_SHELL}\n"}
 
 
 def dvc_fan(steps: int) -> Files:
@@ -66,7 +68,7 @@ def dvc_chain(steps: int) -> Files:
 
 
 def snakemake_hello() -> Files:
-    return {"Snakefile": f"rule hello:\n    shell: 'echo {HELLO}'\n"}
+    return {"Snakefile": f"rule hello:\n    shell: '{_SHELL}'\n"}
 
 
 def snakemake_fan(steps: int) -> Files:
@@ -86,7 +88,7 @@ def snakemake_chain(steps: int) -> Files:
 
 
 def metaflow_hello() -> Files:
-    return {"flow.py": _metaflow(f"        print({HELLO!r})\n        self.next(self.end)\n", "")}
+    return {"flow.py": _metaflow(f"        {_PYTHON}\n        self.next(self.end)\n", "")}
 
 
 def metaflow_fan(steps: int) -> Files:
@@ -116,7 +118,7 @@ def _metaflow(start: str, middle: str) -> str:
 
 
 def prefect_hello() -> Files:
-    return {"flow.py": _prefect(f"    print({HELLO!r}, flush=True)", "    one.submit(0).result()")}
+    return {"flow.py": _prefect(f"    {_PYTHON}", "    one.submit(0).result()")}
 
 
 def prefect_fan(steps: int) -> Files:

@@ -17,7 +17,7 @@ DSTACK = Path(sys.executable).with_name("dstack")
 LATER = {Path("docs/contributing/claims.md"), Path("docs/design/interfaces.md")}
 """Pages that quote what is asked for or agreed on, not what there is."""
 
-_CALL = re.compile(r"(?:^|[|;&(`]|\bdo |\bthen )\s*dstack ((?:\\\n|[^\n|;&)`])*)", re.MULTILINE)
+_CALL = re.compile(r"(?:^|[|;&(`]|\bdo |\bthen )\s*dstack ((?:\\\n|[^\n|;&()`])*)", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 _COMMAND = re.compile(r"[a-z][a-z-]*")
 _VARIABLE = re.compile(r"^ {4,}([\w-]+):", re.MULTILINE)
