@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -42,22 +43,48 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 class PlanContext(Protocol):
     """What `Provider.plan` may look at: no network, no clock, no file outside the code snapshot."""
 
-    run_name: str
-    workflow_name: str
-    variables: Mapping[str, Any]
-    args: Sequence[str]
+    @property
+    def run_name(self) -> str: ...
+
+    @property
+    def workflow_name(self) -> str: ...
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """The workflow's variables, global ones included, typed as YAML types them."""
+        ...
+
+    @property
+    def args(self) -> Sequence[str]:
+        """Arguments of the command line for the provider's program; empty unless `accepts_args`."""
+        ...
 
     def read_text(self, path: str) -> str | None:
         """The text of a file of the code that is shipped, or None where there is none."""
         ...
 
 
-class Provider:
-    """Base class of providers. `Config` is a pydantic model of the workflow's keys (see `dstack.providers`)."""
+class PlanError(Exception):
+    """Raised by `Provider.plan` when a workflow cannot become jobs.
+
+    `at` is the path of the key to blame, such as `("requirements",)` or `("args", 2)`.
+    """
+
+    def __init__(self, message: str, *, at: tuple[str | int, ...] = (), hint: str = "") -> None:
+        super().__init__(message)
+        self.at = at
+        self.hint = hint
+
+
+class Provider(ABC):
+    """Base class of providers. `Config` is a pydantic model of the workflow's keys, best derived from
+    `dstack.sdk.config.WorkflowConfig`."""
 
     name: ClassVar[str]
     Config: ClassVar[type[Any]]
+    accepts_args: ClassVar[bool] = False
+    """Whether options and arguments of `dstack run` that dstack does not know go to the provider's program."""
 
+    @abstractmethod
     def plan(self, workflow: Any, ctx: PlanContext) -> Sequence[JobSpec]:
-        """The jobs of `workflow`, an instance of `Config`; pure, and never empty."""
-        raise NotImplementedError(f"provider {type(self).__name__} does not define plan()")
+        """The jobs of `workflow`, an instance of `Config`; pure, and never empty. Raises PlanError."""

@@ -1,0 +1,37 @@
+"""YAML text → checked workflows (`load`), and a workflow's name with arguments → the plan of a run (`plan`).
+
+Pure: files, tags and newest runs are handed in. Imports pydantic only through the providers that are handed in.
+
+| Module | Is | Imports of this package |
+|---|---|---|
+| `diagnostics` | positioned messages | – |
+| `expressions` | `${{ name }}` | – |
+| `nodes` | YAML text → tree with positions and limits | diagnostics, expressions |
+| `variables` | the variables file | nodes |
+| `binding` | tree and variables → plain data | variables |
+| `dependencies` | what dependencies say, and their order | nodes |
+| `checking` | plain data → a provider's `Config` | binding |
+| `model` | workflows and plans | dependencies, variables |
+| `loading` | `load` | all above |
+| `options` | words of the command line | model, checking |
+| `planning` | `plan` | all above |
+"""
+
+from dstack.workflows.diagnostics import Diagnostic, Invalid, UnknownTag, render
+from dstack.workflows.loading import load
+from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, Workflow, Workflows
+from dstack.workflows.planning import plan
+
+__all__ = [
+    "Diagnostic",
+    "Invalid",
+    "PlannedStep",
+    "ReusedInput",
+    "RunPlan",
+    "UnknownTag",
+    "Workflow",
+    "Workflows",
+    "load",
+    "plan",
+    "render",
+]

@@ -1,0 +1,94 @@
+"""`${{ name }}` in values: parsing and filling in.
+
+An expression is a name with dots: a variable, `run.name` or `run.args`. A scalar that is one expression and nothing
+else keeps the type of its value; `$${{` stands for a literal `${{`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dstack.sdk.scalars import Scalar, text_of
+
+MAX_EXPANSION = 16 * 2**20
+"""Characters that filling in may make of one set of files."""
+
+_OPEN = re.compile(r"\$?\$\{\{")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A `${{ name }}`; `ordinal` counts the `${{` before it in the scalar, to find it in the file again."""
+
+    name: str
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A scalar with expressions, in pieces."""
+
+    parts: tuple[str | Name, ...]
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Name))
+
+    def fill(self, lookup: Callable[[Name], Scalar]) -> Scalar:
+        """The value; `lookup` says what a name stands for."""
+        if len(self.parts) == 1 and isinstance(self.parts[0], Name):
+            return lookup(self.parts[0])
+        return "".join(part if isinstance(part, str) else text_of(lookup(part)) for part in self.parts)
+
+
+class BadExpression(ValueError):
+    """A `${{` that cannot be read; `ordinal` counts the `${{` before it."""
+
+    def __init__(self, message: str, ordinal: int, hint: str) -> None:
+        super().__init__(message)
+        self.ordinal = ordinal
+        self.hint = hint
+
+
+def parse(text: str) -> Template | None:
+    """The pieces of `text`, or None where there is no `${{` in it; raises BadExpression."""
+    if "${{" not in text:
+        return None
+    parts: list[str | Name] = []
+    literal: list[str] = []
+    position = ordinal = 0
+    while (match := _OPEN.search(text, position)) is not None:
+        literal.append(text[position : match.start()])
+        if match[0] == "$${{":
+            literal.append("${{")
+            position = match.end()
+        else:
+            if before := "".join(literal):
+                parts.append(before)
+            literal.clear()
+            name, position = _name(text, match.end(), ordinal)
+            parts.append(name)
+        ordinal += 1
+    if rest := "".join(literal) + text[position:]:
+        parts.append(rest)
+    return Template(tuple(parts))
+
+
+def _name(text: str, start: int, ordinal: int) -> tuple[Name, int]:
+    """The name after a `${{` that ends at `start`, and where the text goes on."""
+    end = text.find("}}", start)
+    nested = text.find("${{", start)
+    if end < 0 or 0 <= nested < end:
+        hint = "write `${{ name }}`, or `$${{` for a literal `${{`"
+        raise BadExpression("`${{` is not closed with `}}`", ordinal, hint)
+    name = text[start:end].strip()
+    if not name:
+        raise BadExpression("`${{ }}` names nothing", ordinal, "write the name of a variable: `${{ seed }}`")
+    if _NAME.fullmatch(name) is None:
+        shown = name if len(name) <= 60 else name[:60] + "…"
+        hint = "an expression is a name, with dots: `${{ seed }}`, `${{ run.name }}`"
+        raise BadExpression(f"`{shown}` is not a name", ordinal, hint)
+    return Name(name, ordinal), end + 2

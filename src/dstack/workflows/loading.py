@@ -1,0 +1,238 @@
+"""The files of `.dstack` → checked workflows, or everything that is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from dstack.sdk.provider import Provider
+from dstack.sdk.scalars import text_of
+from dstack.workflows import dependencies, variables
+from dstack.workflows.binding import RUN_NAMES, Budget, Filled, Scope, fill, names_used
+from dstack.workflows.checking import Subject, check
+from dstack.workflows.dependencies import WORKFLOW_NAME, Dependency
+from dstack.workflows.diagnostics import Report, Source
+from dstack.workflows.model import Workflow, Workflows
+from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode, compose, expression_position
+from dstack.workflows.variables import Variables, canonical
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+def load(files: Mapping[str, str], providers: Mapping[str, type[Provider]]) -> Workflows:
+    """The workflows of `files` (paths within the repository → texts); raises Invalid with all that is wrong.
+
+    Reads `.dstack/workflows.yaml`, every YAML file of `.dstack/workflows/`, and `.dstack/variables.yaml`.
+    """
+    report = Report()
+    loader = _Loader(providers, report)
+    workflow_files = [Source(path, files[path]) for path in sorted(files, key=_rank) if _is_workflows(path)]
+    if not workflow_files:
+        report.argument("", "there is no `.dstack/workflows.yaml`", "create it, or go to the repository's folder")
+        report.check()
+    for source in workflow_files:
+        loader.collect(source, compose(source, report))
+    for path in sorted(files):
+        if _is_variables(path):
+            loader.read_variables(Source(path, files[path]))
+    workflows = loader.workflows()
+    report.check()
+    return Workflows(workflows, loader.variables, providers, report.diagnostics())
+
+
+def _is_workflows(path: str) -> bool:
+    pure = PurePosixPath(path)
+    if pure.suffix not in _SUFFIXES:
+        return False
+    return (pure.stem == "workflows" and pure.parent.name == ".dstack") or pure.parts[-3:-1] == (".dstack", "workflows")
+
+
+def _is_variables(path: str) -> bool:
+    pure = PurePosixPath(path)
+    return pure.stem == "variables" and pure.suffix in _SUFFIXES and pure.parent.name == ".dstack"
+
+
+def _rank(path: str) -> tuple[int, str]:
+    """`.dstack/workflows.yaml` before the files of the folder."""
+    return len(PurePosixPath(path).parts), path
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    name: str
+    source: Source
+    node: MapNode
+    at: tuple[int, int]
+
+
+class _Loader:
+    """Collects entries of all files first: each may name any other."""
+
+    def __init__(self, providers: Mapping[str, type[Provider]], report: Report) -> None:
+        self.providers = providers
+        self.report = report
+        self.variables = Variables()
+        self.entries: list[_Entry] = []
+        self.names: dict[str, _Entry] = {}
+        self.variable_files: list[tuple[Source, Node | None]] = []
+        self.budget = Budget()
+
+    def read_variables(self, source: Source) -> None:
+        root = compose(source, self.report)
+        if self.variable_files:
+            message = f"there is another variables file, `{self.variable_files[0][0].file}`"
+            self.report.error(source, (1, 1), message, "keep one of them")
+            return
+        self.variable_files.append((source, root))
+        self.variables = variables.read(source, root, self.report)
+
+    def collect(self, source: Source, root: Node | None) -> None:
+        """The entries of one file, by name."""
+        report = self.report
+        if root is None or (isinstance(root, ScalarNode) and root.data is None):
+            if not report.errors:
+                report.warning(source, (1, 1), "the file holds no workflow", "start with `workflows:`")
+            return
+        if not isinstance(root, MapNode) or "workflows" not in root.entries:
+            hint = "start the file with `workflows:` and a list under it"
+            self._missing(source, root, "workflows", "`workflows:` is missing", hint)
+            return
+        for key, node in root.keys.items():
+            if key != "workflows":
+                report.error(source, node.at, f"unknown key `{key}`", "the file has one key, `workflows`")
+        listed = root.entries["workflows"]
+        if isinstance(listed, ScalarNode) and listed.data is None:
+            report.warning(source, root.keys["workflows"].at, "the file holds no workflow", "list some under it")
+        elif not isinstance(listed, ListNode):
+            report.error(source, listed.at, "`workflows` must be a list", "start each with `- name: NAME`")
+        else:
+            for item in listed.items:
+                self._collect_entry(source, item)
+
+    def _collect_entry(self, source: Source, item: Node) -> None:
+        if not isinstance(item, MapNode):
+            self.report.error(source, item.at, "a workflow must be `key: value` lines", "start it with `- name: NAME`")
+            return
+        name_node = item.entries.get("name")
+        if name_node is None:
+            self._missing(source, item, "name", "the workflow has no `name`", "start it with `- name: NAME`")
+            return
+        name = text_of(name_node.data) if isinstance(name_node, ScalarNode) else ""
+        at = name_node.at
+        if name_node.dynamic:
+            self.report.error(source, at, "the name of a workflow cannot hold an expression", "write it out")
+        elif WORKFLOW_NAME.fullmatch(name) is None or name == variables.GLOBAL:
+            hint = "use letters, digits, `_`, `-` and `.`; `global` is taken by the variables file"
+            self.report.error(source, at, f"`{name[:60]}` cannot name a workflow", hint)
+        else:
+            entry = _Entry(name, source, item, item.at)
+            self.entries.append(entry)
+            if (first := self.names.setdefault(name, entry)) is not entry:
+                hint = f"the first is in {first.source.file}, line {first.at[0]}"
+                self.report.error(source, at, f"there are two workflows named `{name}`", hint)
+
+    def _missing(self, source: Source, node: Node, key: str, message: str, hint: str) -> None:
+        """Report that `key` is missing, or that another key is a misspelling of it."""
+        near = self.report.nearest(key, list(node.keys)) if isinstance(node, MapNode) else ""
+        if isinstance(node, MapNode) and near:
+            self.report.error(source, node.keys[near].at, f"unknown key `{near}`", f"did you mean `{key}`?")
+        else:
+            self.report.error(source, node.at, message, hint)
+
+    def workflows(self) -> list[Workflow]:
+        """All entries checked, one by one and against each other."""
+        for source, root in self.variable_files:
+            variables.check_sections(source, root, self.names, self.report)
+        found = [self._workflow(entry) for entry in self.entries]
+        self._check_cycles({workflow.name: workflow for workflow in found})
+        return found
+
+    def _workflow(self, entry: _Entry) -> Workflow:
+        scope = Scope(self.variables.of(entry.name), run_name="run-1", run_args="")
+        filled = fill(entry.source, entry.node, scope, self.budget, self.report)
+        self._report_missing(entry, filled)
+        unknown = filled.unknown()
+        subject = Subject(entry.source, entry.node, filled.data, unknown, scope.variables)
+        provider = self._provider(entry, filled, unknown)
+        config = check(self.providers[provider].Config, subject, self.report) if provider else None
+        needs = dependencies.read(entry.source, entry.node, filled.data, unknown, self.report)
+        for dependency in needs:
+            self._check_dependency(entry, dependency)
+        help_text = filled.data.get("help")
+        return Workflow(
+            name=entry.name,
+            provider=provider,
+            help=help_text if isinstance(help_text, str) else "",
+            file=entry.source.file,
+            line=entry.at[0],
+            source=entry.source,
+            node=entry.node,
+            config=None if entry.node.dynamic else config,
+            dependencies=needs,
+            uses=frozenset(canonical(name) for name in names_used(entry.node)),
+        )
+
+    def _provider(self, entry: _Entry, filled: Filled, unknown: set[int]) -> str:
+        """The name of the entry's provider; empty where it is unknown, which is then reported."""
+        node = entry.node.entries.get("provider")
+        if node is None:
+            message = f"the workflow `{entry.name}` has no `provider`"
+            self._missing(entry.source, entry.node, "provider", message, f"add one of: {self._known()}")
+            return ""
+        if id(node) in unknown:
+            return ""
+        name = filled.data["provider"]
+        if not isinstance(name, str):
+            self.report.error(entry.source, node.at, "`provider` must be a name", f"known: {self._known()}")
+            return ""
+        return name if self._is_provider(name, entry.source, node) else ""
+
+    def _is_provider(self, name: str, source: Source, node: Node) -> bool:
+        if name in self.providers:
+            return True
+        hint = self.report.near(name, list(self.providers)) or f"known: {self._known()}"
+        self.report.error(source, node.at, f"unknown provider `{name[:60]}`", hint)
+        return False
+
+    def _known(self) -> str:
+        return ", ".join(f"`{name}`" for name in self.providers)
+
+    def _report_missing(self, entry: _Entry, filled: Filled) -> None:
+        for missing in filled.missing:
+            name = missing.name.name
+            at = expression_position(entry.source, missing.node, missing.name.ordinal)
+            if "." in name:
+                hint = self.report.near(name, RUN_NAMES) or f"known: {', '.join(RUN_NAMES)}, and variables"
+                self.report.error(entry.source, at, f"nothing is named `{name}`", hint)
+            else:
+                near = self.report.near(name, [v.name for v in self.variables.of(entry.name).values()])
+                hint = near or f"set it in .dstack/variables.yaml, or run with `--{name} VALUE`"
+                self.report.warning(entry.source, at, f"the variable `{name}` has no value", hint)
+
+    def _check_dependency(self, entry: _Entry, dependency: Dependency) -> None:
+        name = dependency.workflow
+        if dependency.kind == "run" and name == entry.name:
+            hint = f"to go on from an earlier run of it, write `{name}:latest`"
+            self.report.error(entry.source, dependency.at, f"`{name}` depends on itself", hint)
+        elif name is not None and name not in self.names:
+            hint = self.report.near(name, self.names) or "known: " + ", ".join(list(self.names)[:10])
+            tell = self.report.error if dependency.kind == "run" else self.report.warning
+            tell(entry.source, dependency.at, f"there is no workflow `{name}`", hint)
+
+    def _check_cycles(self, found: Mapping[str, Workflow]) -> None:
+        def needs(name: str) -> list[str]:
+            needed = (dep.workflow for dep in found[name].dependencies if dep.kind == "run")
+            return [other for other in needed if other is not None and other in found and other != name]
+
+        def tell(cycle: list[str]) -> None:
+            last = found[cycle[-2]]
+            at = next(dep.at for dep in last.dependencies if dep.kind == "run" and dep.workflow == cycle[-1])
+            self.report.error(
+                last.source,
+                at,
+                f"workflows depend on each other: {' → '.join(cycle)}",
+                "remove one of these dependencies",
+            )
+
+        dependencies.order(found, needs, tell)

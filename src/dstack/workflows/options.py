@@ -1,0 +1,250 @@
+"""The words after `dstack run NAME`: values of variables, options that override the file, arguments of the program.
+
+An option is read as, in this order: a variable that the root workflow or `global` declares (`--prepare.seed 3` reaches
+the section of another workflow of the run); a name used in a `${{ }}` of the run; an option of every provider; else
+an argument of the provider's program where it takes any. After `--` everything is the program's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from dstack.sdk.scalars import parse_scalar
+from dstack.workflows.checking import Override
+from dstack.workflows.diagnostics import Report
+from dstack.workflows.model import Workflow, Workflows
+from dstack.workflows.variables import COMMAND_LINE, GLOBAL, Variable, canonical
+
+# Options of every provider → the key they override. Forms as in 2022: `-e K` sets an empty value.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "requirements": ("requirements",),
+    "env": ("environment",),
+    "artifact": ("artifacts",),
+    "working-dir": ("working_dir",),
+    "interruptible": ("resources", "interruptible"),
+    "cpu": ("resources", "cpu"),
+    "memory": ("resources", "memory"),
+    "gpu": ("resources", "gpu", "count"),
+    "gpu-name": ("resources", "gpu", "name"),
+    "gpu-memory": ("resources", "gpu", "memory"),
+    "shm-size": ("resources", "shm_size"),
+}
+SHORT = {"r": "requirements", "e": "env", "a": "artifact", "i": "interruptible"}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of every provider, as typed."""
+
+    name: str
+    value: str
+    argument: str
+
+
+@dataclass(slots=True)
+class Choices:
+    """What the words of the command line mean."""
+
+    everywhere: dict[str, Variable] = field(default_factory=dict[str, Variable])
+    """New values of global variables."""
+    sections: dict[str, dict[str, Variable]] = field(default_factory=dict[str, dict[str, Variable]])
+    """Values by workflow."""
+    options: list[Option] = field(default_factory=list[Option])
+    """For the root workflow."""
+    args: list[str] = field(default_factory=list[str])
+    """For the root workflow's program."""
+
+
+def read(
+    args: Sequence[str], root: Workflow, workflows: Workflows, members: Sequence[Workflow], report: Report
+) -> Choices:
+    """The meaning of `args` for a run of `members`, of which `root` is the one named."""
+    reader = _Reader(list(args), root, workflows, members, report)
+    reader.read()
+    return reader.choices
+
+
+def override(data: dict[str, Any], options: Sequence[Option]) -> tuple[dict[str, Any], list[Override]]:
+    """`data` with the options in place of the file's values, and where each went."""
+    result = dict(data)
+    overrides: list[Override] = []
+    fresh: set[str] = set()
+    for option in options:
+        path = OPTIONS[option.name]
+        if option.name == "env":
+            path = _set_environment(result, option.value)
+        elif option.name == "artifact":
+            kept: list[str] = result["artifacts"] if "artifact" in fresh else []
+            result["artifacts"] = [*kept, option.value]
+            path = ("artifacts", len(kept))
+        elif path[0] == "resources":
+            _set_resource(result, path[1:], option.value)
+        else:
+            result[path[0]] = option.value
+        fresh.add(option.name)
+        overrides.append(Override(path, option.argument))
+    return result, overrides
+
+
+def _set_environment(data: dict[str, Any], text: str) -> tuple[str | int, ...]:
+    key = "env" if data.get("env") is not None and data.get("environment") is None else "environment"
+    value = data.get(key)
+    if isinstance(value, list):
+        items = cast("list[Any]", value)
+        data[key] = [*items, text]
+        return key, len(items)
+    name, _, content = text.partition("=")
+    data[key] = {**cast("dict[str, Any]", value or {}), name: content}
+    return key, name
+
+
+def _set_resource(data: dict[str, Any], path: tuple[str, ...], text: str) -> None:
+    resources: dict[str, Any] = dict(data.get("resources") or {})
+    if path[0] != "gpu":
+        resources[path[0]] = parse_scalar(text)
+    else:
+        named = next((key for key in resources if key.endswith("/gpu")), None)
+        gpu = resources.get("gpu")
+        if named is not None:
+            gpu = {"name": named[: -len("/gpu")], "count": resources.pop(named)}
+        elif not isinstance(gpu, dict):
+            gpu = {} if gpu is None else {"count": gpu}
+        resources["gpu"] = {**cast("dict[str, Any]", gpu), path[1]: parse_scalar(text)}
+    data["resources"] = resources
+
+
+class _Reader:
+    def __init__(
+        self, args: list[str], root: Workflow, workflows: Workflows, members: Sequence[Workflow], report: Report
+    ) -> None:
+        self.args = args
+        self.next = 0
+        self.root = root
+        self.workflows = workflows
+        self.members = {member.name: member for member in members}
+        self.report = report
+        self.choices = Choices()
+        self.used = frozenset[str]().union(*(member.uses for member in members)) - {"run.name", "run.args"}
+        provider = workflows.providers.get(root.provider)
+        self.accepts_args = "run.args" in root.uses or (provider is not None and provider.accepts_args)
+
+    def read(self) -> None:
+        while self.next < len(self.args):
+            word = self.args[self.next]
+            self.next += 1
+            if word == "--":
+                for argument in self.args[self.next :]:
+                    self._program(argument)
+                return
+            if word.startswith("--"):
+                self._long(word)
+            elif word.startswith("-") and word[1:2] in SHORT:
+                self._short(word)
+            else:
+                self._program(word)
+
+    def _long(self, word: str) -> None:
+        name, equals, value = word[2:].partition("=")
+        given = value if equals else None
+        section, dot, variable = name.rpartition(".")
+        if dot and (section in self.workflows or section == GLOBAL):
+            self._sectioned(word, section, variable, given)
+        elif (places := self._declared(canonical(name)) or self._users(canonical(name))) is not None:
+            if (typed := self._value(word, given)) is not None:
+                self._assign(name, typed, places)
+        elif name.replace("_", "-") in OPTIONS:
+            self._option(name.replace("_", "-"), word, given)
+        else:
+            self._program(word)
+
+    def _short(self, word: str) -> None:
+        name = SHORT[word[1]]
+        if name == "interruptible" and len(word) > 2:
+            self._program(word)
+        else:
+            self._option(name, word, word[2:].removeprefix("=") if len(word) > 2 else None)
+
+    def _declared(self, name: str) -> list[str] | None:
+        """Where the name's variable is declared, as the root workflow sees it, and who else would lack it."""
+        declared = self.workflows.variables
+        if name in declared.sections.get(self.root.name, {}):
+            lacking = [
+                member.name
+                for member in self.members.values()
+                if name in member.uses and name not in declared.of(member.name)
+            ]
+            return [self.root.name, *lacking]
+        return [GLOBAL] if name in declared.everywhere else None
+
+    def _users(self, name: str) -> list[str] | None:
+        if name not in self.used:
+            return None
+        return [member.name for member in self.members.values() if name in member.uses]
+
+    def _sectioned(self, word: str, section: str, variable: str, given: str | None) -> None:
+        """`--prepare.seed 3`."""
+        declared = self.workflows.variables
+        known: Collection[str]
+        if section == GLOBAL:
+            known = declared.everywhere
+        elif section in self.members:
+            known = {*declared.of(section), *self.members[section].uses}
+        else:
+            self.report.argument(word, f"the workflow `{section}` is not part of this run", "remove the option")
+            return
+        typed = self._value(word, given)
+        if canonical(variable) not in known:
+            hint = self.report.near(f"{section}.{variable}", [f"{section}.{name}" for name in known])
+            self.report.argument(word, f"`{section}` has no variable `{variable}`", hint)
+        elif typed is not None:
+            self._assign(variable, typed, [section])
+
+    def _assign(self, name: str, text: str, places: list[str]) -> None:
+        # `--name=` is the empty text, not null.
+        value = parse_scalar(text) if text else ""
+        key = canonical(name)
+        for place in places:
+            target = self.choices.everywhere if place == GLOBAL else self.choices.sections.setdefault(place, {})
+            declared = self.workflows.variables.of(place).get(key)
+            target[key] = Variable(declared.name if declared is not None else name, value, COMMAND_LINE)
+
+    def _option(self, name: str, word: str, given: str | None) -> None:
+        if name == "interruptible":
+            self.choices.options.append(Option(name, "true" if given is None else given, word))
+        elif (value := self._value(word, given)) is not None:
+            argument = word if given is not None else f"{word} {value}"
+            self.choices.options.append(Option(name, value, argument))
+
+    def _value(self, word: str, given: str | None) -> str | None:
+        """The value after `=` or in the next word; None after reporting that there is none."""
+        if given is not None:
+            return given
+        if self.next == len(self.args) or self.args[self.next].startswith("--"):
+            self.report.argument(word, f"`{word}` needs a value", f"write `{word} VALUE` or `{word}=VALUE`")
+            return None
+        self.next += 1
+        return self.args[self.next - 1]
+
+    def _program(self, word: str) -> None:
+        """A word that is not dstack's."""
+        near = self.report.nearest(word.partition("=")[0], list(self._known())) if word.startswith("--") else ""
+        if self.accepts_args:
+            if near:
+                message = f"`{word}` goes to the program of `{self.root.name}`"
+                self.report.argument(word, message, f"did you mean `{near}`?", "warning")
+            self.choices.args.append(word)
+        elif word.startswith("-"):
+            hint = f"did you mean `{near}`?" if near else "declare it in .dstack/variables.yaml to use it as a variable"
+            self.report.argument(word, f"`{self.root.name}` has no option `{word.partition('=')[0]}`", hint)
+        else:
+            hint = "use `${{ run.args }}` in the workflow to pass arguments on"
+            self.report.argument(word, f"`{self.root.name}` takes no arguments, and got `{word}`", hint)
+
+    def _known(self) -> Iterator[str]:
+        """Every option that would be understood."""
+        variables = self.workflows.variables
+        yield from (f"--{variable.name}" for variable in variables.of(self.root.name).values())
+        yield from (f"--{name}" for name in self.used)
+        yield from (f"--{name}" for name in OPTIONS)

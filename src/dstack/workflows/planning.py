@@ -1,0 +1,297 @@
+"""A workflow's name and the words of the command line → the plan of a run. Pure: what it must ask is handed in."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from dstack.sdk.provider import JobSpec, PlanError, Provider
+from dstack.sdk.scalars import Scalar, plain, text_of
+from dstack.workflows import dependencies, options
+from dstack.workflows.binding import Budget, Filled, Scope, fill
+from dstack.workflows.checking import Override, Subject, blame, check
+from dstack.workflows.dependencies import Dependency
+from dstack.workflows.diagnostics import Invalid, Report, UnknownTag
+from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, Workflow, Workflows
+from dstack.workflows.nodes import expression_position
+from dstack.workflows.options import Choices
+from dstack.workflows.variables import Variable, environment
+
+ReadText = Callable[[str], str | None]
+ResolveTag = Callable[[str | None, str], list[ReusedInput]]
+NewestDone = Callable[[str], list[ReusedInput]]
+
+
+def plan(
+    workflows: Workflows,
+    name: str,
+    args: Sequence[str],
+    *,
+    run_name: str,
+    read_text: ReadText,
+    resolve_tag: ResolveTag,
+    newest_done: NewestDone,
+) -> RunPlan:
+    """The plan of `dstack run NAME ARGS…`; raises Invalid with all that is wrong.
+
+    `read_text` reads a file of the code that is shipped. `resolve_tag(workflow or None, tag)` says what a tag points
+    at, and `newest_done(workflow)` what its newest successful run made; both raise UnknownTag.
+    """
+    root = workflows.get(name)
+    if root is None:
+        report = Report()
+        hint = report.near(name, workflows) or "known: " + (", ".join(list(workflows)[:20]) or "none")
+        report.argument(name, f"there is no workflow `{name}`", hint)
+        raise Invalid(report.diagnostics())
+    planner = _Planner(workflows, root, run_name, read_text)
+    members = planner.settle(list(args))
+    report = planner.report
+    inputs = _Inputs(resolve_tag, newest_done, report)
+    steps = [step for member in members if (step := planner.step(member, inputs)) is not None]
+    report.check()
+    return RunPlan(root.name, tuple(steps), tuple(report.diagnostics()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A workflow with the values of this run."""
+
+    filled: Filled
+    variables: Mapping[str, Variable]
+    dependencies: tuple[Dependency, ...]
+    overrides: Sequence[Override]
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    run_name: str
+    workflow_name: str
+    variables: Mapping[str, Any]
+    args: Sequence[str]
+    reader: ReadText
+
+    def read_text(self, path: str) -> str | None:
+        return self.reader(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """One set of variables in the forms that steps need; shared by all workflows that see the same."""
+
+    typed: Mapping[str, Scalar]
+    shown: Mapping[str, tuple[Scalar, str]]
+    environment: Mapping[str, str]
+
+
+class _Planner:
+    def __init__(self, workflows: Workflows, root: Workflow, run_name: str, read_text: ReadText) -> None:
+        self.workflows = workflows
+        self.root = root
+        self.run_name = run_name
+        self.report = Report()
+        self.read_text = read_text
+        self.choices = Choices()
+        self.bound: dict[str, _Bound] = {}
+        self.values: dict[int, _Values] = {}
+        self.providers: dict[str, Provider] = {}
+
+    def settle(self, args: list[str]) -> list[Workflow]:
+        """The workflows of the run in order, bound to the values that `args` choose.
+
+        Which workflows belong to a run may depend on values, and which values an option sets on the workflows: so
+        the words are read for the run as the files have it, and again while their values lead to more workflows.
+        """
+        members = dependencies.order([self.root.name], self._declared_needs, lambda _: None)
+        while True:
+            report = Report()
+            chosen = options.read(args, self.root, self.workflows, [self.workflows[name] for name in members], report)
+            reached = self._bind_all(chosen, report)
+            more = reached.keys() - members
+            if not more:
+                break
+            members.extend(sorted(more))
+        self.report, self.choices, self.bound = report, chosen, reached
+        return [self.workflows[name] for name in dependencies.order([self.root.name], self._needs, self._tell_cycle)]
+
+    def _declared_needs(self, name: str) -> list[str]:
+        return [needed for needed in _run_needs(self.workflows[name].dependencies) if needed in self.workflows]
+
+    def _needs(self, name: str) -> list[str]:
+        return [needed for needed in _run_needs(self.bound[name].dependencies) if needed in self.bound]
+
+    def _tell_cycle(self, cycle: list[str]) -> None:
+        last = cycle[-2]
+        at = next(d.at for d in self.bound[last].dependencies if d.kind == "run" and d.workflow == cycle[-1])
+        message = f"workflows depend on each other: {' → '.join(cycle)}"
+        self.report.error(self.workflows[last].source, at, message, "remove one of these dependencies")
+
+    def _bind_all(self, choices: Choices, report: Report) -> dict[str, _Bound]:
+        """Everything that the root reaches with the values of `choices`."""
+        budget = Budget()
+        everywhere = {**self.workflows.variables.everywhere, **choices.everywhere}
+        bound: dict[str, _Bound] = {}
+        waiting = [self.root.name]
+        while waiting:
+            name = waiting.pop()
+            if name in bound:
+                continue
+            own = {**self.workflows.variables.sections.get(name, {}), **choices.sections.get(name, {})}
+            variables = {**everywhere, **own} if own else everywhere
+            bound[name] = self._bind(self.workflows[name], variables, choices, budget, report)
+            waiting.extend(needed for needed in _run_needs(bound[name].dependencies) if needed in self.workflows)
+        return bound
+
+    def _bind(
+        self,
+        workflow: Workflow,
+        variables: Mapping[str, Variable],
+        choices: Choices,
+        budget: Budget,
+        report: Report,
+    ) -> _Bound:
+        scope = Scope(variables, self.run_name, shlex.join(choices.args))
+        filled = fill(workflow.source, workflow.node, scope, budget, report)
+        needs = workflow.dependencies
+        if any(workflow.node.entries[key].dynamic for key in ("depends-on", "deps") if key in workflow.node.entries):
+            needs = dependencies.read(workflow.source, workflow.node, filled.data, filled.unknown(), report)
+        if workflow is not self.root or not choices.options:
+            return _Bound(filled, variables, needs, ())
+        data, overrides = options.override(filled.data, choices.options)
+        return _Bound(Filled(data, filled.missing), variables, needs, overrides)
+
+    def step(self, workflow: Workflow, inputs: _Inputs) -> PlannedStep | None:
+        """The step of one workflow; None after reporting what is wrong."""
+        bound = self.bound[workflow.name]
+        self._report_missing(workflow, bound)
+        needs = tuple(dict.fromkeys(_run_needs(bound.dependencies)))
+        for dependency in bound.dependencies:
+            if dependency.kind == "run" and dependency.workflow not in self.workflows:
+                hint = self.report.near(str(dependency.workflow), self.workflows)
+                message = f"there is no workflow `{dependency.workflow}`"
+                self.report.error(workflow.source, dependency.at, message, hint)
+        reused = inputs.of(workflow, bound.dependencies)
+        values = self._values(bound.variables)
+        name, jobs = self._jobs(workflow, bound, values)
+        if jobs is None:
+            return None
+        return PlannedStep(workflow.name, workflow.name, name, needs, reused, values.shown, jobs)
+
+    def _report_missing(self, workflow: Workflow, bound: _Bound) -> None:
+        for missing in bound.filled.missing:
+            name = missing.name.name
+            at = expression_position(workflow.source, missing.node, missing.name.ordinal)
+            near = self.report.near(name, [variable.name for variable in bound.variables.values()])
+            hint = near or f"run with `--{name} VALUE`, or set it in .dstack/variables.yaml"
+            self.report.error(workflow.source, at, f"the variable `{name}` has no value", hint)
+
+    def _values(self, variables: Mapping[str, Variable]) -> _Values:
+        # Kept by identity: `bound` holds the mappings for as long as this planner lives.
+        found = self.values.get(id(variables))
+        if found is None:
+            typed = {variable.name: plain(variable.value) for variable in variables.values()}
+            shown = {variable.name: (plain(variable.value), variable.source) for variable in variables.values()}
+            found = self.values[id(variables)] = _Values(typed, shown, environment(variables))
+        return found
+
+    def _jobs(self, workflow: Workflow, bound: _Bound, values: _Values) -> tuple[str, tuple[JobSpec, ...] | None]:
+        """The name of the provider and the jobs that it plans."""
+        unknown = bound.filled.unknown()
+        subject = Subject(workflow.source, workflow.node, bound.filled.data, unknown, bound.variables, bound.overrides)
+        name = workflow.provider
+        if workflow.node.entries["provider"].dynamic:
+            name = text_of(bound.filled.data["provider"])
+            if name not in self.workflows.providers:
+                hint = self.report.near(name, list(self.workflows.providers))
+                blame(subject, ("provider",), f"unknown provider `{name[:60]}`", hint, self.report)
+                return name, None
+        provider = self.providers.get(name)
+        if provider is None:
+            provider = self.providers[name] = self.workflows.providers[name]()
+        config = workflow.config
+        if config is None or bound.overrides:
+            config = check(provider.Config, subject, self.report)
+        if config is None or unknown:
+            return name, None
+        args = self.choices.args if workflow is self.root and "run.args" not in workflow.uses else ()
+        context = _Context(self.run_name, workflow.name, values.typed, tuple(args), self.read_text)
+        try:
+            jobs = provider.plan(config, context)
+        except PlanError as error:
+            blame(subject, error.at, str(error), error.hint, self.report)
+            return name, None
+        return name, tuple([_with_variables(job, values.environment) for job in jobs])
+
+
+class _Inputs:
+    """What reused dependencies bring; each is asked for once per run."""
+
+    def __init__(self, resolve_tag: ResolveTag, newest_done: NewestDone, report: Report) -> None:
+        self.resolve_tag = resolve_tag
+        self.newest_done = newest_done
+        self.report = report
+        self.found: dict[tuple[str | None, str | None], list[ReusedInput] | UnknownTag] = {}
+
+    def of(self, workflow: Workflow, needed: Sequence[Dependency]) -> tuple[ReusedInput, ...]:
+        """The inputs of `workflow` from earlier runs, one for each path."""
+        chosen: dict[str, ReusedInput] = {}
+        for dependency in needed:
+            if dependency.kind == "run":
+                continue
+            found = self._ask(dependency)
+            if isinstance(found, UnknownTag):
+                self._report_unknown(workflow, dependency, found)
+                continue
+            for item in found:
+                other = chosen.setdefault(item.path, item)
+                if other.content_id != item.content_id:
+                    message = (
+                        f"`{dependency}` (run {item.run_name}) and run {other.run_name} "
+                        f"bring different files for `{item.path}`"
+                    )
+                    self.report.error(workflow.source, dependency.at, message, "depend on one of them only")
+                elif item.partial:
+                    message = f"`{item.path}` of run {item.run_name} is partial: its job did not end well"
+                    self.report.warning(workflow.source, dependency.at, message)
+        return tuple(chosen.values())
+
+    def _ask(self, dependency: Dependency) -> list[ReusedInput] | UnknownTag:
+        key = (dependency.workflow, dependency.tag)
+        if key not in self.found:
+            try:
+                if dependency.tag is not None:
+                    self.found[key] = self.resolve_tag(dependency.workflow, dependency.tag)
+                else:
+                    self.found[key] = self.newest_done(dependency.workflow or "")
+            except UnknownTag as error:
+                self.found[key] = error
+        return self.found[key]
+
+    def _report_unknown(self, workflow: Workflow, dependency: Dependency, error: UnknownTag) -> None:
+        report = self.report
+        if dependency.tag is None:
+            message = f"no run of `{dependency.workflow}` has ended well yet"
+            hint = f"run `dstack run {dependency.workflow}` first"
+        else:
+            message = f"there is no tag `{dependency}`"
+            hint = report.near(dependency.tag, error.known)
+            if not hint and error.known:
+                hint = f"known: {', '.join(error.known[:10])}"
+            elif not hint and dependency.workflow is not None:
+                hint = f"run `dstack run {dependency.workflow}`, then `dstack tag RUN {dependency.tag}`"
+        report.error(workflow.source, dependency.at, message, hint)
+
+
+def _run_needs(needed: Sequence[Dependency]) -> list[str]:
+    """The workflows that go first in the same run."""
+    return [dependency.workflow for dependency in needed if dependency.kind == "run" and dependency.workflow]
+
+
+def _with_variables(job: JobSpec, variables: Mapping[str, str]) -> JobSpec:
+    """The workflow's own environment wins over its variables."""
+    if not variables:
+        return job
+    return msgspec.structs.replace(job, environment={**variables, **job.environment})

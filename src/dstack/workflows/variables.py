@@ -1,0 +1,111 @@
+"""`.dstack/variables.yaml`: values for `${{ name }}`, for every workflow (`global`) or for one.
+
+Names of variables read dashes and underscores alike, as options of the command line do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dstack.sdk.scalars import Scalar, text_of
+from dstack.workflows.diagnostics import Report, Source
+from dstack.workflows.nodes import MapNode, Node, ScalarNode
+
+GLOBAL = "global"
+COMMAND_LINE = "command line"
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_NOT_ALPHANUMERIC = re.compile(r"[^A-Za-z0-9]")
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A value and where it comes from: `.dstack/variables.yaml:3` or `command line`."""
+
+    name: str
+    value: Scalar
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """What the file declares, by section; the keys within are canonical names."""
+
+    everywhere: Mapping[str, Variable] = field(default_factory=dict[str, Variable])
+    sections: Mapping[str, Mapping[str, Variable]] = field(default_factory=dict[str, Mapping[str, Variable]])
+
+    def of(self, workflow: str) -> Mapping[str, Variable]:
+        """The variables that `workflow` sees: its own over the global ones."""
+        own = self.sections.get(workflow)
+        return {**self.everywhere, **own} if own else self.everywhere
+
+
+def canonical(name: str) -> str:
+    """`batch-size` and `batch_size` are one name."""
+    return name.replace("-", "_")
+
+
+def environment(variables: Mapping[str, Variable]) -> dict[str, str]:
+    """Variables as a job sees them: the name in capitals, the value as it was written."""
+    return {environment_name(variable.name): text_of(variable.value) for variable in variables.values()}
+
+
+def environment_name(name: str) -> str:
+    return _NOT_ALPHANUMERIC.sub("_", name).upper()
+
+
+def read(source: Source, root: Node | None, report: Report) -> Variables:
+    """The variables of the file whose tree is `root`; what cannot be read is reported and left out."""
+    if root is None or (isinstance(root, ScalarNode) and root.data is None):
+        return Variables()
+    if not isinstance(root, MapNode) or "variables" not in root.entries:
+        report.error(source, root.at, "`variables:` is missing", "start with `variables:`, then `global:` under it")
+        return Variables()
+    for name, key in root.keys.items():
+        if name != "variables":
+            report.error(source, key.at, f"unknown key `{name}`", "the file has one key, `variables`")
+    sections = root.entries["variables"]
+    if isinstance(sections, ScalarNode) and sections.data is None:
+        return Variables()
+    if not isinstance(sections, MapNode):
+        report.error(source, sections.at, "`variables` must hold sections", "write `global:` or a workflow's name")
+        return Variables()
+    read_sections = {name: _section(source, name, node, report) for name, node in sections.entries.items()}
+    return Variables(read_sections.pop(GLOBAL, {}), read_sections)
+
+
+def check_sections(source: Source, root: Node | None, workflows: Mapping[str, object], report: Report) -> None:
+    """Warn about sections that no workflow reads."""
+    sections = root.entries.get("variables") if isinstance(root, MapNode) else None
+    for name, key in sections.keys.items() if isinstance(sections, MapNode) else ():
+        if name != GLOBAL and name not in workflows:
+            hint = report.near(name, [GLOBAL, *workflows]) or "a section is `global` or the name of a workflow"
+            report.warning(source, key.at, f"no workflow is named `{name}`: its variables are not used", hint)
+
+
+def _section(source: Source, section: str, node: Node, report: Report) -> dict[str, Variable]:
+    if isinstance(node, ScalarNode) and node.data is None:
+        return {}
+    if not isinstance(node, MapNode):
+        report.error(source, node.at, f"the section `{section}` must hold `name: value` lines")
+        return {}
+    variables: dict[str, Variable] = {}
+    seen: dict[str, str] = {}
+    for name, value in node.entries.items():
+        at = node.keys[name].at
+        if _NAME.fullmatch(name) is None:
+            hint = "use letters, digits, `-` and `_`, and start with a letter"
+            report.error(source, at, f"`{name}` cannot name a variable", hint)
+        elif not isinstance(value, ScalarNode):
+            report.error(source, value.at, f"the variable `{name}` must be a single value", "not a list or mapping")
+        elif value.template is not None:
+            hint = "expressions are filled in within workflows; write `$${{` there for a literal `${{`"
+            report.error(source, value.at, f"the variable `{name}` holds an expression", hint)
+        elif (other := seen.setdefault(environment_name(name), name)) != name:
+            message = f"`{name}` and `{other}` are the same to a job: {environment_name(name)}"
+            report.error(source, at, message, "rename one of them")
+        else:
+            variables[canonical(name)] = Variable(name, value.data, f"{source.file}:{value.line}")
+    return variables
