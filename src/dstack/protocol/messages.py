@@ -116,6 +116,13 @@ class PollRequest(Message):
     memory_used: int = 0
 
 
+class Goodbye(Message):
+    """`POST /rpc/v1/goodbye`: the runner ends in order."""
+
+    runner_id: UUID
+    incarnation: UUID
+
+
 class SavedArtifact(Message):
     path: str
     manifest_id: bytes
@@ -160,6 +167,8 @@ class Exited(Event, tag="exited"):
     oom: bool = False
     aborted: bool = False
     log_length: int = 0
+    detail: str = ""
+    """What the runner can say beyond the code, such as "disk full on PATH"."""
 
 
 class SnapshotTaken(Event, tag="snapshot"):
@@ -171,6 +180,8 @@ class SnapshotTaken(Event, tag="snapshot"):
 class Saved(Event, tag="saved"):
     """Artifacts are in the store and the log's tail is acknowledged: the attempt is over."""
 
+    exit: Exited | None = None
+    """The exit once more: this message alone tells the whole story, should the earlier one be lost."""
     artifacts: tuple[SavedArtifact, ...] = ()
     log_length: int = 0
     log_incomplete: bool = False

@@ -20,6 +20,9 @@ T = TypeVar("T")
 TRIES = 8
 """How often a write that conflicts with others is run, in all."""
 
+POOL_PATIENCE = 10.0
+"""Seconds to wait for one of our own connections to be free."""
+
 
 class Backoff(Protocol):
     """How long to wait before a conflicting write is run again; a port, so that tests need not wait."""
@@ -53,7 +56,9 @@ _CONNECT: dict[str, Any] = {
 class PostgresqlBackend:
     """`write` and `read` may be called from any thread, as many at once as there are connections."""
 
-    def __init__(self, url: URL, *, connections: int = 8, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self, url: URL, *, connections: int = 8, backoff: Backoff | None = None, patience: float = POOL_PATIENCE
+    ) -> None:
         self.where = url.render_as_string(hide_password=True)
         self.writers = self.readers = connections
         self._backoff = backoff or Jitter()
@@ -61,10 +66,11 @@ class PostgresqlBackend:
             driver_url(url),
             pool_size=connections,
             max_overflow=0,
-            pool_timeout=10,
+            pool_timeout=patience,
             pool_use_lifo=True,
             isolation_level="READ COMMITTED",
             connect_args=_CONNECT,
+            execution_options={"preserve_rowcount": True},  # of INSERTs too, for `ON CONFLICT DO NOTHING`
         )
         count_each_row(engine.dialect)
         self._writes = engine

@@ -46,7 +46,12 @@ class SqliteBackend:
         self.where = path
         self.readers = readers
         self._clock = clock
-        self._engine = create_engine("sqlite://", creator=lambda: connect(path, busy_timeout), poolclass=NullPool)
+        self._engine = create_engine(
+            "sqlite://",
+            creator=lambda: connect(path, busy_timeout),
+            poolclass=NullPool,
+            execution_options={"preserve_rowcount": True},  # of INSERTs too, for `ON CONFLICT DO NOTHING`
+        )
         count_each_row(self._engine.dialect)
         self._lock = threading.Lock()
         self._holder = 0

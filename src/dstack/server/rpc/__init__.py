@@ -1,0 +1,1 @@
+"""What runners call: msgpack over HTTP (`dstack.protocol.messages`)."""

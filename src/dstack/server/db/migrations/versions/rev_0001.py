@@ -6,8 +6,7 @@ Revision 0001, the first. Written out on its own, so that what it makes never de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from alembic import op
 from sqlalchemy import (
@@ -241,15 +240,13 @@ def artifacts() -> None:
 Part: TypeAlias = "SchemaItem | Unique | ForeignKey"
 
 
-@dataclass(frozen=True)
-class Unique:
+class Unique(NamedTuple):
     """A unique constraint, named after its table and columns."""
 
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ForeignKey:
+class ForeignKey(NamedTuple):
     """Rows that go when the parent's row goes; `column` holds its id, in the same project."""
 
     parent: str

@@ -1,0 +1,71 @@
+"""`python -m dstack.server`: run the server in the foreground.
+
+`--embedded` serves this home's private socket; `--ready-fd N` is a pipe that hears `ok` or what went wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from dstack import embedded
+from dstack.server.app import Server, build_context, listen_tcp, listen_unix, remove_socket
+from dstack.server.db.errors import DatabaseError
+from dstack.server.settings import Settings, from_environment
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m dstack.server")
+    parser.add_argument("--embedded", action="store_true")
+    parser.add_argument("--ready-fd", type=int)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        _serve(options.embedded, options.ready_fd)
+    except (embedded.EmbeddedError, DatabaseError, OSError, ValueError) as error:
+        return _fail(options.ready_fd, str(error))
+    return 0
+
+
+def _serve(is_embedded: bool, ready_fd: int | None) -> None:
+    home = embedded.home_folder()
+    settings = from_environment(Settings(home=Path(home)))
+    path = settings.socket or embedded.socket_path(home)
+    lock = None
+    if is_embedded:
+        settings = from_environment(Settings(home=Path(home), socket=path))
+        embedded.make_socket_folder(path)
+        lock = embedded.HomeLock.acquire(home, socket=path)
+    elif not settings.port:
+        raise ValueError("a server outside embedded mode needs DSTACK_SERVER_PORT")
+    context = build_context(settings)
+    server = Server(context)
+    listener = listen_unix(path) if is_embedded else listen_tcp(settings.host or "127.0.0.1", settings.port)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    asyncio.run(server.run(listener, lambda: _ready(ready_fd)))
+    if lock is not None:
+        remove_socket(path)
+        lock.release()
+
+
+def _ready(fd: int | None) -> None:
+    if fd is not None:
+        os.write(fd, b"ok\n")
+        os.close(fd)
+
+
+def _fail(fd: int | None, text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    if fd is not None:
+        os.write(fd, text.encode())
+        os.close(fd)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

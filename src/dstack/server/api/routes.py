@@ -1,0 +1,268 @@
+"""The routes under `/api/v1`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import func, select
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+import dstack
+from dstack.protocol.messages import PROTOCOL
+from dstack.server.api.errors import answer_errors
+from dstack.server.api.store import store_routes
+from dstack.server.db.engine import Transaction
+from dstack.server.db.tables import jobs, repositories
+from dstack.server.db.tables import runners as runners_table
+from dstack.server.services import artifacts, explain, following, plans, runs, tags, views
+from dstack.server.services.context import Context
+from dstack.server.services.errors import BadRequest, NotFound
+
+T = TypeVar("T")
+Shutdown = Callable[[], None]
+TAIL_LINES = 20
+
+
+def routes(context: Context, shutdown: Shutdown) -> list[Route]:
+    """The routes, bound to one server; `shutdown` asks it to end."""
+    api = _Api(context, shutdown)
+    base = "/api/v1/projects/{project}"
+    table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
+        ("GET", "/api/v1/info", api.info),
+        ("POST", "/api/v1/shutdown", api.shutdown),
+        ("POST", f"{base}/runs", api.submit),
+        ("GET", f"{base}/runs", api.list_runs),
+        ("POST", f"{base}/plan", api.plan),
+        ("POST", f"{base}/validate", api.validate),
+        ("GET", f"{base}/runs/{{name}}", api.show_run),
+        ("POST", f"{base}/runs/{{name}}/stop", api.stop),
+        ("GET", f"{base}/runs/{{name}}/explain", api.explain),
+        ("GET", f"{base}/runs/{{name}}/logs", api.logs),
+        ("GET", f"{base}/tags", api.list_tags),
+        ("POST", f"{base}/tags", api.tag),
+        ("DELETE", f"{base}/tags/{{name}}", api.untag),
+        ("GET", f"{base}/artifacts", api.list_artifacts),
+        *((method, f"{base}{path}", handler) for method, path, handler in store_routes(context)),
+    ]
+    return [
+        Route(path, answer_errors(_in_project(context, handler)), methods=[method]) for method, path, handler in table
+    ]
+
+
+class _Api:
+    def __init__(self, context: Context, shutdown: Shutdown) -> None:
+        self._context = context
+        self._shutdown = shutdown
+
+    async def info(self, request: Request) -> Response:
+        import os
+
+        context = self._context
+
+        def read(tx: Transaction) -> tuple[int, list[dict[str, Any]]]:
+            open_states = ["waiting", "queued", "assigned", "starting", "running", "saving"]
+            active = tx.execute(
+                select(func.count())
+                .select_from(jobs)
+                .where(jobs.c.project_id == context.project_id, jobs.c.state.in_(open_states))
+            ).scalar_one()
+            found = tx.execute(
+                select(runners_table.c.name, runners_table.c.state, runners_table.c.slots).where(
+                    runners_table.c.project_id == context.project_id, runners_table.c.state != "offline"
+                )
+            )
+            return active, [{"name": row.name, "status": row.state, "slots": row.slots} for row in found]
+
+        active, found = await context.database.aread(read)
+        return _json(
+            {
+                "version": dstack.__version__,
+                "protocol": PROTOCOL,
+                "deployment": context.deployment_id.hex,
+                "pid": os.getpid(),
+                "started_at": context.started_at,
+                "database": context.database.where,
+                "store": str(context.settings.store),
+                "active_jobs": active,
+                "runners": found,
+            }
+        )
+
+    async def shutdown(self, request: Request) -> Response:
+        if not self._context.settings.socket:
+            raise BadRequest("only an embedded server ends on request")
+        self._shutdown()
+        return _json({}, 202)
+
+    async def submit(self, request: Request) -> Response:
+        submission = await _body(request, runs.Submission)
+        key = request.headers.get("idempotency-key")
+        name, new = await asyncio.to_thread(runs.submit, self._context, submission, key)
+        return _json(await self._run(name), 201 if new else 200)
+
+    async def plan(self, request: Request) -> Response:
+        submission = await _body(request, runs.Submission)
+        return _json(plans.view(await asyncio.to_thread(runs.plan, self._context, submission)))
+
+    async def validate(self, request: Request) -> Response:
+        body = await _body(request, dict[str, dict[str, str]])
+        return _json(await asyncio.to_thread(plans.validate, body.get("files", {})))
+
+    async def list_runs(self, request: Request) -> Response:
+        query = request.query_params
+        limit = max(1, min(int(query.get("limit", "100")), 1000))
+        items, following_page = await self._context.database.aread(
+            lambda tx: views.run_page(
+                tx,
+                self._context.project_id,
+                repository=query.get("repository"),
+                active=query.get("active") == "1",
+                limit=limit,
+                cursor=query.get("cursor"),
+            )
+        )
+        return _json({"items": items, "next": following_page})
+
+    async def show_run(self, request: Request) -> Response:
+        return _json(await self._run(request.path_params["name"]))
+
+    async def stop(self, request: Request) -> Response:
+        body = await _body(request, dict[str, Any])
+        name = request.path_params["name"]
+        answer = await asyncio.to_thread(
+            runs.stop, self._context, name, abort=bool(body.get("abort")), actor=body.get("user") or _user(request)
+        )
+        return _json({**await self._run(name), "message": answer.detail if answer.outcome == "ignored" else ""})
+
+    async def explain(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        found = await self._context.database.aread(lambda tx: explain.explain(tx, self._context, name))
+        cause = found.root_cause
+        if cause is not None:
+            cause = {**cause, "tail": self._tail(found)}
+        return _json(
+            {"summary": found.summary, "lines": found.lines, "root_cause": cause, "waiting": found.waiting}
+        )
+
+    def _tail(self, found: explain.Explanation) -> list[str]:
+        if found.attempt_id is None:
+            return []
+        length = self._context.logs.length_now(found.attempt_id)
+        page = self._context.logs.read_now(found.attempt_id, max(0, length - 16384), 16384)
+        return page.data.decode(errors="replace").splitlines()[-TAIL_LINES:]
+
+    async def logs(self, request: Request) -> Response:
+        query = request.query_params
+        cursor = json.loads(query["cursor"]) if query.get("cursor") else {}
+        stream = await following.frames(
+            self._context,
+            request.path_params["name"],
+            follow=query.get("follow") == "1",
+            job=query.get("job") or None,
+            since=int(query["since"]) if query.get("since") else None,
+            cursor={name: (value[0], value[1]) for name, value in cursor.items()},
+        )
+        return StreamingResponse(stream, media_type="application/x-dstack-frames")
+
+    async def list_tags(self, request: Request) -> Response:
+        def read(tx: Transaction) -> list[dict[str, Any]]:
+            repository = self._repository(tx, request.query_params.get("repository"))
+            return tags.listing(tx, self._context.project_id, repository)
+
+        return _json({"items": _shown(await self._context.database.aread(read)), "next": None})
+
+    async def tag(self, request: Request) -> Response:
+        body = await _body(request, dict[str, Any])
+        made = await asyncio.to_thread(
+            tags.tag,
+            self._context,
+            str(body.get("run")),
+            str(body.get("name")),
+            force=bool(body.get("force")),
+            actor=_user(request),
+        )
+        return _json({"items": _shown(made)})
+
+    async def untag(self, request: Request) -> Response:
+        key = request.query_params.get("repository")
+        repository = await self._context.database.aread(lambda tx: self._repository(tx, key))
+        removed = await asyncio.to_thread(
+            tags.untag, self._context, request.path_params["name"], repository, request.query_params.get("workflow")
+        )
+        return _json({"items": _shown(removed)})
+
+    async def list_artifacts(self, request: Request) -> Response:
+        query = request.query_params
+
+        def read(tx: Transaction) -> list[dict[str, Any]]:
+            repository = self._repository(tx, query.get("repository"))
+            return artifacts.listing(
+                tx, self._context.project_id, run=query.get("run"), tag=query.get("tag"), repository_id=repository
+            )
+
+        found = await self._context.database.aread(read)
+        wanted = [
+            views.artifact_view(row)
+            for row in found
+            if query.get("job", row["job"]) == row["job"] and query.get("workflow", row["workflow"]) == row["workflow"]
+        ]
+        return _json({"items": wanted})
+
+    def _repository(self, tx: Transaction, key: str | None) -> Any:
+        if key is None:
+            return None
+        found = tx.execute(
+            select(repositories.c.id).where(
+                repositories.c.project_id == self._context.project_id, repositories.c.key == key
+            )
+        ).scalar()
+        return found if found is not None else runs.find_repository(
+            tx, self._context.project_id, runs.RepositoryRef(key=key)
+        )  # fmt: skip
+
+    async def _run(self, name: str) -> dict[str, Any]:
+        found = await self._context.database.aread(lambda tx: views.run_view(tx, self._context.project_id, name))
+        if found is None:
+            await self._context.database.aread(lambda tx: runs.run_id_of(tx, self._context.project_id, name))
+            raise NotFound(f"there is no run {name!r}")
+        return found
+
+
+def _in_project(
+    context: Context, handler: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        project = request.path_params.get("project", context.settings.project)
+        if project != context.settings.project:
+            raise NotFound(f"there is no project {project!r}")
+        return await handler(request)
+
+    return endpoint
+
+
+async def _body(request: Request, kind: type[T]) -> T:
+    raw = await request.body()
+    try:
+        return msgspec.json.decode(raw or b"{}", type=kind)
+    except msgspec.MsgspecError as error:
+        raise BadRequest(f"the request's body cannot be read: {error}") from None
+
+
+def _user(request: Request) -> str | None:
+    return request.headers.get("x-dstack-user")
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "repository_id"} for row in rows]
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status_code=status, media_type="application/json")
+
+

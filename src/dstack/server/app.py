@@ -1,0 +1,219 @@
+"""The server put together: database, store, loops and routes, listening on a socket until it is asked to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import uvicorn
+from sqlalchemy import insert, select
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dstack.domain.ports import Clock, Ids, SystemClock, SystemIds
+from dstack.logs.files import FileLogStore
+from dstack.server.api.routes import routes as api_routes
+from dstack.server.bus import Bus
+from dstack.server.db.engine import Database, Transaction, declare_write
+from dstack.server.db.tables import SYSTEM, meta, projects
+from dstack.server.db.upgrade import ensure_schema
+from dstack.server.loops import local_runner
+from dstack.server.loops.driver import drive
+from dstack.server.loops.place import place
+from dstack.server.loops.sweep import extend_leases, next_deadline, sweep
+from dstack.server.rpc.routes import routes as rpc_routes
+from dstack.server.services.context import Context
+from dstack.server.services.idle import Activity
+from dstack.server.settings import Settings
+from dstack.snapshots.blobs.local import LocalBlobStore
+
+_log = logging.getLogger(__name__)
+BEGIN = declare_write("server.begin")
+GRACE = 5
+"""Seconds that requests under way have when the server ends."""
+
+
+def build_context(settings: Settings, clock: Clock | None = None, ids: Ids | None = None) -> Context:
+    """Open the database (bringing its schema up to date) and the stores. Raises DatabaseError."""
+    for folder in (settings.store, settings.logs):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    clock = clock or SystemClock()
+    ids = ids or SystemIds()
+    ensure_schema(settings.url)
+    bus = Bus()
+    database = Database.open(settings.url, clock=clock, on_commit=bus.publish_many)
+    project_id, deployment_id, epoch = database.write(BEGIN, lambda tx: _begin(tx, settings, ids))
+    return Context(
+        settings=settings,
+        database=database,
+        bus=bus,
+        blobs=LocalBlobStore(settings.store),
+        logs=FileLogStore(settings.logs),
+        clock=clock,
+        ids=ids,
+        project_id=project_id,
+        deployment_id=deployment_id,
+        epoch=epoch,
+        started_at=clock.now(),
+    )
+
+
+def _begin(tx: Transaction, settings: Settings, ids: Ids) -> tuple[UUID, UUID, int]:
+    """The project's and the deployment's id, made the first time."""
+    found = {row.key: row.value for row in tx.execute(select(meta.c.key, meta.c.value).where(meta.c.project_id == SYSTEM))}
+    deployment = found.get("deployment")
+    if deployment is None:
+        deployment = ids.new(tx.now).hex
+        rows = [{"key": "deployment", "value": deployment}, {"key": "epoch", "value": "1"}]
+        tx.execute(insert(meta), [{"project_id": SYSTEM, **row} for row in rows])
+    project_id = tx.execute(select(projects.c.project_id).where(projects.c.name == settings.project)).scalar()
+    if project_id is None:
+        project_id = ids.new(tx.now)
+        tx.execute(insert(projects), {"project_id": project_id, "name": settings.project, "created_at": tx.now})
+    return project_id, UUID(hex=deployment), int(found.get("epoch", "1"))
+
+
+class Server:
+    """One server process: `run` returns when it was asked to end."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._activity = Activity(context.clock)
+        app = Starlette(
+            routes=[*api_routes(context, self.shutdown), *rpc_routes(context)],
+        )
+        self._uvicorn = uvicorn.Server(
+            uvicorn.Config(
+                _counted(app, self._activity),
+                http="httptools",
+                loop="asyncio",
+                lifespan="off",
+                ws="none",
+                access_log=False,
+                log_config=None,
+                timeout_graceful_shutdown=GRACE,
+                timeout_keep_alive=75,
+            )
+        )
+
+    def shutdown(self) -> None:
+        """End soon: long polls return, streams close, requests under way finish."""
+        self._uvicorn.should_exit = True
+        self._context.bus.publish("shutdown")
+
+    async def run(self, listener: socket.socket, ready: Callable[[], None]) -> None:
+        """Serve on `listener`; `ready` is called once requests are answered."""
+        # The event loop would wait for a busy thread for 5 ms at each hand-over of the interpreter.
+        sys.setswitchinterval(0.0005)
+        await asyncio.to_thread(extend_leases, self._context)
+        tasks = [asyncio.create_task(loop) for loop in self._loops()]
+        serving = asyncio.create_task(self._uvicorn.serve(sockets=[listener]))
+        ready()
+        try:
+            await serving
+        finally:
+            self._context.bus.publish("shutdown")
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+            self._context.database.close()
+            self._context.logs.close()
+
+    def _loops(self) -> list[Coroutine[Any, Any, None]]:
+        context, settings = self._context, self._context.settings
+        gap = _GapWatch(context)
+        found = [
+            drive("place", context.bus, ["place"], lambda: settings.tick, lambda: place(context)),
+            drive("sweep", context.bus, ["runners"], lambda: next_deadline(context), lambda: gap.look() or sweep(context)),
+        ]
+        if settings.local_runner:
+            tick = lambda: settings.tick  # noqa: E731
+            found.append(
+                drive("local runner", context.bus, ["runners"], tick, lambda: local_runner.ensure(settings))
+            )
+        if settings.idle_exit > 0:
+            found.append(self._watch_idle())
+        return found
+
+    async def _watch_idle(self) -> None:
+        """End after `idle_exit` without a request of a person and with nothing running."""
+        wait = self._context.settings.idle_exit
+        while True:
+            await asyncio.sleep(max(0.05, wait - self._activity.idle_for()))
+            if self._activity.idle_for() < wait:
+                continue
+            if await asyncio.to_thread(_has_open_runs, self._context):
+                self._activity.touch()
+                continue
+            _log.info("nothing to do for %g s: ending", wait)
+            self.shutdown()
+            return
+
+
+def _has_open_runs(context: Context) -> bool:
+    from dstack.server.services.idle import has_open_runs
+
+    return context.database.read(lambda tx: has_open_runs(tx, context.project_id))
+
+
+class _GapWatch:
+    """Notices that no tick came for longer than a lease (the machine slept) and gives every lease one more."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._last = context.clock.monotonic()
+
+    def look(self) -> None:
+        now = self._context.clock.monotonic()
+        if now - self._last > self._context.settings.lease:
+            extend_leases(self._context)
+        self._last = now
+
+
+def _counted(app: ASGIApp, activity: Activity) -> ASGIApp:
+    """`app`, with requests of people counted as activity; a runner's polls are not."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/rpc/"):
+            await app(scope, receive, send)
+            return
+        with activity.request():
+            await app(scope, receive, send)
+
+    return wrapped
+
+
+def listen_unix(path: str) -> socket.socket:
+    """A listening Unix socket, mode 0600. The caller holds the home's lock, so what is there is stale."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(mask)
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener
+
+
+def listen_tcp(host: str, port: int) -> socket.socket:
+    """A listening TCP socket."""
+    listener = socket.create_server((host, port), backlog=1024)
+    listener.setblocking(False)
+    return listener
+
+
+def remove_socket(path: str) -> None:
+    Path(path).unlink(missing_ok=True)

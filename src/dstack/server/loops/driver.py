@@ -1,0 +1,30 @@
+"""What drives the loops: wake on a topic or a tick, do the work off the event loop, survive its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from dstack.server.bus import Bus
+from dstack.server.db.errors import DatabaseError
+
+_log = logging.getLogger(__name__)
+RETRY = 1.0
+"""Seconds before a loop whose work failed tries again."""
+
+
+async def drive(name: str, bus: Bus, topics: list[str], tick: Callable[[], float], work: Callable[[], object]) -> None:
+    """Run `work` in a thread at once, then whenever one of `topics` is published and every `tick()` seconds."""
+    with bus.subscribe(topics) as subscription:
+        while True:
+            wait = RETRY
+            try:
+                await asyncio.to_thread(work)
+                wait = tick()
+            except DatabaseError as error:
+                _log.warning("loop %s: %s", name, error)
+            except Exception:
+                # A bug in one round must not end the loop: without it no job would be placed any more.
+                _log.exception("loop %s failed", name)
+            await subscription.wait(wait)

@@ -1,0 +1,186 @@
+"""The placer: queued jobs to runners that fit, by priority, then age, in batches of one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import and_, bindparam, select
+
+from dstack.domain.lifecycle import job as job_table
+from dstack.domain.placement import Free, describe, unmet
+from dstack.domain.resources import Capacity, Requirements
+from dstack.server.db.engine import Transaction, declare_write
+from dstack.server.db.tables import attempts, jobs, runners
+from dstack.server.db.types import Id
+from dstack.server.services.apply import Batch, Facts
+from dstack.server.services.context import Context
+from dstack.server.services.stored import decode_need
+
+PLACE = declare_write("place")
+SECOND = 1_000_000
+PAGE = 512
+"""Queued jobs looked at per query."""
+
+
+@dataclass(slots=True)
+class _Machine:
+    id: UUID
+    capacity: Capacity
+    slots: int
+    free: Free
+    drained: bool
+    jobs: int = 0
+
+
+def place(context: Context) -> int:
+    """Place what fits now, and fail what no runner could ever run; returns how many were placed."""
+    return context.database.write(PLACE, lambda tx: _place(tx, context))
+
+
+def _place(tx: Transaction, context: Context) -> int:
+    machines = _machines(tx, context)
+    batch = Batch(tx, context.project_id, context.settings, context.ids)
+    chosen: list[tuple[UUID, UUID]] = []
+    hopeless: list[tuple[UUID, str]] = []
+    full: set[str] = set()
+    after: tuple[int, int, UUID] | None = None
+    while True:
+        page = _queued(tx, context, after)
+        for row in page:
+            if row.need in full or (row.not_before is not None and row.not_before > tx.now):
+                continue
+            need = _need(row.need)
+            excluded = _excluded(row.excluded)
+            machine = _choose(machines, need, excluded)
+            if machine is not None:
+                chosen.append((row.id, machine.id))
+                continue
+            why = _never(context, tx.now, machines, row, need, excluded)
+            if why is not None:
+                hopeless.append((row.id, why))
+            elif not excluded:
+                full.add(row.need)
+        if len(page) < PAGE or _nothing_free(machines):
+            break
+        after = (page[-1].priority, page[-1].queued_at, page[-1].id)
+    batch.load_jobs([job_id for job_id, _ in chosen] + [job_id for job_id, _ in hopeless])
+    placed = 0
+    for job_id, runner_id in chosen:
+        facts = Facts(runner_id=runner_id, attempt_id=context.ids.new(tx.now))
+        placed += batch.job(job_id, job_table.Placed(), facts).outcome == "applied"
+    for job_id, why in hopeless:
+        batch.job(job_id, job_table.Unsatisfiable(), Facts(detail=why))
+    batch.store()
+    return placed
+
+
+def _choose(machines: list[_Machine], need: Requirements, excluded: set[UUID]) -> _Machine | None:
+    """The runner with the fewest jobs that has room now, else one that may let the job wait."""
+    fitting = [
+        machine
+        for machine in machines
+        if not machine.drained
+        and machine.id not in excluded
+        and not unmet(need, machine.capacity, machine.slots)
+    ]
+    for machine in sorted(fitting, key=lambda machine: machine.jobs):
+        if machine.free.take(need):
+            machine.jobs += 1
+            return machine
+    for machine in fitting:
+        if machine.free.take_ahead(need):
+            machine.jobs += 1
+            return machine
+    return None
+
+
+def _never(
+    context: Context, now: int, machines: list[_Machine], row: Any, need: Requirements, excluded: set[UUID]
+) -> str | None:
+    """Why no runner could ever run a job that waited for `unsatisfiable_after`, else None."""
+    if not machines or now - row.queued_at < context.settings.unsatisfiable_after * SECOND:
+        return None
+    reasons: list[str] = []
+    for machine in machines:
+        missing = unmet(need, machine.capacity, machine.slots)
+        if not missing and machine.id not in excluded:
+            return None
+        reasons.append("; ".join(missing) or "it rejected the job")
+    told = ", or ".join(dict.fromkeys(reasons))
+    return f"asked for {describe(need)}: {told}. Lower `resources` in the workflow, or add a machine that has it."
+
+
+def _nothing_free(machines: list[_Machine]) -> bool:
+    return all(machine.free.ahead <= 0 and machine.free.cpu <= 0 for machine in machines)
+
+
+def _machines(tx: Transaction, context: Context) -> list[_Machine]:
+    """Online runners with what is left of them after the attempts they hold."""
+    found = {
+        row.id: _Machine(
+            row.id, _capacity(row.capacity), row.slots, Free.of(_capacity(row.capacity), row.slots), row.drain_asked
+        )
+        for row in tx.execute(_SELECT_RUNNERS, {"project": context.project_id})
+    }
+    for row in tx.execute(_SELECT_HELD, {"project": context.project_id}):
+        machine = found.get(row.runner_id)
+        if machine is None or row.state == "saving":
+            continue
+        machine.jobs += 1
+        need = _need(row.need)
+        if row.state != "assigned" or not machine.free.take(need):
+            if row.state == "assigned":
+                machine.free.ahead -= 1
+            else:
+                machine.free.occupy(need)
+    return list(found.values())
+
+
+def _queued(tx: Transaction, context: Context, after: tuple[int, int, UUID] | None) -> list[Any]:
+    query = _SELECT_QUEUED
+    if after is not None:
+        priority, queued_at, job_id = after
+        query = query.where(
+            (jobs.c.priority < priority)
+            | and_(jobs.c.priority == priority, jobs.c.queued_at > queued_at)
+            | and_(jobs.c.priority == priority, jobs.c.queued_at == queued_at, jobs.c.id > job_id)
+        )
+    return list(tx.execute(query, {"project": context.project_id}))
+
+
+def _excluded(blob: bytes | None) -> set[UUID]:
+    if not blob:
+        return set()
+    found: list[bytes] = msgspec.msgpack.decode(blob)
+    return {UUID(bytes=value) for value in found}
+
+
+@lru_cache(maxsize=4096)
+def _need(text: str) -> Requirements:
+    return decode_need(text)
+
+
+@lru_cache(maxsize=4096)
+def _capacity(blob: bytes) -> Capacity:
+    return msgspec.msgpack.decode(blob, type=Capacity)
+
+
+_PROJECT = bindparam("project", type_=Id)
+_SELECT_RUNNERS = select(runners.c.id, runners.c.capacity, runners.c.slots, runners.c.drain_asked).where(
+    runners.c.project_id == _PROJECT, runners.c.state == "online"
+)
+_SELECT_HELD = (
+    select(attempts.c.runner_id, attempts.c.state, jobs.c.need)
+    .join(jobs, and_(jobs.c.project_id == attempts.c.project_id, jobs.c.id == attempts.c.job_id))
+    .where(attempts.c.project_id == _PROJECT, attempts.c.state != "ended")
+)
+_SELECT_QUEUED = (
+    select(jobs.c.id, jobs.c.need, jobs.c.excluded, jobs.c.priority, jobs.c.queued_at, jobs.c.not_before)
+    .where(jobs.c.project_id == _PROJECT, jobs.c.state == "queued")
+    .order_by(jobs.c.priority.desc(), jobs.c.queued_at, jobs.c.id)
+    .limit(PAGE)
+)

@@ -1,0 +1,128 @@
+"""The runners' routes under `/rpc/v1`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import select
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dstack.protocol import messages
+from dstack.server.db.errors import DatabaseError, DatabaseUnavailable
+from dstack.server.db.tables import attempts
+from dstack.server.services import runners
+from dstack.server.services.context import Context
+
+T = TypeVar("T")
+_MEDIA = "application/msgpack"
+_KNOWN_STREAMS = 4096
+
+
+def routes(context: Context) -> list[Route]:
+    """The routes, bound to one server."""
+    rpc = _Rpc(context)
+    return [
+        Route("/rpc/v1/register", _endpoint(messages.RegisterRequest, rpc.register), methods=["POST"]),
+        Route("/rpc/v1/poll", _endpoint(messages.PollRequest, rpc.poll), methods=["POST"]),
+        Route("/rpc/v1/events", _endpoint(messages.EventsRequest, rpc.events), methods=["POST"]),
+        Route("/rpc/v1/logs", _endpoint(messages.LogsRequest, rpc.logs), methods=["POST"]),
+        Route("/rpc/v1/goodbye", _endpoint(messages.Goodbye, rpc.goodbye), methods=["POST"]),
+    ]
+
+
+class _Rpc:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._streams: dict[UUID, UUID] = {}
+
+    async def register(self, request: messages.RegisterRequest) -> messages.RegisterReply:
+        return await asyncio.to_thread(runners.register, self._context, request)
+
+    async def poll(self, request: messages.PollRequest) -> messages.Commands:
+        """Held open until there is something to say, or the runner's patience ends."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + min(request.wait, self._context.settings.poll_wait)
+        with self._context.bus.subscribe([f"runner:{request.runner_id.hex}", "shutdown"]) as subscription:
+            while True:
+                found = await asyncio.to_thread(runners.poll, self._context, request)
+                if isinstance(found, runners.RunnerGone):
+                    return messages.Commands(register=True)
+                left = end - loop.time()
+                if found != messages.Commands() or left <= 0:
+                    return found
+                woken = await subscription.wait_topics(left)
+                if not woken or "shutdown" in woken:
+                    return messages.Commands()
+
+    async def events(self, request: messages.EventsRequest) -> messages.EventsReply:
+        return await asyncio.to_thread(runners.report, self._context, request)
+
+    async def logs(self, request: messages.LogsRequest) -> messages.LogsReply:
+        """Append each chunk; a stream of an attempt that is not known is refused whole."""
+        unknown = [chunk.attempt_id for chunk in request.chunks if chunk.attempt_id not in self._streams]
+        if unknown:
+            await self._learn(unknown)
+        answers: list[int] = []
+        topics: set[str] = set()
+        for chunk in request.chunks:
+            run_id = self._streams.get(chunk.attempt_id)
+            if run_id is None:
+                answers.append(-1)
+                continue
+            answers.append(self._context.logs.append_now(chunk.attempt_id, chunk.offset, chunk.data, chunk.times))
+            topics.add(f"run:{run_id.hex}")
+        self._context.bus.publish_many(topics)
+        return messages.LogsReply(next_offsets=tuple(answers))
+
+    async def goodbye(self, request: messages.Goodbye) -> messages.Commands:
+        await asyncio.to_thread(runners.goodbye, self._context, request.runner_id, request.incarnation)
+        return messages.Commands()
+
+    async def _learn(self, ids: list[UUID]) -> None:
+        query = select(attempts.c.id, attempts.c.run_id).where(
+            attempts.c.project_id == self._context.project_id, attempts.c.id.in_(ids)
+        )
+        found = await self._context.database.aread(lambda tx: tx.execute(query).all())
+        for attempt_id, run_id in found:
+            if len(self._streams) >= _KNOWN_STREAMS:
+                self._streams.pop(next(iter(self._streams)))
+            self._streams[attempt_id] = run_id
+
+
+def _endpoint(
+    kind: type[T], handle: Callable[[T], Awaitable[Any]]
+) -> Callable[[Request], Awaitable[Response]]:
+    decode = msgspec.msgpack.Decoder(kind).decode
+
+    async def endpoint(request: Request) -> Response:
+        version = request.headers.get(messages.PROTOCOL_HEADER, str(messages.PROTOCOL))
+        if version != str(messages.PROTOCOL):
+            return _error(
+                426, "version", f"the runner speaks protocol {version}, this server {messages.PROTOCOL}",
+                "update the older of the two",
+            )  # fmt: skip
+        try:
+            message = decode(await request.body())
+        except msgspec.MsgspecError as error:
+            return _error(400, "invalid", f"the message cannot be read: {error}")
+        try:
+            return Response(messages.encode(await handle(message)), media_type=_MEDIA)
+        except DatabaseUnavailable as error:
+            return _error(503, "unavailable", str(error))
+        except DatabaseError as error:
+            return _error(500, "database", str(error))
+        except OSError as error:
+            return _error(507, "storage", f"the server cannot store it: {error}")
+
+    return endpoint
+
+
+def _error(status: int, code: str, message: str, hint: str = "") -> Response:
+    body = messages.encode(messages.ErrorReply(code=code, message=message, hint=hint))
+    return Response(body, status_code=status, media_type=_MEDIA)

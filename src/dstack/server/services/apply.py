@@ -1,0 +1,457 @@
+"""The one place that changes states: a batch of events is decided, cascaded, and written in one transaction.
+
+`Batch.job` decides single events in memory; `Batch.store` settles what follows from them (steps, dependents,
+the run's roll-up) and writes everything: guarded updates of the rows read, the event rows, the attempts. A row
+that somebody else changed meanwhile is dropped without failing the rest: its events are decided again on the
+fresh row by the caller's next message, because every message is safe to send twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import bindparam, exists, select
+
+from dstack.domain.lifecycle import BeginAttempt, EndAttempt, Ignored, Recall, Refused, Signal, Transition
+from dstack.domain.lifecycle import job as job_table
+from dstack.domain.lifecycle import run as run_table
+from dstack.domain.lifecycle import step as step_table
+from dstack.domain.lifecycle.job import JobEvent, JobState
+from dstack.domain.lifecycle.run import RunState
+from dstack.domain.lifecycle.step import StepState
+from dstack.domain.ports import Ids
+from dstack.server.db.engine import Transaction
+from dstack.server.db.tables import events, jobs, step_needs, steps
+from dstack.server.db.tables import runs as runs_table
+from dstack.server.db.types import Id
+from dstack.server.services import rows
+from dstack.server.services.rows import JobRow, RunRow, StepRow
+from dstack.server.settings import Settings
+
+SECOND = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What came with an event and is stored beside the decision. Times are microseconds UTC."""
+
+    actor: str | None = None
+    at: int | None = None
+    """When the runner saw it; kept between the attempt's earlier times and now."""
+    detail: str | None = None
+    signal: int | None = None
+    runner_id: UUID | None = None
+    attempt_id: UUID | None = None
+    log_length: int | None = None
+    log_incomplete: bool | None = None
+    why: str | None = None
+
+
+NO_FACTS = Facts()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`applied`, `ignored` or `rejected`, with the reason for the latter two."""
+
+    outcome: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class _AttemptChange:
+    job_id: UUID
+    number: int
+    state: str
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def event_name(event: object) -> str:
+    """`SetupFailed` → `setup-failed`, the name in the events table."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", type(event).__name__).lower()
+
+
+class Batch:
+    """Transitions of the jobs of one project, decided together and stored by `store`."""
+
+    def __init__(self, tx: Transaction, project_id: UUID, settings: Settings, ids: Ids) -> None:
+        self.tx = tx
+        self.project_id = project_id
+        self.settings = settings
+        self.ids = ids
+        self.jobs: dict[UUID, JobRow] = {}
+        self.steps: dict[UUID, StepRow] = {}
+        self.runs: dict[UUID, RunRow] = {}
+        self._events: dict[UUID, list[dict[str, Any]]] = {}
+        self._dirty_jobs: set[UUID] = set()
+        self._dirty_steps: set[UUID] = set()
+        self._dirty_runs: set[UUID] = set()
+        self._moved: list[tuple[JobRow, JobState]] = []
+        self._new_attempts: list[dict[str, Any]] = []
+        self._attempts: dict[tuple[UUID, int], _AttemptChange] = {}
+        self._late: list[dict[str, Any]] = []
+        self._roll_up: set[UUID] = set()
+
+    # --- loading ---------------------------------------------------------------------------------------------
+
+    def load_jobs(self, ids: Iterable[UUID]) -> None:
+        """Read job rows (and lock their runs on PostgreSQL) before events are decided on them."""
+        wanted = [job_id for job_id in ids if job_id not in self.jobs]
+        if not wanted:
+            return
+        if self.tx.dialect == "postgresql":
+            mine = jobs.c.project_id == self.project_id
+            found = set[UUID]()
+            for part in _parts(wanted):
+                found.update(self.tx.execute(select(jobs.c.run_id).where(mine, jobs.c.id.in_(part))).scalars())
+            self.load_runs(found)
+        for part in _parts(wanted):
+            query = rows.SELECT_JOBS.where(jobs.c.project_id == self.project_id, jobs.c.id.in_(part))
+            self._keep_jobs(self.tx.execute(query))
+
+    def load_jobs_of_steps(self, ids: Sequence[UUID]) -> None:
+        for part in _parts(ids):
+            query = rows.SELECT_JOBS.where(jobs.c.project_id == self.project_id, jobs.c.step_id.in_(part))
+            self._keep_jobs(self.tx.execute(query))
+
+    def load_runs(self, ids: Iterable[UUID]) -> None:
+        wanted = sorted(run_id for run_id in ids if run_id not in self.runs)
+        for part in _parts(wanted):
+            query = rows.SELECT_RUNS.where(runs_table.c.project_id == self.project_id, runs_table.c.id.in_(part))
+            # One order for everybody, and the run before its jobs: no two batches can wait for each other.
+            query = query.order_by(runs_table.c.id).with_for_update()
+            for row in self.tx.execute(query):
+                self.runs[row[0]] = RunRow(*row)
+
+    def _load_steps(self, ids: Iterable[UUID]) -> None:
+        for part in _parts([step_id for step_id in ids if step_id not in self.steps]):
+            query = rows.SELECT_STEPS.where(steps.c.project_id == self.project_id, steps.c.id.in_(part))
+            for row in self.tx.execute(query):
+                self.steps[row[0]] = StepRow(*row)
+
+    def _keep_jobs(self, found: Iterable[Any]) -> None:
+        for row in found:
+            if row[0] not in self.jobs:
+                self.jobs[row[0]] = JobRow(*row)
+
+    # --- deciding --------------------------------------------------------------------------------------------
+
+    def job(self, job_id: UUID, event: JobEvent, facts: Facts = NO_FACTS) -> Answer:
+        """Decide one event on a loaded job; nothing is written before `store`."""
+        row = self.jobs.get(job_id)
+        if row is None:
+            return Answer("rejected", f"job {job_id} does not exist")
+        before = row.domain()
+        decision = job_table.decide(before, event, self.tx.now)
+        if isinstance(decision, Ignored):
+            if decision.late:
+                self._note_late(row, event)
+            return Answer("ignored", decision.why)
+        if isinstance(decision, Refused):
+            return Answer("rejected", f"{decision.why}\n{self.story(row)}")
+        row.take(decision.after)
+        self._dirty_jobs.add(job_id)
+        self._record(row, before, event, facts)
+        self._settle_attempt(row, before, event, decision, facts)
+        self._stamp(row, before, event, facts)
+        if row.state != before.state:
+            self._moved.append((row, decision.after.state))
+        return Answer("applied")
+
+    def run(self, run_id: UUID, event: run_table.RunEvent, facts: Facts = NO_FACTS) -> Answer:
+        """Decide one event on a loaded run."""
+        row = self.runs.get(run_id)
+        if row is None:
+            return Answer("rejected", f"run {run_id} does not exist")
+        before = row.domain()
+        decision = run_table.decide(before, event, self.tx.now)
+        if not isinstance(decision, Transition):
+            return Answer("ignored" if isinstance(decision, Ignored) else "rejected", decision.why)
+        after = decision.after
+        row.state, row.intent = after.state.value, after.intent.value
+        row.reason = after.reason.value if after.reason else row.reason
+        if after.intent != before.intent:
+            row.intent_by, row.intent_at, row.intent_why = facts.actor, self.tx.now, facts.why
+        self._dirty_runs.add(run_id)
+        self._event(
+            row.id, "run", row.id, event_name(event), before.state, after.state, None, facts.actor, facts.detail
+        )
+        if after.state in run_table.TERMINAL:
+            row.finished_at, row.deadline_at = self.tx.now, None
+            row.detail = facts.detail or row.detail
+        elif after.state is RunState.RUNNING and row.started_at is None:
+            row.started_at = self.tx.now
+        return Answer("applied")
+
+    def story(self, row: JobRow) -> str:
+        """Everything recorded of a job, a line an event, for a message that contradicts it."""
+        query = (
+            select(events.c.seq, events.c.event, events.c.before, events.c.after, events.c.attempt, events.c.detail)
+            .where(events.c.project_id == self.project_id, events.c.run_id == row.run_id, events.c.object_id == row.id)
+            .order_by(events.c.seq)
+        )
+        lines = [f"story of job {row.name}, now {row.state}, attempt {row.attempt}:"]
+        for seq, event, before, after, attempt, detail in self.tx.execute(query):
+            lines.append(f"  {seq}: {event} {before} -> {after} attempt {attempt} {detail or ''}".rstrip())
+        return "\n".join(lines)
+
+    def _note_late(self, row: JobRow, event: JobEvent) -> None:
+        number = getattr(event, "attempt", None)
+        self._late.append(
+            {
+                "k_project": self.project_id, "k_job": row.id, "k_number": number, "v_event": event_name(event),
+                "v_exit_code": getattr(event, "exit_code", None), "v_at": self.tx.now,
+            }
+        )  # fmt: skip
+
+    def _record(self, row: JobRow, before: job_table.Job, event: JobEvent, facts: Facts) -> None:
+        if row.intent != before.intent:
+            row.intent_by, row.intent_at, row.intent_why = facts.actor, self.tx.now, facts.why
+        if facts.detail is not None:
+            row.detail = facts.detail
+        if facts.signal is not None:
+            row.signal = facts.signal
+        if facts.log_incomplete:
+            row.log_incomplete = True
+        self._event(
+            row.run_id, "job", row.id, event_name(event), before.state, row.state,
+            row.attempt or None, facts.actor, facts.detail,
+        )  # fmt: skip
+
+    def _event(
+        self, run_id: UUID, kind: str, object_id: UUID, event: str, before: str | None, after: str,
+        attempt: int | None, actor: str | None, detail: str | None,
+    ) -> None:  # fmt: skip
+        self._events.setdefault(run_id, []).append(
+            {
+                "project_id": self.project_id, "run_id": run_id, "at": self.tx.now, "kind": kind,
+                "object_id": object_id, "event": event, "before": before, "after": after,
+                "attempt": attempt, "actor": actor, "detail": detail,
+            }
+        )  # fmt: skip
+
+    def _settle_attempt(
+        self,
+        row: JobRow,
+        before: job_table.Job,
+        event: JobEvent,
+        decision: Transition[job_table.Job],
+        facts: Facts,
+    ) -> None:
+        topic = f"runner:{row.runner_id.hex}" if row.runner_id else ""
+        for effect in decision.effects:
+            if isinstance(effect, BeginAttempt):
+                assert facts.runner_id is not None and facts.attempt_id is not None
+                row.runner_id = facts.runner_id
+                self._new_attempts.append(
+                    {
+                        "project_id": self.project_id, "id": facts.attempt_id, "job_id": row.id,
+                        "run_id": row.run_id, "number": effect.number, "runner_id": facts.runner_id,
+                        "state": "assigned", "assigned_at": self.tx.now,
+                    }
+                )  # fmt: skip
+                self.tx.notify(f"runner:{facts.runner_id.hex}")
+            elif isinstance(effect, EndAttempt):
+                change = self._change(row, effect.number)
+                change.state = "ended"
+                change.facts.update(outcome=effect.outcome, ended_at=self._at(facts), detail=facts.detail)
+                if event_name(event) in _BY_SERVER:
+                    self.tx.notify(topic)
+                row.runner_id = None if row.state == "queued" else row.runner_id
+                self.tx.notify("place")
+            elif isinstance(effect, Signal | Recall):
+                self.tx.notify(topic)
+        if decision.after.state in job_table.LIVE_ATTEMPT and decision.after.attempt == before.attempt:
+            change = self._change(row, row.attempt)
+            change.state = row.state
+            change.facts.update(self._attempt_times(row, before, facts))
+
+    def _change(self, row: JobRow, number: int) -> _AttemptChange:
+        return self._attempts.setdefault((row.id, number), _AttemptChange(row.id, number, row.state))
+
+    def _attempt_times(self, row: JobRow, before: job_table.Job, facts: Facts) -> dict[str, Any]:
+        if row.state == before.state:
+            return {}
+        at = self._at(facts)
+        if row.state == "starting":
+            return {"accepted_at": at}
+        if row.state == "running":
+            return {"started_at": at}
+        return {"exited_at": at, "exit_code": row.exit_code, "signal": facts.signal, "log_length": facts.log_length}
+
+    def _at(self, facts: Facts) -> int:
+        """The runner's time of an event, never in the future of this transaction."""
+        return self.tx.now if facts.at is None else min(facts.at, self.tx.now)
+
+    def _stamp(self, row: JobRow, before: job_table.Job, event: JobEvent, facts: Facts) -> None:
+        """Times and the deadline that go with the state entered."""
+        if row.state == before.state:
+            return
+        now, at = self.tx.now, self._at(facts)
+        row.deadline_at = None
+        match row.state:
+            case "queued":
+                row.queued_at = now
+                row.deadline_at = row.not_before
+            case "assigned":
+                row.deadline_at = now + int(self.settings.assigned_lost_after * SECOND)
+            case "starting":
+                row.deadline_at = now + int(self.settings.setup_deadline * SECOND)
+            case "running":
+                row.started_at = at if row.queued_at is None else max(at, row.queued_at)
+                timeout = row.stored_policy().timeout
+                row.deadline_at = None if timeout is None else now + int(timeout * SECOND)
+            case "saving":
+                if row.started_at is None or before.state != "running":
+                    row.started_at = at if row.queued_at is None else max(at, row.queued_at)
+                row.deadline_at = now + int(self.settings.save_deadline * SECOND)
+                self.tx.notify("place")
+            case _:
+                row.finished_at = max(at, row.started_at or 0)
+        if facts.log_length is not None and row.state in ("saving", "done", "failed", "stopped"):
+            self._change(row, row.attempt).facts["log_length"] = facts.log_length
+
+    # --- settling and storing --------------------------------------------------------------------------------
+
+    def store(self) -> None:
+        """Follow every move to steps, dependents and runs, then write all of it."""
+        self._follow_moves()
+        if not (self._dirty_jobs or self._dirty_runs or self._late):
+            return
+        self.load_runs(set(self._events) | self._roll_up)
+        self._write(rows.UPDATE_JOBS, [self.jobs[key] for key in self._dirty_jobs])
+        self._write(rows.UPDATE_STEPS, [self.steps[key] for key in self._dirty_steps])
+        self._write_attempts()
+        for run_id in self._roll_up:
+            self._roll_up_run(run_id)
+        self._write_events()
+        self._write(rows.UPDATE_RUNS, [self.runs[key] for key in self._dirty_runs | set(self._events)])
+        for run_id in self._events:
+            self.tx.notify(f"run:{run_id.hex}")
+
+    def _follow_moves(self) -> None:
+        done = 0
+        while done < len(self._moved):
+            moves = self._moved[done:]
+            done = len(self._moved)
+            self._load_steps({row.step_id for row, _ in moves})
+            ended: list[StepRow] = []
+            for row, state in moves:
+                if state is JobState.QUEUED:
+                    self.tx.notify("place")
+                if state in job_table.TERMINAL or state not in (JobState.WAITING, JobState.QUEUED):
+                    self._roll_up.add(row.run_id)
+                step = self.steps[row.step_id]
+                before = step.domain()
+                decision = step_table.decide(before, step_table.JobMoved(state), self.tx.now)
+                if isinstance(decision, Transition):
+                    step.state, step.open_jobs = decision.after.state.value, decision.after.open_jobs
+                    self._dirty_steps.add(step.id)
+                    if step.state != before.state:
+                        self._event(step.run_id, "step", step.id, "job-moved", before.state, step.state, None, None, None)
+                        if decision.after.state in step_table.TERMINAL:
+                            ended.append(step)
+            if ended:
+                self._wake_dependents(ended)
+
+    def _wake_dependents(self, ended: list[StepRow]) -> None:
+        """Dependencies that ended count down their dependents' `unmet`, or make their rule false."""
+        by_id = {step.id: step for step in ended}
+        edges: list[tuple[UUID, UUID]] = []
+        for part in _parts(list(by_id)):
+            query = select(step_needs.c.step_id, step_needs.c.needs_id).where(
+                step_needs.c.project_id == self.project_id, step_needs.c.needs_id.in_(part)
+            )
+            edges.extend((row[0], row[1]) for row in self.tx.execute(query))
+        if not edges:
+            return
+        self._load_steps({dependent for dependent, _ in edges})
+        ready: dict[UUID, bool] = {}
+        for dependent_id, needs_id in edges:
+            dependent, needs = self.steps[dependent_id], by_id[needs_id]
+            dependent.unmet -= 1
+            self._dirty_steps.add(dependent_id)
+            if not step_table.success(StepState(needs.state)):
+                ready[dependent_id] = False
+            elif dependent.unmet == 0:
+                ready.setdefault(dependent_id, True)
+        self.load_jobs_of_steps(list(ready))
+        for row in list(self.jobs.values()):
+            rule = ready.get(row.step_id)
+            if rule is not None and row.state == JobState.WAITING:
+                self.job(row.id, job_table.RuleTrue() if rule else job_table.RuleFalse())
+
+    def _roll_up_run(self, run_id: UUID) -> None:
+        row = self.runs[run_id]
+        found = self.tx.execute(_STATES_PRESENT, {"project": self.project_id, "run": run_id}).one()
+        states = frozenset(state for state, present in zip(JobState, found, strict=True) if present)
+        self.run(run_id, run_table.RollUp(states))
+        if row.state in ("failed", "stopped") and row.root_job_id is None:
+            root = self.tx.execute(
+                select(jobs.c.id, jobs.c.reason, jobs.c.detail)
+                .where(jobs.c.project_id == self.project_id, jobs.c.run_id == run_id, jobs.c.state == row.state)
+                .order_by(jobs.c.finished_at, jobs.c.id)
+                .limit(1)
+            ).one()
+            row.root_job_id, row.reason, row.detail = root
+        elif row.state == "done":
+            row.reason = "exit-zero"
+        if row.state in ("done", "failed", "stopped"):
+            self.tx.notify("run-ended")
+
+    def _write(self, statement: Any, found: Sequence[JobRow | StepRow | RunRow]) -> None:
+        if not found:
+            return
+        values = [rows.parameters(self.project_id, row) for row in found]
+        if self.tx.execute(statement, values).rowcount != len(values):
+            # Runs are locked (PostgreSQL) or writers take turns (SQLite), so a stale row means a writer that
+            # went round `Batch`: nothing of this transaction may stay.
+            raise StaleRow(f"{len(values)} rows were read, fewer could be written: {statement.table.name}")
+
+    def _write_attempts(self) -> None:
+        if self._new_attempts:
+            self.tx.execute(rows.INSERT_ATTEMPTS, self._new_attempts)
+        changes = [
+            {
+                "k_project": self.project_id, "k_job": change.job_id, "k_number": change.number,
+                "v_state": change.state,
+                **{f"v_{name}": change.facts.get(name) for name in rows.ATTEMPT_FACTS},
+            }
+            for change in self._attempts.values()
+        ]  # fmt: skip
+        if changes:
+            self.tx.execute(rows.UPDATE_ATTEMPTS, changes)
+        if self._late:
+            self.tx.execute(rows.UPDATE_LATE, self._late)
+
+    def _write_events(self) -> None:
+        written: list[dict[str, Any]] = []
+        for run_id, found in self._events.items():
+            row = self.runs[run_id]
+            for number, event in enumerate(found, row.seq + 1):
+                event["seq"] = number
+            row.seq += len(found)
+            written.extend(found)
+        if written:
+            self.tx.execute(rows.INSERT_EVENTS, written)
+
+
+class StaleRow(Exception):
+    """A row changed between its read and its guarded write; the transaction is rolled back and tried again."""
+
+
+_BY_SERVER = frozenset({"lost", "save-failed", "returned", "setup-failed", "stop-asked"})
+"""Events that the runner may not know of: it has to be told that the attempt is over."""
+
+_OF_RUN = (jobs.c.project_id == bindparam("project", type_=Id), jobs.c.run_id == bindparam("run", type_=Id))
+_STATES_PRESENT = select(*[exists(select(jobs.c.id).where(*_OF_RUN, jobs.c.state == state.value)) for state in JobState])
+"""For each job state, whether the run has a job in it: one index probe each, whatever the size of the run."""
+
+
+def _parts(ids: Sequence[UUID], size: int = 500) -> Iterable[Sequence[UUID]]:
+    """`ids` in pieces that every database takes as bound parameters."""
+    return (ids[start : start + size] for start in range(0, len(ids), size))

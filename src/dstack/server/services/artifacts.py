@@ -1,0 +1,117 @@
+"""Snapshots of jobs' artifact folders, and reading of the code snapshot."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, insert, select
+
+from dstack.protocol.messages import SavedArtifact
+from dstack.server.db.engine import Transaction, declare_write
+from dstack.server.db.tables import artifacts, code_snapshots, jobs, runs, tags
+from dstack.server.services.catalog import DatabaseCatalog
+from dstack.server.services.context import Context
+from dstack.server.services.errors import BadRequest, NotFound
+
+CODE = declare_write("store.code")
+
+
+def read_text(context: Context, manifest_id: bytes, path: str) -> str | None:
+    """A file of the code snapshot, None where there is none or it is not UTF-8 text."""
+    from dstack.snapshots.restore import read_file
+    from dstack.snapshots.store import SnapshotStore
+
+    store = SnapshotStore(context.blobs, DatabaseCatalog(context.database, context.project_id))
+    found = read_file(store, manifest_id, path.encode())
+    try:
+        return None if found is None else found.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def register_code(context: Context, manifest_id: bytes, content_id: bytes, files: int, size: int) -> None:
+    """Remember a code snapshot that a client has stored; raises BadRequest when its root is not in the store."""
+    if DatabaseCatalog(context.database, context.project_id).missing([manifest_id]):
+        raise BadRequest(f"the code snapshot {manifest_id.hex()} is not in the store", hint="submit again")
+
+    def write(tx: Transaction) -> None:
+        row = {
+            "project_id": context.project_id, "manifest_id": manifest_id, "content_id": content_id,
+            "files": files, "size": size, "used_at": tx.now,
+        }  # fmt: skip
+        tx.insert_new(code_snapshots, row)
+
+    context.database.write(CODE, write)
+
+
+def record(
+    tx: Transaction,
+    context: Context,
+    job: tuple[UUID, UUID, int],
+    saved: tuple[SavedArtifact, ...],
+    *,
+    live: bool,
+    partial: bool,
+) -> None:
+    """Store references to snapshots that a runner took for `job` = (run id, job id, attempt)."""
+    run_id, job_id, attempt = job
+    if saved:
+        tx.execute(
+            insert(artifacts),
+            [
+                {
+                    "project_id": context.project_id, "id": context.ids.new(tx.now), "run_id": run_id,
+                    "job_id": job_id, "attempt": attempt, "path": item.path, "manifest_id": item.manifest_id,
+                    "content_id": item.content_id, "files": item.files, "size": item.size, "stored": item.stored,
+                    "live": live, "partial": partial, "taken_at": tx.now,
+                }
+                for item in saved
+            ],
+        )  # fmt: skip
+
+
+def newest_of_run(tx: Transaction, project_id: UUID, run_id: UUID) -> list[dict[str, Any]]:
+    """The newest snapshot of each (job, path) of a run, in order of job and path."""
+    query = (
+        select(
+            runs.c.name.label("run"), jobs.c.name.label("job"), jobs.c.workflow, jobs.c.id.label("job_id"),
+            artifacts.c.path, artifacts.c.manifest_id, artifacts.c.content_id, artifacts.c.files, artifacts.c.size,
+            artifacts.c.live, artifacts.c.partial, artifacts.c.taken_at.label("at"), jobs.c.state,
+        )
+        .join(jobs, and_(jobs.c.project_id == artifacts.c.project_id, jobs.c.id == artifacts.c.job_id))
+        .join(runs, and_(runs.c.project_id == artifacts.c.project_id, runs.c.id == artifacts.c.run_id))
+        .where(artifacts.c.project_id == project_id, artifacts.c.run_id == run_id)
+        .order_by(jobs.c.submitted_at, jobs.c.id, artifacts.c.path, artifacts.c.attempt.desc(), artifacts.c.id.desc())
+    )  # fmt: skip
+    newest: dict[tuple[UUID, str], dict[str, Any]] = {}
+    for row in tx.execute(query).mappings():
+        key = (row["job_id"], row["path"])
+        if key not in newest:
+            found = dict(row)
+            found["partial"] = row["partial"] or row["live"] or row["state"] != "done"
+            newest[key] = found
+    return list(newest.values())
+
+
+def listing(
+    tx: Transaction, project_id: UUID, *, run: str | None, tag: str | None, repository_id: UUID | None
+) -> list[dict[str, Any]]:
+    """Artifacts of a run, or of every workflow that a tag points to; raises NotFound for neither."""
+    if run is not None:
+        run_id = tx.execute(select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == run)).scalar()
+        if run_id is None:
+            raise NotFound(f"there is no run {run!r}", hint="`dstack runs -a` lists all runs")
+        return newest_of_run(tx, project_id, run_id)
+    where = [tags.c.project_id == project_id, tags.c.name == tag]
+    if repository_id is not None:
+        where.append(tags.c.repository_id == repository_id)
+    found = tx.execute(select(tags.c.run_id, tags.c.workflow).where(*where)).all()
+    if not found:
+        raise NotFound(f"there is no tag {tag!r} here", hint="`dstack tags list` lists the tags")
+    return [
+        item
+        for run_id, workflow in found
+        for item in newest_of_run(tx, project_id, run_id)
+        if item["workflow"] == workflow
+    ]

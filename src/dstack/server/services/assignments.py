@@ -1,0 +1,130 @@
+"""What a runner is handed for an attempt: the job, its inputs and its environment in final form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import and_, select
+
+from dstack.protocol.messages import Assignment, InputRef
+from dstack.sdk.provider import JobSpec
+from dstack.server.db.engine import Transaction
+from dstack.server.db.tables import attempts, jobs, runs, step_needs, steps
+from dstack.server.services.artifacts import newest_of_run
+from dstack.server.services.context import Context
+from dstack.server.services.stored import StoredPlan
+
+_decode_spec = msgspec.msgpack.Decoder(JobSpec).decode
+_decode_plan = msgspec.msgpack.Decoder(StoredPlan).decode
+
+
+def build(tx: Transaction, context: Context, attempt_ids: Sequence[UUID]) -> tuple[Assignment, ...]:
+    """Assignments in the order they were placed."""
+    query = (
+        select(
+            attempts.c.id, attempts.c.number, attempts.c.job_id, attempts.c.run_id,
+            jobs.c.name, jobs.c.workflow, jobs.c.spec, jobs.c.step_id,
+            steps.c.plan, runs.c.name.label("run_name"), runs.c.code_manifest_id, runs.c.workflow.label("root"),
+        )
+        .join(jobs, and_(jobs.c.project_id == attempts.c.project_id, jobs.c.id == attempts.c.job_id))
+        .join(steps, and_(steps.c.project_id == attempts.c.project_id, steps.c.id == jobs.c.step_id))
+        .join(runs, and_(runs.c.project_id == attempts.c.project_id, runs.c.id == attempts.c.run_id))
+        .where(attempts.c.project_id == context.project_id, attempts.c.id.in_(attempt_ids))
+        .order_by(attempts.c.id)
+    )  # fmt: skip
+    rows = tx.execute(query).all()
+    submissions = {run_id: _submission(tx, context, run_id) for run_id in {row.run_id for row in rows}}
+    return tuple(_assignment(tx, context, row, submissions[row.run_id]) for row in rows)
+
+
+def _assignment(tx: Transaction, context: Context, row: Any, submission: _Environment) -> Assignment:
+    plan = _decode_plan(row.plan)
+    environment = {
+        **submission.environment,
+        "PYTHONUNBUFFERED": "1",
+        "JOB_ID": row.job_id.hex,
+        "RUN_NAME": row.run_name,
+        **{variable_name(name): _text(value) for name, (value, _) in plan.variables.items()},
+        "DSTACK_RUN_NAME": row.run_name,
+        "DSTACK_WORKFLOW": row.workflow,
+        "DSTACK_JOB_NAME": row.name,
+        "DSTACK_ATTEMPT": str(row.number),
+    }
+    return Assignment(
+        attempt_id=row.id,
+        number=row.number,
+        job_id=row.job_id,
+        run_name=row.run_name,
+        workflow=row.workflow,
+        job_name=row.name,
+        project=context.settings.project,
+        spec=_decode_spec(row.spec),
+        code=row.code_manifest_id,
+        inputs=_inputs(tx, context, row, plan),
+        environment=environment,
+        python=submission.python,
+        python_version=submission.python_version,
+        stop_grace=context.settings.stop_grace,
+        save_deadline=context.settings.save_deadline,
+        setup_deadline=context.settings.setup_deadline,
+    )
+
+
+def variable_name(name: str) -> str:
+    """The environment variable of a workflow variable: `batch-size` → `BATCH_SIZE`."""
+    return re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def _inputs(tx: Transaction, context: Context, row: Any, plan: StoredPlan) -> tuple[InputRef, ...]:
+    """Pinned inputs first, then what the steps that it needs have saved in this run."""
+    found = [
+        InputRef(path=item.path, manifest_id=item.manifest_id, run_name=item.run_name, job_name=item.job_name)
+        for item in plan.inputs
+    ]
+    if plan.needs:
+        needed = (
+            select(jobs.c.id)
+            .join(step_needs, and_(step_needs.c.project_id == jobs.c.project_id, step_needs.c.needs_id == jobs.c.step_id))
+            .where(step_needs.c.project_id == context.project_id, step_needs.c.step_id == row.step_id)
+        )
+        ids = set(tx.execute(needed).scalars())
+        found.extend(
+            InputRef(path=item["path"], manifest_id=item["manifest_id"], run_name=item["run"], job_name=item["job"])
+            for item in newest_of_run(tx, context.project_id, row.run_id)
+            if item["job_id"] in ids
+        )
+    return tuple(found)
+
+
+class _Environment(msgspec.Struct, frozen=True):
+    """The part of a stored submission that attempts need (its YAML texts can be megabytes)."""
+
+    environment: dict[str, str] = {}
+    python: str | None = None
+    python_version: str | None = None
+
+
+def _submission(tx: Transaction, context: Context, run_id: UUID) -> _Environment:
+    cached = _seen.get(run_id)
+    if cached is None:
+        query = select(runs.c.submission).where(runs.c.project_id == context.project_id, runs.c.id == run_id)
+        cached = msgspec.msgpack.decode(tx.execute(query).scalar_one(), type=_Environment)
+        while len(_seen) >= _KEEP:
+            _seen.pop(next(iter(_seen)))
+        _seen[run_id] = cached
+    return cached
+
+
+_KEEP = 64
+_seen: dict[UUID, _Environment] = {}
+"""Submissions of recent runs: a run of 10,000 jobs is not decoded 10,000 times. They never change."""
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)

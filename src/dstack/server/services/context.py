@@ -1,0 +1,30 @@
+"""What every service works with: the database, the store, the clock and the ids, made once at start."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from dstack.domain.ports import Clock, Ids
+from dstack.logs.files import FileLogStore
+from dstack.sdk.blobs import BlobStore
+from dstack.server.bus import Bus
+from dstack.server.db.engine import Database
+from dstack.server.settings import Settings
+
+
+@dataclass(slots=True)
+class Context:
+    settings: Settings
+    database: Database
+    bus: Bus
+    blobs: BlobStore
+    logs: FileLogStore
+    clock: Clock
+    ids: Ids
+    project_id: UUID
+    deployment_id: UUID
+    epoch: int
+    started_at: int
+    random: random.Random = field(default_factory=random.SystemRandom)

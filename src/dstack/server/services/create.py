@@ -1,0 +1,91 @@
+"""Rows of a new run: the run, its steps and their dependencies, the jobs, and the events that tell of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import insert
+
+from dstack.domain.lifecycle import job as job_table
+from dstack.domain.lifecycle import step as step_table
+from dstack.domain.ports import Ids
+from dstack.sdk.provider import JobSpec
+from dstack.server.db.engine import Transaction
+from dstack.server.db.tables import events, jobs, step_needs, steps
+from dstack.server.services.stored import StoredInput, StoredPlan, encode_need
+from dstack.workflows import PlannedStep
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def insert_plan(tx: Transaction, project_id: UUID, run_id: UUID, planned: Sequence[PlannedStep], ids: Ids) -> int:
+    """Store the steps and jobs of a planned run; returns how many events were written (their seq starts at 1)."""
+    made = _Rows(tx.now, project_id, run_id, ids)
+    for position, step in enumerate(planned):
+        made.step(position, step)
+    for table, rows in ((steps, made.steps), (step_needs, made.needs), (jobs, made.jobs), (events, made.events)):
+        if rows:
+            tx.execute(insert(table), rows)
+    return len(made.events)
+
+
+class _Rows:
+    def __init__(self, now: int, project_id: UUID, run_id: UUID, ids: Ids) -> None:
+        self._now = now
+        self._base = {"project_id": project_id}
+        self._of_run = {"project_id": project_id, "run_id": run_id}
+        self._ids = ids
+        self._by_name: dict[str, UUID] = {}
+        self._needs_cache: dict[object, str] = {}
+        self.steps: list[dict[str, Any]] = []
+        self.needs: list[dict[str, Any]] = []
+        self.jobs: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+
+    def step(self, position: int, planned: PlannedStep) -> None:
+        step_id = self._ids.new(self._now)
+        self._by_name[planned.name] = step_id
+        unmet = len(planned.needs)
+        first = job_table.created(unmet=unmet > 0)
+        made = step_table.created([first.state] * len(planned.jobs))
+        plan = StoredPlan(
+            variables=dict(planned.variables),
+            inputs=tuple(msgspec.convert(item, StoredInput, from_attributes=True) for item in planned.inputs),
+            needs=planned.needs,
+        )
+        self.steps.append(
+            {
+                **self._of_run, "id": step_id, "position": position, "name": planned.name,
+                "workflow": planned.workflow, "provider": planned.provider, "state": made.state.value,
+                "unmet": unmet, "open_jobs": made.open_jobs, "plan": _encode(plan),
+            }
+        )  # fmt: skip
+        for name in planned.needs:
+            self.needs.append({**self._base, "step_id": step_id, "needs_id": self._by_name[name]})
+        for spec in planned.jobs:
+            self._job(step_id, planned, spec, first)
+
+    def _job(self, step_id: UUID, planned: PlannedStep, spec: JobSpec, first: job_table.Job) -> None:
+        job_id = self._ids.new(self._now)
+        need = self._needs_cache.get(spec.requirements)
+        if need is None:
+            need = self._needs_cache[spec.requirements] = encode_need(spec.requirements)
+        self.jobs.append(
+            {
+                **self._of_run, "id": job_id, "step_id": step_id,
+                "name": f"{planned.name}-{spec.name}" if spec.name else planned.name,
+                "workflow": planned.workflow, "provider": planned.provider, "state": first.state.value,
+                "need": need, "submitted_at": self._now,
+                "queued_at": self._now if first.state is job_table.JobState.QUEUED else None,
+                "spec": _encode(spec),
+            }
+        )  # fmt: skip
+        self.events.append(
+            {
+                **self._of_run, "seq": len(self.events) + 1, "at": self._now, "kind": "job", "object_id": job_id,
+                "event": "created", "after": first.state.value,
+            }
+        )  # fmt: skip

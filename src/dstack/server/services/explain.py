@@ -1,0 +1,93 @@
+"""Why a run waits, or why it failed: the root-cause job, its end in words, its last lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from dstack.domain.lifecycle.job import TERMINAL
+from dstack.server.db.engine import Transaction
+from dstack.server.db.tables import jobs, runs
+from dstack.server.services import views, waiting
+from dstack.server.services.context import Context
+from dstack.server.services.runs import run_id_of
+
+SHOWN = 20
+"""Jobs told of in full; a run may have thousands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`attempt_id` is the stream whose last lines belong to the root cause."""
+
+    summary: str
+    lines: list[str]
+    root_cause: dict[str, Any] | None
+    attempt_id: UUID | None
+    waiting: list[dict[str, str]]
+
+
+def explain(tx: Transaction, context: Context, name: str) -> Explanation:
+    """Raises NotFound for an unknown run."""
+    project_id = context.project_id
+    run_id = run_id_of(tx, project_id, name)
+    run = tx.execute(select(runs).where(runs.c.project_id == project_id, runs.c.id == run_id)).mappings().one()
+    rows = views.job_rows(tx, project_id, [run_id])
+    held = _waiting(tx, context, run_id)
+    root = next((row for row in rows if row["id"] == run["root_job_id"]), None)
+    root = root or next((row for row in rows if row["state"] == "failed"), None)
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["state"]] = counts.get(row["state"], 0) + 1
+    told = ", ".join(f"{number} {state}" for state, number in counts.items())
+    summary = f"run {name} is {run['state']} ({told})" if told else f"run {name} is {run['state']}"
+    lines = [_line(row) for row in rows if row["state"] in ("failed", "stopped")][:SHOWN]
+    skipped = counts.get("skipped", 0)
+    if skipped and root is not None:
+        lines.append(f"{skipped} skipped because {root['name']} did not succeed")
+    lines.extend(f"{item['job']} {item['why']}" for item in held)
+    if run["state"] not in ("done", "failed", "stopped"):
+        lines.extend(_unreachable(row) for row in rows if row["runner_state"] == "lost" and row["state"] not in TERMINAL)
+    cause = None
+    if root is not None:
+        view = views.job_view(root)
+        cause = {
+            "job": root["name"],
+            "reason": root["reason"],
+            "sentence": f"{root['name']} {view['reason_text']}",
+            "exit_code": root["exit_code"],
+        }
+    return Explanation(summary, lines, cause, root["attempt_id"] if root is not None else None, held)
+
+
+def _line(row: Any) -> str:
+    return f"{row['name']} {views.job_view(row)['reason_text']}"
+
+
+def _unreachable(row: Any) -> str:
+    return f"{row['name']}: its runner {row['runner']} has been unreachable since {row['lost_at']}; the job may go on there"
+
+
+def _waiting(tx: Transaction, context: Context, run_id: UUID) -> list[dict[str, str]]:
+    query = (
+        select(
+            jobs.c.id, jobs.c.name, jobs.c.step_id, jobs.c.state, jobs.c.need, jobs.c.attempt,
+            jobs.c.queued_at, jobs.c.not_before,
+        )
+        .where(
+            jobs.c.project_id == context.project_id,
+            jobs.c.run_id == run_id,
+            jobs.c.state.in_(["waiting", "queued", "assigned"]),
+        )
+        .order_by(jobs.c.submitted_at, jobs.c.id)
+        .limit(SHOWN)
+    )  # fmt: skip
+    found: list[dict[str, str]] = []
+    for row in tx.execute(query).mappings().all():
+        reason = waiting.why(tx, context.project_id, row, context.clock.now())
+        if reason is not None:
+            found.append({"job": row["name"], "why": reason})
+    return found

@@ -1,0 +1,212 @@
+"""Rows that a batch of transitions holds in memory, and the statements that load and store them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import bindparam, func, insert, select, update
+
+from dstack.domain.lifecycle.job import Intent, Job, JobState, Policy
+from dstack.domain.lifecycle.run import Run, RunState
+from dstack.domain.lifecycle.step import Step, StepState
+from dstack.domain.reasons import Reason
+from dstack.server.db.tables import attempts, events, jobs, runs, steps
+
+
+class StoredPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The policy as the `jobs.policy` blob holds it. `timeout` is seconds per attempt."""
+
+    retry_on: tuple[str, ...] = ()
+    retry_max: int = 0
+    backoff: float = 1.0
+    timeout: float | None = None
+
+
+_NO_POLICY = StoredPolicy()
+_DEFAULT = Policy()
+
+
+@dataclass(slots=True)
+class JobRow:
+    """One row of `jobs` without its spec, mutable until the batch is stored."""
+
+    id: UUID
+    run_id: UUID
+    step_id: UUID
+    name: str
+    state: str
+    version: int
+    intent: str
+    intent_by: str | None
+    intent_at: int | None
+    intent_why: str | None
+    attempt: int
+    counted: int
+    rejections: int
+    excluded: bytes | None
+    runner_id: UUID | None
+    outcome: str | None
+    reason: str | None
+    detail: str | None
+    exit_code: int | None
+    signal: int | None
+    artifacts_incomplete: bool
+    log_incomplete: bool
+    queued_at: int | None
+    not_before: int | None
+    deadline_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    policy: bytes | None
+
+    def stored_policy(self) -> StoredPolicy:
+        return msgspec.msgpack.decode(self.policy, type=StoredPolicy) if self.policy else _NO_POLICY
+
+    def domain(self) -> Job:
+        stored = self.stored_policy()
+        policy = _DEFAULT
+        if stored is not _NO_POLICY:
+            policy = replace(
+                _DEFAULT,
+                retry_on=frozenset(Reason(name) for name in stored.retry_on),
+                retry_max=stored.retry_max,
+                backoff=stored.backoff,
+            )
+        return Job(
+            state=JobState(self.state),
+            intent=Intent(self.intent),
+            attempt=self.attempt,
+            counted=self.counted,
+            rejections=self.rejections,
+            outcome=Reason(self.outcome) if self.outcome else None,
+            exit_code=self.exit_code,
+            reason=Reason(self.reason) if self.reason else None,
+            not_before=self.not_before,
+            artifacts_incomplete=self.artifacts_incomplete,
+            policy=policy,
+        )
+
+    def take(self, job: Job) -> None:
+        """Write the decided value into the row."""
+        self.state = job.state.value
+        self.intent = job.intent.value
+        self.attempt = job.attempt
+        self.counted = job.counted
+        self.rejections = job.rejections
+        self.outcome = job.outcome.value if job.outcome else None
+        self.exit_code = job.exit_code
+        self.reason = job.reason.value if job.reason else None
+        self.not_before = job.not_before
+        self.artifacts_incomplete = job.artifacts_incomplete
+
+
+@dataclass(slots=True)
+class StepRow:
+    id: UUID
+    run_id: UUID
+    name: str
+    state: str
+    version: int
+    unmet: int
+    open_jobs: int
+
+    def domain(self) -> Step:
+        return Step(StepState(self.state), self.open_jobs)
+
+
+@dataclass(slots=True)
+class RunRow:
+    id: UUID
+    repository_id: UUID
+    name: str
+    workflow: str
+    state: str
+    version: int
+    seq: int
+    intent: str
+    intent_by: str | None
+    intent_at: int | None
+    intent_why: str | None
+    reason: str | None
+    detail: str | None
+    root_job_id: UUID | None
+    started_at: int | None
+    finished_at: int | None
+    deadline_at: int | None
+
+    def domain(self) -> Run:
+        return Run(RunState(self.state), Intent(self.intent), Reason(self.reason) if self.reason else None)
+
+
+_FIXED = {"id", "version", "run_id", "step_id", "name", "repository_id", "workflow", "policy"}
+_NAMES: dict[type, list[str]] = {
+    row: [field.name for field in fields(row) if field.name not in _FIXED] for row in (JobRow, StepRow, RunRow)
+}
+"""Per row type, the columns that a batch may change."""
+
+
+def _columns(table: Any, row: type) -> list[Any]:
+    return [table.c[field.name] for field in fields(row)]
+
+
+def _guarded_update(table: Any, row: type) -> Any:
+    """UPDATE of every column of `row`, where id and the version read still match; the version goes up."""
+    values = {name: bindparam(f"v_{name}") for name in _NAMES[row]}
+    return (
+        update(table)
+        .where(
+            table.c.project_id == bindparam("k_project"),
+            table.c.id == bindparam("k_id"),
+            table.c.version == bindparam("k_version"),
+        )
+        .values(version=bindparam("k_version") + 1, **values)
+    )
+
+
+def parameters(project_id: UUID, row: Any) -> dict[str, Any]:
+    """The bind parameters of a guarded update for `row`."""
+    values = {f"v_{name}": getattr(row, name) for name in _NAMES[type(row)]}
+    return {"k_project": project_id, "k_id": row.id, "k_version": row.version, **values}
+
+
+SELECT_JOBS = select(*_columns(jobs, JobRow))
+SELECT_STEPS = select(*_columns(steps, StepRow))
+SELECT_RUNS = select(*_columns(runs, RunRow))
+UPDATE_JOBS = _guarded_update(jobs, JobRow)
+UPDATE_STEPS = _guarded_update(steps, StepRow)
+UPDATE_RUNS = _guarded_update(runs, RunRow)
+INSERT_EVENTS = insert(events)
+INSERT_ATTEMPTS = insert(attempts)
+
+ATTEMPT_FACTS = (
+    "outcome", "detail", "exit_code", "signal", "oom",
+    "accepted_at", "started_at", "exited_at", "ended_at", "log_length", "log_incomplete",
+)  # fmt: skip
+"""What events add to an attempt's row; None leaves the column as it is."""
+
+UPDATE_ATTEMPTS = (
+    update(attempts)
+    .where(
+        attempts.c.project_id == bindparam("k_project"),
+        attempts.c.job_id == bindparam("k_job"),
+        attempts.c.number == bindparam("k_number"),
+        attempts.c.state != "ended",
+    )
+    .values(
+        state=bindparam("v_state"),
+        **{name: func.coalesce(bindparam(f"v_{name}"), attempts.c[name]) for name in ATTEMPT_FACTS},
+    )
+)
+
+UPDATE_LATE = (
+    update(attempts)
+    .where(
+        attempts.c.project_id == bindparam("k_project"),
+        attempts.c.job_id == bindparam("k_job"),
+        attempts.c.number == bindparam("k_number"),
+    )
+    .values(late_event=bindparam("v_event"), late_exit_code=bindparam("v_exit_code"), late_at=bindparam("v_at"))
+)

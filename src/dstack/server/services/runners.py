@@ -1,0 +1,294 @@
+"""Runners: registration, the level-triggered poll, and the events they report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import and_, bindparam, insert, select, update
+
+from dstack.domain.lifecycle import Transition
+from dstack.domain.lifecycle import job as job_table
+from dstack.domain.lifecycle import runner as runner_table
+from dstack.domain.resources import Capacity
+from dstack.protocol import messages
+from dstack.server.db.engine import Transaction, declare_write
+from dstack.server.db.tables import attempts, jobs, runners
+from dstack.server.db.types import Id
+from dstack.server.services import artifacts, assignments
+from dstack.server.services.apply import Answer, Batch, Facts
+from dstack.server.services.context import Context
+
+REGISTER = declare_write("runners.register")
+HEARTBEAT = declare_write("runners.heartbeat")
+EVENTS = declare_write("runners.events")
+SECOND = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerGone:
+    """The runner has to register again, and why."""
+
+    why: str
+
+
+def register(context: Context, request: messages.RegisterRequest) -> messages.RegisterReply:
+    """Take a runner in; what it does not hold any more of what was placed on it goes back or is lost."""
+
+    def write(tx: Transaction) -> UUID:
+        runner_id = request.runner_id
+        row = _row(tx, context, runner_id) if runner_id is not None else None
+        values = _registered(tx, context, request)
+        if row is None:
+            runner_id = runner_id or context.ids.new(tx.now)
+            state = runner_table.RunnerState.ONLINE.value
+            tx.execute(
+                insert(runners),
+                {"project_id": context.project_id, "id": runner_id, "state": state, "registered_at": tx.now, **values},
+            )
+        else:
+            runner_id = row.id
+            decision = runner_table.decide(_domain(row), runner_table.Registered(request.incarnation), tx.now)
+            assert isinstance(decision, Transition)
+            _save(tx, context, row, decision.after, lost_at=None, **values)
+            if row.incarnation != request.incarnation:
+                _give_back(tx, context, runner_id, set(request.running))
+        tx.notify("place")
+        tx.notify("runners")
+        return runner_id
+
+    runner_id = context.database.write(REGISTER, write)
+    return messages.RegisterReply(
+        runner_id=runner_id,
+        deployment_id=context.deployment_id,
+        epoch=context.epoch,
+        heartbeat=context.settings.heartbeat,
+    )
+
+
+def poll(context: Context, request: messages.PollRequest) -> messages.Commands | RunnerGone:
+    """What the runner should do differently from what it says it knows; renews its lease."""
+    row = context.database.read(lambda tx: _row(tx, context, request.runner_id))
+    if row is None:
+        return RunnerGone("the server does not know this runner")
+    if row.incarnation != request.incarnation or row.state == runner_table.RunnerState.OFFLINE:
+        return RunnerGone("the server does not know this process of the runner")
+    due = row.heartbeat_at + int(context.settings.heartbeat * SECOND / 2)
+    if row.state != runner_table.RunnerState.ONLINE or context.clock.now() >= due:
+        context.database.write(HEARTBEAT, lambda tx: _heartbeat(tx, context, request))
+    return context.database.read(lambda tx: _commands(tx, context, request.runner_id, request.known))
+
+
+def goodbye(context: Context, runner_id: UUID, incarnation: UUID) -> None:
+    """The runner ends in order: nothing new is placed on it."""
+
+    def write(tx: Transaction) -> None:
+        row = _row(tx, context, runner_id)
+        if row is not None:
+            decision = runner_table.decide(_domain(row), runner_table.Goodbye(incarnation), tx.now)
+            if isinstance(decision, Transition):
+                _save(tx, context, row, decision.after)
+                tx.notify("runners")
+
+    context.database.write(HEARTBEAT, write)
+
+
+def report(context: Context, request: messages.EventsRequest) -> messages.EventsReply:
+    """Apply a batch of events; each gets its own answer and a bad one does not fail the others."""
+    answers = context.database.write(EVENTS, lambda tx: _apply(tx, context, request.events))
+    return messages.EventsReply(
+        answers=tuple(messages.EventAnswer(outcome=answer.outcome, detail=answer.detail) for answer in answers)
+    )
+
+
+# --- the pieces --------------------------------------------------------------------------------------------------
+
+
+def _row(tx: Transaction, context: Context, runner_id: UUID | None) -> Any:
+    return tx.execute(_SELECT_RUNNER, {"project": context.project_id, "runner": runner_id}).first()
+
+
+def _domain(row: Any) -> runner_table.Runner:
+    return runner_table.Runner(runner_table.RunnerState(row.state), row.incarnation)
+
+
+def _registered(tx: Transaction, context: Context, request: messages.RegisterRequest) -> dict[str, Any]:
+    return {
+        "name": request.name,
+        "incarnation": request.incarnation,
+        "dstack_version": request.version,
+        "capacity": msgspec.msgpack.encode(request.capacity),
+        "slots": request.slots,
+        "pythons": msgspec.msgpack.encode(request.pythons),
+        "heartbeat_at": tx.now,
+        "lease_until": tx.now + int(context.settings.lease * SECOND),
+        "drain_asked": False,
+    }
+
+
+def _save(tx: Transaction, context: Context, row: Any, after: runner_table.Runner, **values: Any) -> None:
+    values.setdefault("incarnation", after.incarnation)
+    tx.execute(
+        update(runners)
+        .where(runners.c.project_id == context.project_id, runners.c.id == row.id, runners.c.version == row.version)
+        .values(state=after.state.value, version=row.version + 1, **values)
+    )
+
+
+def _heartbeat(tx: Transaction, context: Context, request: messages.PollRequest) -> None:
+    row = _row(tx, context, request.runner_id)
+    decision = runner_table.decide(_domain(row), runner_table.Heartbeat(request.incarnation), tx.now)
+    if isinstance(decision, Transition):
+        lease = tx.now + int(context.settings.lease * SECOND)
+        _save(tx, context, row, decision.after, heartbeat_at=tx.now, lease_until=lease, lost_at=None)
+        if row.state != decision.after.state:
+            tx.notify("place")
+            tx.notify("runners")
+
+
+def _give_back(tx: Transaction, context: Context, runner_id: UUID, running: set[UUID]) -> None:
+    """A new process of a runner: attempts that it does not hold are returned (not begun) or lost."""
+    batch = Batch(tx, context.project_id, context.settings, context.ids)
+    gone = [row for row in _live(tx, context, runner_id) if row.id not in running]
+    batch.load_jobs(row.job_id for row in gone)
+    for row in gone:
+        event = job_table.Returned(row.number) if row.job_state == "assigned" else job_table.Lost(row.number)
+        batch.job(row.job_id, event, Facts(detail="the runner restarted without it"))
+    batch.store()
+
+
+def _live(tx: Transaction, context: Context, runner_id: UUID) -> Sequence[Any]:
+    return tx.execute(_SELECT_LIVE, {"project": context.project_id, "runner": runner_id}).all()
+
+
+def _commands(
+    tx: Transaction, context: Context, runner_id: UUID, known: Iterable[messages.KnownAttempt]
+) -> messages.Commands:
+    held = {item.attempt_id: item for item in known}
+    assign: list[UUID] = []
+    recall: list[UUID] = []
+    stop: list[messages.Stop] = []
+    for row in _live(tx, context, runner_id):
+        mine = held.pop(row.id, None)
+        if mine is None and row.state == "assigned":
+            assign.append(row.id)
+        asked = row.intent or ("stop" if row.outcome == "timeout" and row.job_state == "running" else "")
+        if not asked:
+            continue
+        if row.state == "assigned" and (mine is None or mine.state == "assigned"):
+            recall.append(row.id)
+        elif mine is not None and mine.stop != asked and mine.state in ("starting", "running"):
+            stop.append(messages.Stop(attempt_id=row.id, abort=asked == "abort"))
+    over = _existing(tx, context, list(held)) if held else set[UUID]()
+    return messages.Commands(
+        assign=assignments.build(tx, context, assign) if assign else (),
+        recall=tuple(recall),
+        stop=tuple(stop),
+        kill=tuple(attempt_id for attempt_id in held if attempt_id in over),
+        orphaned=tuple(attempt_id for attempt_id in held if attempt_id not in over),
+    )
+
+
+def _existing(tx: Transaction, context: Context, ids: list[UUID]) -> set[UUID]:
+    query = select(attempts.c.id).where(attempts.c.project_id == context.project_id, attempts.c.id.in_(ids))
+    return set(tx.execute(query).scalars())
+
+
+def _apply(tx: Transaction, context: Context, events: Sequence[messages.AttemptEvent]) -> list[Answer]:
+    ids = list({event.attempt_id for event in events})
+    query = select(attempts.c.id, attempts.c.job_id, attempts.c.run_id, attempts.c.number).where(
+        attempts.c.project_id == context.project_id, attempts.c.id.in_(ids)
+    )
+    found = {row.id: row for row in tx.execute(query)}
+    batch = Batch(tx, context.project_id, context.settings, context.ids)
+    batch.load_jobs({row.job_id for row in found.values()})
+    answers = [_apply_one(tx, context, batch, found.get(event.attempt_id), event) for event in events]
+    batch.store()
+    return answers
+
+
+def _apply_one(tx: Transaction, context: Context, batch: Batch, attempt: Any, event: messages.AttemptEvent) -> Answer:
+    if attempt is None:
+        return Answer("rejected", f"attempt {event.attempt_id} is not known here (orphaned): its result is kept aside")
+    job = (attempt.run_id, attempt.job_id, attempt.number)
+    if isinstance(event, messages.SnapshotTaken):
+        artifacts.record(tx, context, job, event.artifacts, live=True, partial=True)
+        tx.notify(f"run:{attempt.run_id.hex}")
+        return Answer("applied")
+    known = batch.jobs.get(attempt.job_id)
+    if isinstance(event, messages.Saved) and known is not None and known.attempt == attempt.number:
+        if known.state in job_table.LIVE_ATTEMPT:
+            artifacts.record(tx, context, job, event.artifacts, live=False, partial=False)
+    if isinstance(event, messages.Rejected):
+        _exclude(batch, attempt, known)
+    return batch.job(attempt.job_id, _domain_event(event, attempt.number), _facts(event))
+
+
+def _exclude(batch: Batch, attempt: Any, known: Any) -> None:
+    """A runner that rejected a job is not given it again."""
+    if known is not None and known.state == "assigned" and known.runner_id is not None:
+        excluded: list[bytes] = msgspec.msgpack.decode(known.excluded) if known.excluded else []
+        known.excluded = msgspec.msgpack.encode([*excluded, known.runner_id.bytes])
+
+
+def _domain_event(event: messages.AttemptEvent, number: int) -> job_table.AttemptEvent:
+    match event:
+        case messages.Accepted():
+            return job_table.Accepted(number)
+        case messages.Rejected():
+            return job_table.Rejected(number)
+        case messages.Recalled():
+            return job_table.Returned(number)
+        case messages.Started():
+            return job_table.Started(number)
+        case messages.SetupFailed():
+            return job_table.SetupFailed(number)
+        case messages.Exited():
+            return _exited(event, number)
+        case messages.Saved():
+            return job_table.Saved(number, _exited(event.exit, number) if event.exit is not None else None)
+        case messages.SaveRefused():
+            return job_table.SaveFailed(number)
+        case messages.SnapshotTaken():
+            raise AssertionError("snapshots are recorded before")
+
+
+def _exited(event: messages.Exited, number: int) -> job_table.Exited:
+    return job_table.Exited(number, event.exit_code, event.oom, event.aborted)
+
+
+def _facts(event: messages.AttemptEvent) -> Facts:
+    match event:
+        case messages.Rejected() | messages.SetupFailed() | messages.SaveRefused():
+            return Facts(at=event.at, detail=event.detail)
+        case messages.Exited():
+            return Facts(at=event.at, signal=event.signal, log_length=event.log_length, detail=event.detail or None)
+        case messages.Saved():
+            return Facts(at=event.at, log_length=event.log_length, log_incomplete=event.log_incomplete or None)
+        case _:
+            return Facts(at=event.at)
+
+
+_SELECT_RUNNER = select(runners).where(
+    runners.c.project_id == bindparam("project", type_=Id), runners.c.id == bindparam("runner", type_=Id)
+)
+_SELECT_LIVE = (
+    select(
+        attempts.c.id, attempts.c.job_id, attempts.c.number, attempts.c.state,
+        jobs.c.intent, jobs.c.state.label("job_state"), jobs.c.outcome,
+    )
+    .join(jobs, and_(jobs.c.project_id == attempts.c.project_id, jobs.c.id == attempts.c.job_id))
+    .where(
+        attempts.c.project_id == bindparam("project", type_=Id),
+        attempts.c.runner_id == bindparam("runner", type_=Id),
+        attempts.c.state != "ended",
+    )
+    .order_by(attempts.c.id)
+)  # fmt: skip
+
+
+def capacity_of(row: Any) -> Capacity:
+    return msgspec.msgpack.decode(row.capacity, type=Capacity)

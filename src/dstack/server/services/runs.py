@@ -1,0 +1,282 @@
+"""Runs: check and plan a submission, store it, stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import insert, select
+
+from dstack import providers, workflows
+from dstack.domain.lifecycle import job as job_table
+from dstack.domain.lifecycle import run as run_table
+from dstack.sdk.provider import Provider
+from dstack.server.db.engine import Transaction, declare_write
+from dstack.server.db.tables import idempotency_keys, jobs, repositories, repository_aliases, retired_run_names, runs
+from dstack.server.services import artifacts, names, tags
+from dstack.server.services.apply import Answer, Batch, Facts
+from dstack.server.services.context import Context
+from dstack.server.services.create import insert_plan
+from dstack.server.services.errors import BadRequest, NotFound
+from dstack.server.services.stored import StoredSubmission
+
+SUBMIT = declare_write("runs.submit")
+STOP = declare_write("runs.stop")
+SECOND = 1_000_000
+
+
+class RepositoryRef(msgspec.Struct, frozen=True):
+    key: str
+    name: str = ""
+    root: str | None = None
+    remote: str | None = None
+    branch: str | None = None
+    commit: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+class CodeRef(msgspec.Struct, frozen=True):
+    manifest_id: str
+    content_id: str
+    files: int = 0
+    size: int = 0
+
+
+class PythonRef(msgspec.Struct, frozen=True):
+    path: str
+    version: str | None = None
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """The body of `POST …/runs` and `…/plan`. Unknown fields are ignored."""
+
+    workflow: str
+    files: dict[str, str]
+    repository: RepositoryRef
+    args: tuple[str, ...] = ()
+    code: CodeRef | None = None
+    environment: dict[str, str] = {}
+    python: PythonRef | None = None
+    tags: tuple[str, ...] = ()
+    user: str | None = None
+    host: str | None = None
+
+
+def registry() -> Mapping[str, type[Provider]]:
+    return providers.registry()
+
+
+def plan(context: Context, submission: Submission, run_name: str = "") -> workflows.RunPlan:
+    """The plan of a submission, reading pinned tags and the code; raises `workflows.Invalid` with everything wrong."""
+    loaded = workflows.load(submission.files, registry())
+    code = bytes.fromhex(submission.code.manifest_id) if submission.code else None
+
+    database, project_id = context.database, context.project_id
+    repository_id = database.read(lambda tx: find_repository(tx, project_id, submission.repository))
+    return workflows.plan(
+        loaded,
+        submission.workflow,
+        submission.args,
+        run_name=run_name,
+        read_text=lambda path: artifacts.read_text(context, code, path) if code else None,
+        resolve_tag=lambda workflow, name: database.read(
+            lambda tx: tags.resolve(tx, project_id, repository_id, workflow, name)
+        ),
+        newest_done=lambda workflow: database.read(
+            lambda tx: tags.newest_done(tx, project_id, repository_id, workflow)
+        ),
+    )
+
+
+def submit(context: Context, submission: Submission, idempotency_key: str | None) -> tuple[str, bool]:
+    """Store a run; returns its name and whether it is new (False: the key was seen before).
+
+    Raises `workflows.Invalid` and then nothing is stored and no name is used.
+    """
+    if idempotency_key is not None:
+        seen = context.database.read(lambda tx: _seen(tx, context.project_id, idempotency_key))
+        if seen is not None:
+            return seen, False
+    for tag in submission.tags:
+        tags.check_name(tag)
+    # The name is chosen before planning, because `${{ run.name }}` may stand anywhere; a name that is taken
+    # meanwhile costs one more round.
+    for _ in range(100):
+        name = context.database.read(lambda tx: _free_name(tx, context))
+        planned = plan(context, submission, name)
+        stored = context.database.write(
+            SUBMIT, lambda tx, planned=planned, name=name: _store(tx, context, submission, planned, name, idempotency_key)
+        )
+        if stored is not None:
+            return stored
+    raise BadRequest("no free run name was found in 100 tries", hint="delete runs that are no longer needed")
+
+
+def stop(context: Context, name: str, *, abort: bool, actor: str | None) -> Answer:
+    """Ask every open job of a run to stop; `ignored` with "already finished" where it was."""
+
+    def write(tx: Transaction) -> Answer:
+        run_id = run_id_of(tx, context.project_id, name)
+        batch = Batch(tx, context.project_id, context.settings, context.ids)
+        batch.load_runs([run_id])
+        facts = Facts(actor=actor)
+        answer = batch.run(run_id, run_table.StopAsked(abort), facts)
+        if answer.outcome == "applied":
+            found = tx.execute(
+                select(jobs.c.id).where(
+                    jobs.c.project_id == context.project_id,
+                    jobs.c.run_id == run_id,
+                    jobs.c.state.not_in([state.value for state in job_table.TERMINAL]),
+                )
+            ).scalars()
+            open_jobs = list(found)
+            batch.load_jobs(open_jobs)
+            for job_id in open_jobs:
+                batch.job(job_id, job_table.StopAsked(abort), facts)
+            batch.store()
+        return answer
+
+    return context.database.write(STOP, write)
+
+
+def run_id_of(tx: Transaction, project_id: UUID, name: str) -> UUID:
+    """The id of the run called `name`; raises NotFound with the nearest names."""
+    found = tx.execute(select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == name)).scalar()
+    if found is None:
+        raise NotFound(f"there is no run {name!r}", hint=_near(tx, project_id, name))
+    return found
+
+
+def find_repository(tx: Transaction, project_id: UUID, ref: RepositoryRef) -> UUID | None:
+    """The repository that `ref.key` or one of its aliases names, if it was seen before."""
+    keys = [ref.key, *ref.aliases]
+    found = tx.execute(
+        select(repositories.c.id).where(repositories.c.project_id == project_id, repositories.c.key.in_(keys)).limit(1)
+    ).scalar()
+    if found is not None:
+        return found
+    return tx.execute(
+        select(repository_aliases.c.repository_id)
+        .where(repository_aliases.c.project_id == project_id, repository_aliases.c.key.in_(keys))
+        .limit(1)
+    ).scalar()
+
+
+def _near(tx: Transaction, project_id: UUID, name: str) -> str:
+    import difflib
+
+    recent = tx.execute(
+        select(runs.c.name).where(runs.c.project_id == project_id).order_by(runs.c.id.desc()).limit(500)
+    ).scalars()
+    near = difflib.get_close_matches(name, list(recent), 3)
+    return f"did you mean {', '.join(near)}?" if near else "`dstack runs -a` lists all runs"
+
+
+def _seen(tx: Transaction, project_id: UUID, key: str) -> str | None:
+    return tx.execute(
+        select(runs.c.name)
+        .join(
+            idempotency_keys,
+            (idempotency_keys.c.project_id == runs.c.project_id) & (idempotency_keys.c.object_id == runs.c.id),
+        )
+        .where(idempotency_keys.c.project_id == project_id, idempotency_keys.c.key == key)
+    ).scalar()
+
+
+def _free_name(tx: Transaction, context: Context) -> str:
+    number = 1
+    while True:
+        name = names.propose(context.random, number)
+        if not _taken(tx, context.project_id, name):
+            return name
+        number += 1
+
+
+def _taken(tx: Transaction, project_id: UUID, name: str) -> bool:
+    for table in (runs, retired_run_names):
+        query = select(table.c.name).where(table.c.project_id == project_id, table.c.name == name)
+        if tx.execute(query).first() is not None:
+            return True
+    return False
+
+
+def _ensure_repository(tx: Transaction, context: Context, ref: RepositoryRef) -> UUID:
+    """The repository's id; a new key of a known repository (a remote was added) becomes its alias."""
+    known = find_repository(tx, context.project_id, ref)
+    if known is None:
+        known = context.ids.new(tx.now)
+        values = {
+            "project_id": context.project_id, "id": known, "key": ref.key, "name": ref.name,
+            "root": ref.root, "created_at": tx.now,
+        }  # fmt: skip
+        tx.execute(insert(repositories), values)
+        return known
+    for key in (ref.key, *ref.aliases):
+        values = {"project_id": context.project_id, "key": key, "repository_id": known}
+        tx.insert_new(repository_aliases, values)
+    return known
+
+
+def _store(
+    tx: Transaction,
+    context: Context,
+    submission: Submission,
+    planned: workflows.RunPlan,
+    name: str,
+    idempotency_key: str | None,
+) -> tuple[str, bool] | None:
+    """The new run's name; the name of the run that `idempotency_key` made before; or None when `name` is taken."""
+    project_id = context.project_id
+    if idempotency_key is not None:
+        seen = _seen(tx, project_id, idempotency_key)
+        if seen is not None:
+            return seen, False
+    if _taken(tx, project_id, name):
+        return None
+    run_id = context.ids.new(tx.now)
+    if not tx.insert_new(runs, _run_row(tx, context, submission, run_id, name)):
+        return None
+    if idempotency_key is not None:
+        key = {"project_id": project_id, "key": idempotency_key, "object_id": run_id, "created_at": tx.now}
+        if not tx.insert_new(idempotency_keys, key):
+            raise BadRequest("the same submission is being stored by another request", hint="send it again")
+    written = insert_plan(tx, project_id, run_id, planned.steps, context.ids)
+    batch = Batch(tx, project_id, context.settings, context.ids)
+    batch.load_runs([run_id])
+    batch.runs[run_id].seq = written
+    batch.run(run_id, run_table.Planned(), Facts(actor=submission.user))
+    batch.store()
+    tx.notify("place")
+    return name, True
+
+
+def _run_row(tx: Transaction, context: Context, submission: Submission, run_id: UUID, name: str) -> dict[str, Any]:
+    stored = StoredSubmission(
+        args=submission.args,
+        files=submission.files,
+        environment=submission.environment,
+        python=submission.python.path if submission.python else None,
+        python_version=submission.python.version if submission.python else None,
+        root=submission.repository.root,
+        tags=submission.tags,
+    )
+    code = submission.code
+    return {
+        "project_id": context.project_id,
+        "id": run_id,
+        "repository_id": _ensure_repository(tx, context, submission.repository),
+        "name": name,
+        "workflow": submission.workflow,
+        "state": run_table.RunState.PLANNING.value,
+        "user": submission.user,
+        "host": submission.host,
+        "submitted_at": tx.now,
+        "deadline_at": tx.now + int(context.settings.plan_deadline * SECOND),
+        "code_manifest_id": bytes.fromhex(code.manifest_id) if code else None,
+        "code_content_id": bytes.fromhex(code.content_id) if code else None,
+        "branch": submission.repository.branch,
+        "commit": submission.repository.commit,
+        "submission": msgspec.msgpack.encode(stored),
+    }

@@ -1,0 +1,52 @@
+"""The msgpack blobs in the rows: what is read whole and never searched."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dstack.domain.resources import Requirements
+
+
+class StoredSubmission(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`runs.submission`: what the submitter's shell gave, kept for every attempt of the run."""
+
+    args: tuple[str, ...] = ()
+    files: dict[str, str] = {}
+    environment: dict[str, str] = {}
+    python: str | None = None
+    python_version: str | None = None
+    root: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class StoredInput(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A snapshot pinned at submission."""
+
+    path: str
+    manifest_id: bytes
+    content_id: bytes
+    run_name: str
+    job_name: str
+    workflow: str
+    tag: str | None = None
+    partial: bool = False
+
+
+class StoredPlan(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`steps.plan`: parameters, where each came from, and pinned inputs."""
+
+    variables: dict[str, tuple[str | int | float | bool | None, str]] = {}
+    inputs: tuple[StoredInput, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+_need_encoder = msgspec.json.Encoder(order="sorted")
+
+
+def encode_need(requirements: Requirements) -> str:
+    """`jobs.need`: requirements in one canonical text, so that equal ones are placed as one group."""
+    return _need_encoder.encode(requirements).decode()
+
+
+def decode_need(text: str) -> Requirements:
+    return msgspec.json.decode(text, type=Requirements)

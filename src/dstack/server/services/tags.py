@@ -1,0 +1,209 @@
+"""Tags: pointers (repository, workflow, name) → that workflow's artifacts in a run, with history."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, delete, insert, select
+
+from dstack.server.db.engine import Transaction, declare_write
+from dstack.server.db.tables import repositories, runs, steps, tag_history, tags
+from dstack.server.services.context import Context
+from dstack.server.services.errors import BadRequest, Conflict, NotFound
+from dstack.workflows import ReusedInput, UnknownTag
+
+TAG = declare_write("tags.set")
+UNTAG = declare_write("tags.delete")
+LATEST = "latest"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def check_name(name: str) -> None:
+    """Raise BadRequest unless `name` can be a tag."""
+    if not _NAME.fullmatch(name):
+        raise BadRequest(
+            f"{name!r} cannot be a tag",
+            hint="letters, digits, `.`, `_` and `-`, at most 128, beginning with a letter or digit",
+        )
+
+
+def tag(context: Context, run_name: str, name: str, *, force: bool, actor: str | None) -> list[dict[str, Any]]:
+    """Point `name` at every workflow of a run; a run that did not end done needs `force` and shows as partial."""
+    check_name(name)
+
+    def write(tx: Transaction) -> list[dict[str, Any]]:
+        found = tx.execute(
+            select(runs.c.id, runs.c.repository_id, runs.c.state).where(
+                runs.c.project_id == context.project_id, runs.c.name == run_name
+            )
+        ).first()
+        if found is None:
+            raise NotFound(f"there is no run {run_name!r}", hint="`dstack runs -a` lists all runs")
+        run_id, repository_id, state = found
+        if state not in ("done", "failed", "stopped"):
+            raise Conflict(
+                f"run {run_name} is still {state}",
+                hint=f"wait for its end, or submit with `dstack run -t {name}` to tag it when it is done",
+            )
+        if state != "done" and not force:
+            raise Conflict(f"run {run_name} {state}, its artifacts may be partial", hint="add --force to tag it anyway")
+        set_tag(tx, context, run_id, repository_id, name, partial=state != "done", actor=actor)
+        return listing(tx, context.project_id, repository_id, name)
+
+    return context.database.write(TAG, write)
+
+
+def set_tag(
+    tx: Transaction, context: Context, run_id: UUID, repository_id: UUID, name: str, *, partial: bool, actor: str | None
+) -> None:
+    """One row per workflow of the run, and as many of history."""
+    of_run = (steps.c.project_id == context.project_id, steps.c.run_id == run_id)
+    workflows = sorted(set(tx.execute(select(steps.c.workflow).where(*of_run)).scalars()))
+    for workflow in workflows:
+        key = {
+            "project_id": context.project_id, "repository_id": repository_id, "workflow": workflow, "name": name,
+        }  # fmt: skip
+        tx.execute(delete(tags).where(*[tags.c[column] == value for column, value in key.items()]))
+        values = {**key, "run_id": run_id, "set_by": actor, "set_at": tx.now}
+        tx.execute(insert(tags), {**values, "partial": partial})
+        tx.execute(insert(tag_history), {**values, "id": context.ids.new(tx.now)})
+
+
+def untag(context: Context, name: str, repository_id: UUID | None, workflow: str | None) -> list[dict[str, Any]]:
+    """Remove the rows of a tag (or of a run's name: all its tags); returns what was removed."""
+
+    def write(tx: Transaction) -> list[dict[str, Any]]:
+        where = [tags.c.project_id == context.project_id, tags.c.name == name]
+        if repository_id is not None:
+            where.append(tags.c.repository_id == repository_id)
+        if workflow is not None:
+            where.append(tags.c.workflow == workflow)
+        removed = _rows(tx, context.project_id, where)
+        if not removed:
+            run_id = tx.execute(
+                select(runs.c.id).where(runs.c.project_id == context.project_id, runs.c.name == name)
+            ).scalar()
+            where = [tags.c.project_id == context.project_id, tags.c.run_id == run_id]
+            removed = _rows(tx, context.project_id, where) if run_id is not None else []
+        if not removed:
+            known = sorted({row["name"] for row in listing(tx, context.project_id, repository_id)})
+            raise NotFound(f"there is no tag {name!r}", hint=f"tags: {', '.join(known)}" if known else "no tag is set")
+        history = [
+            {
+                "project_id": context.project_id, "id": context.ids.new(tx.now),
+                "repository_id": row["repository_id"], "workflow": row["workflow"], "name": row["name"],
+                "run_id": None, "set_at": tx.now,
+            }
+            for row in removed
+        ]  # fmt: skip
+        tx.execute(insert(tag_history), history)
+        tx.execute(delete(tags).where(*where))
+        return removed
+
+    return context.database.write(UNTAG, write)
+
+
+def listing(
+    tx: Transaction, project_id: UUID, repository_id: UUID | None = None, name: str | None = None
+) -> list[dict[str, Any]]:
+    """Tags, newest first."""
+    where = [tags.c.project_id == project_id]
+    if repository_id is not None:
+        where.append(tags.c.repository_id == repository_id)
+    if name is not None:
+        where.append(tags.c.name == name)
+    return _rows(tx, project_id, where)
+
+
+def _rows(tx: Transaction, project_id: UUID, where: Sequence[Any]) -> list[dict[str, Any]]:
+    query = (
+        select(
+            tags.c.name, tags.c.workflow, runs.c.name.label("run"), repositories.c.name.label("repository"),
+            tags.c.set_at.label("at"), tags.c.set_by.label("user"), tags.c.partial, tags.c.repository_id,
+        )
+        .join(runs, and_(runs.c.project_id == tags.c.project_id, runs.c.id == tags.c.run_id))
+        .join(
+            repositories,
+            and_(repositories.c.project_id == tags.c.project_id, repositories.c.id == tags.c.repository_id),
+        )
+        .where(*where)
+        .order_by(tags.c.set_at.desc(), tags.c.name, tags.c.workflow)
+    )  # fmt: skip
+    return [dict(row) for row in tx.execute(query).mappings()]
+
+
+# --- what a plan asks --------------------------------------------------------------------------------------------
+
+
+def resolve(
+    tx: Transaction, project_id: UUID, repository_id: UUID | None, workflow: str | None, name: str
+) -> list[ReusedInput]:
+    """The artifacts that `workflow:name` (or `:name`) stands for now; raises UnknownTag with the known names."""
+    if repository_id is None:
+        raise UnknownTag([])
+    where = [tags.c.project_id == project_id, tags.c.repository_id == repository_id, tags.c.name == name]
+    if workflow is not None:
+        where.append(tags.c.workflow == workflow)
+    rows = tx.execute(select(tags.c.workflow, tags.c.run_id, tags.c.partial).where(*where)).all()
+    if not rows and name == LATEST and workflow is not None:
+        # `latest` not set by hand means the newest run in which that workflow ended done.
+        return newest_done(tx, project_id, repository_id, workflow)
+    if not rows:
+        known = tx.execute(
+            select(tags.c.workflow, tags.c.name)
+            .where(tags.c.project_id == project_id, tags.c.repository_id == repository_id)
+            .order_by(tags.c.set_at.desc())
+            .limit(50)
+        )
+        raise UnknownTag([f"{row[0]}:{row[1]}" for row in known])
+    found: list[ReusedInput] = []
+    for row in rows:
+        found.extend(_inputs(tx, project_id, row.run_id, row.workflow, name, row.partial))
+    return found
+
+
+def newest_done(
+    tx: Transaction, project_id: UUID, repository_id: UUID | None, workflow: str
+) -> list[ReusedInput]:
+    """The artifacts of the newest run in which `workflow` ended done; raises UnknownTag where there is none."""
+    run_id = tx.execute(
+        select(steps.c.run_id)
+        .join(runs, and_(runs.c.project_id == steps.c.project_id, runs.c.id == steps.c.run_id))
+        .where(
+            steps.c.project_id == project_id,
+            runs.c.repository_id == repository_id,
+            steps.c.workflow == workflow,
+            steps.c.state == "done",
+        )
+        .order_by(runs.c.submitted_at.desc(), runs.c.id.desc())
+        .limit(1)
+    ).scalar()
+    if run_id is None:
+        raise UnknownTag([])
+    return _inputs(tx, project_id, run_id, workflow, None, partial=False)
+
+
+def _inputs(
+    tx: Transaction, project_id: UUID, run_id: UUID, workflow: str, tag_name: str | None, partial: bool
+) -> list[ReusedInput]:
+    from dstack.server.services.artifacts import newest_of_run
+
+    return [
+        ReusedInput(
+            path=row["path"],
+            manifest_id=row["manifest_id"],
+            content_id=row["content_id"],
+            run_name=row["run"],
+            job_name=row["job"],
+            workflow=workflow,
+            tag=tag_name,
+            partial=partial or row["partial"],
+        )
+        for row in newest_of_run(tx, project_id, run_id)
+        if row["workflow"] == workflow
+    ]
+
+

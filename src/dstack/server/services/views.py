@@ -1,0 +1,247 @@
+"""Runs and jobs as the API shows them (docs/design/interfaces.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import and_, select
+
+from dstack.domain.lifecycle.job import TERMINAL as JOB_TERMINAL
+from dstack.domain.lifecycle.run import TERMINAL as RUN_TERMINAL
+from dstack.domain.ports import format_id
+from dstack.domain.reasons import Reason, cli_exit, sentence
+from dstack.server.db.engine import Transaction
+from dstack.server.db.tables import attempts, jobs, repositories, runners, runs, steps, tags
+from dstack.server.services import artifacts
+from dstack.server.services.stored import StoredPlan
+
+_STATUS_TEXT = {
+    "planning": "Planning...",
+    "waiting": "Waiting...",
+    "queued": "Queued...",
+    "assigned": "Provisioning...",
+    "starting": "Starting...",
+    "running": "Running...",
+    "saving": "Saving...",
+    "done": "Done",
+    "failed": "Failed",
+    "stopped": "Stopped",
+    "skipped": "Skipped",
+}
+
+Page = tuple[list[dict[str, Any]], str | None]
+
+
+def run_page(
+    tx: Transaction, project_id: UUID, *, repository: str | None, active: bool, limit: int, cursor: str | None
+) -> Page:
+    """Runs newest first, and the cursor of the next page."""
+    where = [runs.c.project_id == project_id]
+    if repository is not None:
+        where.append(repositories.c.key == repository)
+    if active:
+        where.append(runs.c.state.not_in([state.value for state in RUN_TERMINAL]))
+    if cursor is not None:
+        where.append(runs.c.id < UUID(hex=cursor))
+    found = tx.execute(_select_runs().where(*where).order_by(runs.c.id.desc()).limit(limit + 1)).mappings().all()
+    shown = found[:limit]
+    more = shown[-1]["id"].hex if len(found) > limit else None
+    return _runs(tx, project_id, shown), more
+
+
+def run_view(tx: Transaction, project_id: UUID, name: str) -> dict[str, Any] | None:
+    """One run with its jobs, None where there is none."""
+    found = tx.execute(_select_runs().where(runs.c.project_id == project_id, runs.c.name == name)).mappings().all()
+    return _runs(tx, project_id, found)[0] if found else None
+
+
+def job_rows(tx: Transaction, project_id: UUID, run_ids: Iterable[UUID], job_ids: Sequence[UUID] | None = None) -> list[Any]:
+    """Rows of jobs with their runner's name and the current attempt's log facts, in plan order."""
+    where = [jobs.c.project_id == project_id, jobs.c.run_id.in_(list(run_ids))]
+    if job_ids is not None:
+        where.append(jobs.c.id.in_(job_ids))
+    query = (
+        select(
+            *[
+                jobs.c[name]
+                for name in (
+                    "id", "run_id", "step_id", "name", "workflow", "provider", "state", "intent", "intent_by", "attempt",
+                    "counted", "outcome", "reason", "detail", "exit_code", "submitted_at", "started_at", "finished_at",
+                    "reused_from", "artifacts_incomplete",
+                )
+            ],
+            runners.c.name.label("runner"), runners.c.state.label("runner_state"), runners.c.lost_at,
+            attempts.c.id.label("attempt_id"), attempts.c.log_length, attempts.c.log_incomplete,
+        )
+        .outerjoin(
+            attempts,
+            and_(
+                attempts.c.project_id == jobs.c.project_id,
+                attempts.c.job_id == jobs.c.id,
+                attempts.c.number == jobs.c.attempt,
+            ),
+        )
+        .outerjoin(
+            runners, and_(runners.c.project_id == jobs.c.project_id, runners.c.id == attempts.c.runner_id)
+        )
+        .where(*where)
+        .order_by(jobs.c.submitted_at, jobs.c.id)
+    )  # fmt: skip
+    return list(tx.execute(query).mappings())
+
+
+def job_view(row: Any, saved: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    reason = Reason(row["reason"]) if row["reason"] else None
+    text = None
+    if reason is not None:
+        text = sentence(reason, exit_code=row["exit_code"], actor=row["intent_by"], detail=row["detail"])
+        if row["artifacts_incomplete"]:
+            text += " (artifacts incomplete)"
+    unreachable = row["runner_state"] == "lost" and row["state"] not in JOB_TERMINAL
+    return {
+        "id": format_id("job", row["id"]),
+        "name": row["name"],
+        "step": row["name"],
+        "workflow": row["workflow"],
+        "provider": row["provider"],
+        "status": row["state"],
+        "status_text": "Unreachable" if unreachable else _status_text(row["state"], row["intent"]),
+        "unreachable_since": row["lost_at"] if unreachable else None,
+        "stopping": bool(row["intent"]) and row["state"] not in JOB_TERMINAL,
+        "reason": reason,
+        "reason_text": text,
+        "exit_code": row["exit_code"],
+        "attempt": row["attempt"],
+        "attempts": row["attempt"],
+        "runner": row["runner"],
+        "submitted_at": row["submitted_at"],
+        "started_at": row["started_at"],
+        "finished_at": row["finished_at"],
+        "reused_from": format_id("job", row["reused_from"]) if row["reused_from"] else None,
+        "log_length": row["log_length"] or 0,
+        "log_incomplete": bool(row["log_incomplete"]),
+        "artifacts": [artifact_view(item) for item in saved],
+    }
+
+
+def artifact_view(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run": row["run"],
+        "job": row["job"],
+        "workflow": row["workflow"],
+        "path": row["path"],
+        "manifest_id": row["manifest_id"].hex(),
+        "content_id": row["content_id"].hex(),
+        "files": row["files"],
+        "size": row["size"],
+        "partial": row["partial"],
+        "at": row["at"],
+    }
+
+
+def _status_text(state: str, intent: str) -> str:
+    if intent and state not in JOB_TERMINAL and state not in RUN_TERMINAL:
+        return "Aborting..." if intent == "abort" else "Stopping..."
+    return _STATUS_TEXT[state]
+
+
+def _select_runs() -> Any:
+    return select(
+        *[
+            runs.c[name]
+            for name in (
+                "id", "name", "workflow", "state", "intent", "intent_by", "reason", "detail", "root_job_id", "user",
+                "submitted_at", "started_at", "finished_at", "code_manifest_id", "branch", "commit",
+            )
+        ],
+        repositories.c.key.label("repository"),
+    ).outerjoin(
+        repositories,
+        and_(repositories.c.project_id == runs.c.project_id, repositories.c.id == runs.c.repository_id),
+    )  # fmt: skip
+
+
+def _runs(tx: Transaction, project_id: UUID, found: Sequence[Any]) -> list[dict[str, Any]]:
+    if not found:
+        return []
+    ids = [row["id"] for row in found]
+    jobs_of: dict[UUID, list[Any]] = {run_id: [] for run_id in ids}
+    for row in job_rows(tx, project_id, ids):
+        jobs_of[row["run_id"]].append(row)
+    tags_of: dict[UUID, set[str]] = {run_id: set() for run_id in ids}
+    of_tags = select(tags.c.run_id, tags.c.name).where(tags.c.project_id == project_id, tags.c.run_id.in_(ids))
+    for run_id, name in tx.execute(of_tags):
+        tags_of[run_id].add(name)
+    variables = _root_variables(tx, project_id, ids)
+    shown: list[dict[str, Any]] = []
+    for row in found:
+        saved: dict[UUID, list[dict[str, Any]]] = {}
+        for item in artifacts.newest_of_run(tx, project_id, row["id"]):
+            saved.setdefault(item["job_id"], []).append(item)
+        rows_of = jobs_of[row["id"]]
+        views = [job_view(job, saved.get(job["id"], ())) for job in rows_of]
+        shown.append(_run(row, rows_of, views, sorted(tags_of[row["id"]]), variables.get(row["id"], {})))
+    return shown
+
+
+def _root_variables(tx: Transaction, project_id: UUID, ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:
+    """The variables of each run's root step: the workflow that was asked for."""
+    query = select(steps.c.run_id, steps.c.plan).join(
+        runs, and_(runs.c.project_id == steps.c.project_id, runs.c.id == steps.c.run_id)
+    ).where(steps.c.project_id == project_id, steps.c.run_id.in_(ids), steps.c.workflow == runs.c.workflow)  # fmt: skip
+    return {
+        run_id: {name: value for name, (value, _) in msgspec.msgpack.decode(plan, type=StoredPlan).variables.items()}
+        for run_id, plan in tx.execute(query)
+        if plan
+    }
+
+
+def _run(
+    row: Any, job_rows_: Sequence[Any], job_views: list[dict[str, Any]], tag_names: list[str], variables: dict[str, Any]
+) -> dict[str, Any]:
+    root = next((job for job in job_rows_ if job["id"] == row["root_job_id"]), None)
+    return {
+        "id": format_id("run", row["id"]),
+        "name": row["name"],
+        "workflow": row["workflow"],
+        "status": row["state"],
+        "status_text": _status_text(row["state"], row["intent"]),
+        "stopping": bool(row["intent"]) and row["state"] not in RUN_TERMINAL,
+        "reason": row["reason"],
+        "reason_text": _reason_text(row, root),
+        "exit_code": exit_code(row, root),
+        "tags": tag_names,
+        "repository": row["repository"],
+        "user": row["user"],
+        "branch": row["branch"],
+        "commit": row["commit"],
+        "submitted_at": row["submitted_at"],
+        "started_at": row["started_at"],
+        "finished_at": row["finished_at"],
+        "variables": variables,
+        "jobs": job_views,
+    }
+
+
+def _reason_text(row: Any, root: Any) -> str | None:
+    if row["reason"] is None:
+        return None
+    text = sentence(
+        Reason(row["reason"]),
+        exit_code=root["exit_code"] if root is not None else None,
+        actor=(root["intent_by"] if root is not None else None) or row["intent_by"],
+        detail=row["detail"],
+    )
+    return f"{root['name']} {text}" if root is not None else text
+
+
+def exit_code(row: Any, root: Any) -> int | None:
+    """What `dstack run` exits with, None until the run is over."""
+    if row["state"] not in RUN_TERMINAL:
+        return None
+    if row["state"] == "done":
+        return 0
+    return cli_exit(Reason(row["reason"]), root["exit_code"] if root is not None else None)

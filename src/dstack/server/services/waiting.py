@@ -1,0 +1,91 @@
+"""Why a job waits, in words: dependencies, a requirement, a full machine, its place in the queue."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import and_, func, select
+
+from dstack.domain.placement import describe, unmet
+from dstack.domain.resources import Capacity
+from dstack.server.db.engine import Transaction
+from dstack.server.db.tables import attempts, jobs, runners, step_needs, steps
+from dstack.server.services.stored import decode_need
+
+
+def why(tx: Transaction, project_id: UUID, job: Any, now: int) -> str | None:
+    """Why `job` (a row with id, step_id, state, need, attempt…) does not run yet; None when nothing holds it."""
+    match job["state"]:
+        case "waiting":
+            return _dependencies(tx, project_id, job)
+        case "queued":
+            return _queued(tx, project_id, job, now)
+        case "assigned":
+            return _assigned(tx, project_id, job)
+        case _:
+            return None
+
+
+def _dependencies(tx: Transaction, project_id: UUID, job: Any) -> str:
+    query = (
+        select(steps.c.name, steps.c.state)
+        .join(step_needs, and_(step_needs.c.project_id == steps.c.project_id, step_needs.c.needs_id == steps.c.id))
+        .where(step_needs.c.project_id == project_id, step_needs.c.step_id == job["step_id"], steps.c.state != "done")
+        .order_by(steps.c.position)
+    )
+    names = [name for name, _ in tx.execute(query)]
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"waits for {shown} to finish"
+
+
+def _queued(tx: Transaction, project_id: UUID, job: Any, now: int) -> str:
+    if job["not_before"] is not None and job["not_before"] > now:
+        return f"waits {(job['not_before'] - now) / 1e6:.0f} s before its next attempt"
+    need = decode_need(job["need"])
+    found = tx.execute(
+        select(runners.c.name, runners.c.capacity, runners.c.slots).where(
+            runners.c.project_id == project_id, runners.c.state == "online", runners.c.drain_asked.is_(False)
+        )
+    ).all()
+    if not found:
+        return "no runner is online; one is started with `dstack runner`"
+    misfits = [unmet(need, msgspec.msgpack.decode(row.capacity, type=Capacity), row.slots) for row in found]
+    if all(misfits):
+        return f"asked for {describe(need)}, which no runner that is online has: {'; '.join(misfits[0])}"
+    ahead = tx.execute(
+        select(func.count())
+        .select_from(jobs)
+        .where(jobs.c.project_id == project_id, jobs.c.state == "queued", jobs.c.queued_at < job["queued_at"])
+    ).scalar_one()
+    place = f"{ahead} queued before it" if ahead else "it is next"
+    return f"every runner that fits ({describe(need)}) is busy; {place}"
+
+
+def _assigned(tx: Transaction, project_id: UUID, job: Any) -> str:
+    row = tx.execute(
+        select(attempts.c.runner_id, runners.c.name)
+        .join(runners, and_(runners.c.project_id == attempts.c.project_id, runners.c.id == attempts.c.runner_id))
+        .where(
+            attempts.c.project_id == project_id, attempts.c.job_id == job["id"], attempts.c.number == job["attempt"]
+        )
+    ).first()
+    if row is None:
+        return "is being given to a runner"
+    running = (
+        tx.execute(
+            select(jobs.c.name)
+            .join(attempts, and_(attempts.c.project_id == jobs.c.project_id, attempts.c.job_id == jobs.c.id))
+            .where(
+                attempts.c.project_id == project_id,
+                attempts.c.runner_id == row.runner_id,
+                attempts.c.state.in_(["starting", "running"]),
+            )
+        )
+        .scalars()
+        .all()
+    )
+    if not running:
+        return f"runner {row.name} is taking it"
+    return f"waits on runner {row.name} behind {', '.join(running[:3])}"

@@ -1,0 +1,72 @@
+"""The server's settings: the only difference between an embedded and a deployed server.
+
+Each field can be set by `DSTACK_SERVER_<FIELD>` in the environment; durations are seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    home: Path
+    database_url: str = ""
+    """Empty: SQLite in the home."""
+    socket: str = ""
+    host: str = ""
+    port: int = 0
+    project: str = "main"
+    local_runner: bool = True
+    idle_exit: float = 600.0
+    """An embedded server ends after this long with nothing running; 0: never."""
+    heartbeat: float = 10.0
+    lease: float = 60.0
+    lost_after: float = 86400.0
+    lost_after_retry: float = 300.0
+    """`lost_after` where the policy retries a lost runner."""
+    unsatisfiable_after: float = 0.0
+    assigned_lost_after: float = 300.0
+    setup_deadline: float = 1800.0
+    save_deadline: float = 86400.0
+    plan_deadline: float = 600.0
+    stop_grace: float = 30.0
+    tick: float = 5.0
+    """How often each loop looks without being woken."""
+    poll_wait: float = 20.0
+
+    @property
+    def store(self) -> Path:
+        return self.home / "server" / "store"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "server" / "logs"
+
+    @property
+    def url(self) -> str:
+        return self.database_url or f"sqlite:///{self.home / 'server' / 'dstack.db'}"
+
+
+def from_environment(settings: Settings, environ: Mapping[str, str] = os.environ) -> Settings:
+    """`settings` with what the environment says; raises ValueError naming the variable that cannot be read."""
+    changed: dict[str, object] = {}
+    for field in fields(settings):
+        name = f"DSTACK_SERVER_{field.name.upper()}"
+        if name in environ:
+            changed[field.name] = _read(name, environ[name], getattr(settings, field.name))
+    return replace(settings, **changed)  # pyright: ignore[reportArgumentType]  # types are those of the defaults
+
+
+def _read(name: str, text: str, default: object) -> object:
+    try:
+        if isinstance(default, bool):
+            return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
+        if isinstance(default, (int, float, Path)):
+            return type(default)(text)
+    except (KeyError, ValueError):
+        raise ValueError(f"{name}={text!r} cannot be read as {type(default).__name__}") from None
+    return text
