@@ -1,0 +1,42 @@
+"""The command line. `main` is the program `dstack`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code. Nothing that goes wrong reaches a person as a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        # Served from generated text: help is asked for often, and click alone would cost thrice as much.
+        from dstack.cli.helptext import HELP
+
+        return _write(HELP)
+    if arguments == ["--version"]:
+        import dstack
+
+        return _write(f"dstack {dstack.__version__}\n")
+    try:
+        if arguments[0] == "run":
+            from dstack.cli.run import run
+
+            return run(arguments[1:])
+        from dstack.cli.group import dispatch
+
+        return dispatch(arguments)
+    except BaseException as error:  # noqa: BLE001 - the one place where everything ends
+        from dstack.cli.errors import report
+
+        return report(error)
+
+
+def _write(text: str) -> int:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        from dstack.cli.errors import report
+
+        return report(error)
+    return 0

@@ -1,0 +1,90 @@
+"""The options of `dstack run`. Its own are a short, fixed list; everything else goes to the server as it was typed.
+
+click is not used for this: it would read `-data x` as `-d -a…`, and could not leave what it does not know in place.
+"""
+
+from __future__ import annotations
+
+from dstack.cli.errors import UserError, near
+
+FLAGS = {
+    "-d": "detach",
+    "--detach": "detach",
+    "--plan": "plan",
+    "--json": "json",
+    "-h": "help",
+    "--help": "help",
+}
+VALUES = {"-t": "tag", "--tag": "tag", "--repo": "repo"}
+
+
+class RunOptions:
+    """What `dstack run` was asked. `arguments` is what stood after the workflow's name, without our own options."""
+
+    def __init__(self) -> None:
+        self.workflow: str | None = None
+        self.arguments: list[str] = []
+        self.tags: list[str] = []
+        self.repo: str | None = None
+        self.flags: set[str] = set()
+
+    @property
+    def detach(self) -> bool:
+        return "detach" in self.flags
+
+    @property
+    def plan(self) -> bool:
+        return "plan" in self.flags
+
+    @property
+    def json(self) -> bool:
+        return "json" in self.flags
+
+    @property
+    def help(self) -> bool:
+        return "help" in self.flags
+
+
+def parse(words: list[str]) -> RunOptions:
+    """Read the words after `dstack run`. Raises UserError.
+
+    An own option may stand before or after the workflow's name. After `--` every word is the workflow's, the `--`
+    itself included: the server has to know where its own reading ends.
+    """
+    options = RunOptions()
+    at = 0
+    while at < len(words):
+        word = words[at]
+        at += 1
+        if word == "--":
+            if options.workflow is None:
+                raise UserError("`--` stands before the name of a workflow", "dstack run NAME -- ARGUMENTS")
+            options.arguments += words[at - 1 :]
+            break
+        name, separator, value = word.partition("=")
+        if word in FLAGS:
+            options.flags.add(FLAGS[word])
+        elif name in VALUES and (not separator or name.startswith("--")):
+            if not separator:
+                if at == len(words):
+                    raise UserError(f"option {name} needs a value")
+                value = words[at]
+                at += 1
+            _set(options, VALUES[name], value)
+        elif options.workflow is not None:
+            options.arguments.append(word)
+        elif word.startswith("-") and len(word) > 1:
+            hint = near(word, [*FLAGS, *VALUES]) or "a workflow's own options stand after its name"
+            raise UserError(f"dstack run has no option {word}", hint)
+        else:
+            options.workflow = word
+    return options
+
+
+def _set(options: RunOptions, name: str, value: str) -> None:
+    if not value:
+        raise UserError(f"option --{name} has an empty value")
+    if name == "tag":
+        options.tags.append(value)
+    else:
+        options.repo = value

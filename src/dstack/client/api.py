@@ -1,0 +1,252 @@
+"""The server's HTTP API (`/api/v1`, docs/design/interfaces.md), as calls.
+
+    ApiError          the server's own "no": code, message, hint, diagnostics
+    Unreachable       no answer, although everything that is safe to repeat was repeated
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import time
+
+from dstack.client.wire import ConnectFailed, WireError, quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from dstack.client.types import (
+        Artifact,
+        Diagnostic,
+        Explanation,
+        Info,
+        Plan,
+        Run,
+        Submission,
+        Tag,
+        Validation,
+    )
+    from dstack.client.wire import Answer, Body, Transport
+
+    QueryValue = str | int | None
+
+FOLLOW_TIMEOUT = 45.0
+"""A followed stream says something at least every 15 s; three missed beats are a dead connection."""
+
+
+class ApiError(Exception):
+    """The server refused. `status` is HTTP's; `code` one of invalid, not-found, conflict, unavailable, …"""
+
+    def __init__(
+        self, status: int, code: str, message: str, hint: str | None = None, diagnostics: list[Diagnostic] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.diagnostics = diagnostics or []
+
+
+class Unreachable(Exception):
+    """The server gave no answer. The message says where it was sought and what happened."""
+
+
+class Api:
+    """Calls of one project. `connect` finds the server, starting it where that is its way; it may be called again."""
+
+    def __init__(self, connect: Callable[[], Transport], *, project: str = "main", patience: float = 10.0) -> None:
+        self._connect = connect
+        self._transport: Transport | None = None
+        self._patience = patience
+        # A snapshot is saved by several threads, and one connection answers one question at a time.
+        self._lock = _thread.RLock()
+        self._base = f"/api/v1/projects/{quote(project)}"
+
+    @property
+    def transport(self) -> Transport:
+        """The connection in use, made when first needed."""
+        if self._transport is None:
+            self._transport = self._connect()
+        return self._transport
+
+    def drop(self) -> None:
+        """Forget the connection, and with it the server: the next call looks for one anew."""
+        with self._lock:
+            if self._transport is not None:
+                self._transport.close()
+                self._transport = None
+
+    # Server
+
+    def info(self) -> Info:
+        return self._json("GET", "/api/v1/info")
+
+    def shutdown(self) -> None:
+        self._json("POST", "/api/v1/shutdown")
+
+    # Runs
+
+    def submit(self, submission: Submission, key: str) -> Run:
+        """Start a run; `key` makes it safe to send again: the same key is the same run."""
+        return self._json("POST", f"{self._base}/runs", submission, key=key)
+
+    def plan(self, submission: Submission) -> Plan:
+        return self._json("POST", f"{self._base}/plan", submission, repeat=True)
+
+    def validate(self, files: Mapping[str, str]) -> Validation:
+        return self._json("POST", f"{self._base}/validate", {"files": files}, repeat=True)
+
+    def runs(self, *, repository: str | None = None, active: bool = False, limit: int | None = None) -> list[Run]:
+        """Newest first; without `limit`, all."""
+        query: dict[str, QueryValue] = {"repository": repository, "active": 1 if active else None}
+        return self._pages(f"{self._base}/runs", query, limit)
+
+    def run(self, name: str) -> Run:
+        return self._json("GET", f"{self._base}/runs/{quote(name)}")
+
+    def stop(self, name: str, *, abort: bool = False) -> Run:
+        return self._json("POST", f"{self._base}/runs/{quote(name)}/stop", {"abort": abort}, repeat=True)
+
+    def explain(self, name: str) -> Explanation:
+        return self._json("GET", f"{self._base}/runs/{quote(name)}/explain")
+
+    def logs(
+        self,
+        name: str,
+        *,
+        follow: bool = False,
+        job: str | None = None,
+        since: int | None = None,
+        cursor: Mapping[str, tuple[int, int]] | None = None,
+    ) -> Answer:
+        """The frame stream of a run, not repeated when cut. `since`: microseconds UTC. `cursor`: see interfaces."""
+        query: dict[str, QueryValue] = {"follow": int(follow), "job": job, "since": since}
+        if cursor:
+            query["cursor"] = json.dumps(cursor, separators=(",", ":"))
+        target = f"{self._base}/runs/{quote(name)}/logs{_query(query)}"
+        answer = self.transport.request("GET", target, timeout=FOLLOW_TIMEOUT)
+        if answer.status != 200:
+            raise _error(answer.status, answer.read())
+        return answer
+
+    # Tags and artifacts
+
+    def tags(self, *, repository: str | None = None) -> list[Tag]:
+        return self._pages(f"{self._base}/tags", {"repository": repository}, None)
+
+    def tag(self, run: str, name: str, *, force: bool = False, repository: str | None = None) -> list[Tag]:
+        body = {"run": run, "name": name, "force": force, "repository": repository}
+        return self._json("POST", f"{self._base}/tags", body, repeat=True)["items"]
+
+    def untag(self, name: str, *, repository: str | None = None, workflow: str | None = None) -> list[Tag]:
+        query = _query({"repository": repository, "workflow": workflow})
+        return self._json("DELETE", f"{self._base}/tags/{quote(name)}{query}")["items"]
+
+    def artifacts(
+        self,
+        *,
+        run: str | None = None,
+        tag: str | None = None,
+        workflow: str | None = None,
+        job: str | None = None,
+        repository: str | None = None,
+    ) -> list[Artifact]:
+        query: dict[str, QueryValue] = {
+            "run": run,
+            "tag": tag,
+            "workflow": workflow,
+            "job": job,
+            "repository": repository,
+        }
+        return self._pages(f"{self._base}/artifacts", query, None)
+
+    # Store
+
+    def store_call(self, name: str, body: bytes) -> bytes:
+        """One msgpack call of the store: missing, locate, add or sign. All are safe to repeat."""
+        headers = {"content-type": "application/msgpack"}
+        return self._exchange("POST", f"{self._base}/store/{name}", headers, body, repeat=True)[1]
+
+    def get_blob(self, target: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """(status, bytes): 206 where the range in `headers` was heeded."""
+        return self._exchange("GET", target, headers, b"", repeat=True)
+
+    def put_blob(self, target: str, headers: Mapping[str, str], body: Body) -> int:
+        """The status of the answer: 201 when stored, 200 when the key was already there."""
+        return self._exchange("PUT", target, headers, body, repeat=True)[0]
+
+    # How a call is made
+
+    def _pages(self, target: str, query: dict[str, QueryValue], limit: int | None) -> list[Any]:
+        items: list[Any] = []
+        while limit is None or len(items) < limit:
+            if limit is not None:
+                query["limit"] = limit - len(items)
+            page = self._json("GET", target + _query(query))
+            items += page["items"]
+            if not page.get("next"):
+                break
+            query["cursor"] = page["next"]
+        return items
+
+    def _json(
+        self, method: str, target: str, body: object = None, *, key: str | None = None, repeat: bool | None = None
+    ) -> Any:
+        headers: dict[str, str] = {}
+        data = b""
+        if body is not None:
+            headers["content-type"] = "application/json"
+            data = json.dumps(body, separators=(",", ":")).encode()
+        if key is not None:
+            headers["idempotency-key"] = key
+        safe = method in ("GET", "DELETE") or key is not None if repeat is None else repeat
+        text = self._exchange(method, target, headers, data, repeat=safe)[1]
+        try:
+            return json.loads(text) if text else None
+        except ValueError as error:
+            raise Unreachable(f"the server's answer to {method} {target} is not JSON: {text[:80]!r}") from error
+
+    def _exchange(
+        self, method: str, target: str, headers: Mapping[str, str], body: Body, *, repeat: bool
+    ) -> tuple[int, bytes]:
+        """Ask until there is a whole answer, for as long as that is safe and `patience` lasts.
+
+        An embedded server may exit idle just when a request is on its way; `connect` then starts it again, so the
+        first repetition comes at once. Later ones give a server that is away time to come back.
+        """
+        deadline = time.monotonic() + self._patience
+        pause = 0.0
+        while True:
+            try:
+                with self._lock:
+                    answer = self.transport.request(method, target, headers=headers, body=body)
+                    content = answer.read()
+                break
+            except WireError as error:
+                self.drop()
+                if not (repeat or isinstance(error, ConnectFailed)) or time.monotonic() + pause >= deadline:
+                    raise Unreachable(str(error)) from error
+            time.sleep(pause)
+            pause = min(max(0.1, pause * 2), 2.0)
+        if answer.status >= 400:
+            raise _error(answer.status, content)
+        return answer.status, content
+
+
+def _error(status: int, text: bytes) -> ApiError:
+    try:
+        error = json.loads(text)["error"]
+        return ApiError(
+            status, str(error["code"]), str(error["message"]), error.get("hint"), error.get("diagnostics")
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        shown = text[:200].decode("utf-8", "replace").strip()
+        return ApiError(status, "unexpected", f"the server answered {status}: {shown or 'nothing'}")
+
+
+def _query(values: Mapping[str, QueryValue]) -> str:
+    pairs = [f"{name}={quote(str(value))}" for name, value in values.items() if value is not None]
+    return "?" + "&".join(pairs) if pairs else ""

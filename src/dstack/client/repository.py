@@ -1,0 +1,146 @@
+"""The repository a command is given in: where its root is, what it is called, and its workflow files.
+
+A folder is a repository because of its `.dstack/workflows.yaml` (or `.yml`, or folder `.dstack/workflows/`), never
+because of a bare `.dstack`: the home folder has one.
+"""
+
+from __future__ import annotations
+
+import os
+
+from dstack.client.git import git_folder, normalise_remote, read_head, read_remote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dstack.client.git import GitFolder
+    from dstack.client.types import RepositoryRef
+
+
+class RepositoryError(Exception):
+    """There is no repository where one is needed, or its files cannot be read. `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def is_repository(folder: str) -> bool:
+    base = f"{folder}/.dstack/workflows"
+    return os.path.isfile(f"{base}.yaml") or os.path.isfile(f"{base}.yml") or os.path.isdir(base)
+
+
+def find_root(folder: str | None = None) -> str | None:
+    """The real path of the nearest folder, from `folder` (default: the current one) upwards, that is a repository."""
+    at = os.path.realpath(folder or ".")
+    while not is_repository(at):
+        parent = os.path.dirname(at)
+        if parent == at:
+            return None
+        at = parent
+    return at
+
+
+def require_root(given: str | None) -> str:
+    """The root `given` with --repo, else the nearest one upwards. Raises RepositoryError."""
+    if given is not None:
+        root = os.path.realpath(given)
+        if is_repository(root):
+            return root
+        if not os.path.isdir(root):
+            raise RepositoryError(f"{given} is not a folder", "--repo takes the folder that holds .dstack/")
+        above = find_root(root)
+        hint = f"did you mean --repo {above}?" if above else "--repo takes the folder that holds .dstack/"
+        raise RepositoryError(f"{given} has no .dstack/workflows.yaml", hint)
+    root = find_root()
+    if root is None:
+        raise RepositoryError(
+            f"no .dstack/workflows.yaml in {os.getcwd()} or any folder above it",
+            "change to the folder of your project, or name it with --repo DIR",
+        )
+    return root
+
+
+def read_files(root: str) -> dict[str, str]:
+    """The YAML files under `.dstack`, by path relative to `root`. Raises RepositoryError."""
+    files: dict[str, str] = {}
+    folder = f"{root}/.dstack"
+    for path in _yaml_files(folder, deep=False) + _yaml_files(f"{folder}/workflows", deep=True):
+        try:
+            with open(path, encoding="utf-8", newline="") as file:
+                files[path[len(root) + 1 :]] = file.read()
+        except UnicodeDecodeError as error:
+            raise RepositoryError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from None
+        except OSError as error:
+            raise RepositoryError(f"cannot read {path}: {error.strerror or error}") from error
+    return files
+
+
+def identify(root: str) -> RepositoryRef:
+    """What the server knows the repository at `root` (a real path) by.
+
+    Its key is the git remote and the folder within the work tree; without a remote a random id that is kept in the
+    git directory takes the remote's place; without git, the real path is all there is.
+    """
+    git = git_folder(root)
+    if git is None:
+        return {"key": root, "name": os.path.basename(root), "root": root}
+    folder = os.path.relpath(root, git.top)
+    suffix = "" if folder == "." else f":{folder}"
+    branch, commit = read_head(git)
+    found: RepositoryRef = {"key": root, "name": os.path.basename(root), "root": root, "branch": branch, "commit": commit}
+    url = read_remote(git)
+    remote = normalise_remote(url) if url else None
+    own = _own_id(git, make=remote is None)
+    if remote is not None:
+        found["remote"] = remote
+        found["key"] = remote + suffix
+        # What the same folder was known by before it had this remote: its tags come along.
+        found["aliases"] = [own + suffix] if own else []
+    elif own is not None:
+        found["key"] = own + suffix
+    return found
+
+
+def _own_id(git: GitFolder, *, make: bool) -> str | None:
+    """The random id of a work tree; None where there is none and none is to be, or can be, made."""
+    path = f"{git.common}/dstack-id"
+    for attempt in range(2):
+        try:
+            with open(path, encoding="ascii") as file:
+                return f"git-{file.read().strip()}"
+        except FileNotFoundError:
+            if not make or attempt:
+                return None
+        except OSError:
+            return None
+        # Written beside and linked into place: of two commands that do so at once, both then read the winner's.
+        own = f"{path}.{os.getpid()}"
+        try:
+            with open(own, "w", encoding="ascii") as file:
+                file.write(os.urandom(16).hex())
+            try:
+                os.link(own, path)
+            finally:
+                os.unlink(own)
+        except FileExistsError:
+            continue
+        except OSError:
+            return None  # a git directory that cannot be written: the path will do
+    return None
+
+
+def _yaml_files(folder: str, *, deep: bool) -> list[str]:
+    found: list[str] = []
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return found
+    except OSError as error:
+        raise RepositoryError(f"cannot read {folder}: {error.strerror or error}") from error
+    for entry in entries:
+        if entry.name.endswith((".yaml", ".yml")) and entry.is_file():
+            found.append(entry.path)
+        elif deep and entry.is_dir(follow_symlinks=False):
+            found += _yaml_files(entry.path, deep=True)
+    return found

@@ -1,0 +1,219 @@
+"""The shapes that the API answers with (docs/design/interfaces.md). Imported for type checking only.
+
+All are tolerant: the server may leave out what a caller does not need or add what it does not know.
+Times are microseconds UTC, null if not yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class Diagnostic(TypedDict, total=False):
+    severity: str
+    file: str | None
+    line: int
+    column: int
+    message: str
+    source: str | None
+    hint: str | None
+
+
+class Artifact(TypedDict, total=False):
+    run: str
+    job: str
+    workflow: str
+    path: str
+    manifest_id: str
+    content_id: str
+    files: int
+    size: int
+    partial: bool
+    at: int
+
+
+class Job(TypedDict, total=False):
+    id: str
+    name: str
+    step: str
+    workflow: str
+    provider: str
+    status: str
+    status_text: str
+    stopping: str | bool | None
+    reason: str | None
+    reason_text: str | None
+    exit_code: int | None
+    attempt: int
+    attempts: int
+    runner: str | None
+    submitted_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    reused_from: str | None
+    why_waiting: str | None
+    log_length: int
+    log_incomplete: bool
+    artifacts: list[Artifact]
+
+
+class Run(TypedDict, total=False):
+    id: str
+    name: str
+    workflow: str
+    status: str
+    status_text: str
+    stopping: str | bool | None
+    reason: str | None
+    reason_text: str | None
+    exit_code: int | None
+    tags: list[str]
+    repository: Any
+    user: str
+    submitted_at: int
+    started_at: int | None
+    finished_at: int | None
+    variables: dict[str, Any]
+    jobs: list[Job]
+    message: str
+
+
+class Tag(TypedDict, total=False):
+    name: str
+    workflow: str
+    run: str
+    repository: str
+    at: int
+    user: str
+    partial: bool
+
+
+class PlannedVariable(TypedDict, total=False):
+    value: Any
+    source: str
+
+
+PlannedStep = TypedDict(
+    "PlannedStep",
+    {
+        "name": str,
+        "workflow": str,
+        "provider": str,
+        "action": str,
+        "from": str | None,
+        "tag": str | None,
+        "needs": list[str],
+        "requirements": str,
+        "environment": str,
+        "commands": list[str],
+        "artifacts": list[str],
+        "variables": dict[str, PlannedVariable],
+    },
+    total=False,
+)
+
+
+class Plan(TypedDict, total=False):
+    workflow: str
+    steps: list[PlannedStep]
+
+
+class WorkflowInfo(TypedDict, total=False):
+    name: str
+    provider: str
+    file: str
+    line: int
+    help: str
+
+
+class Validation(TypedDict, total=False):
+    diagnostics: list[Diagnostic]
+    workflows: list[WorkflowInfo]
+
+
+class RootCause(TypedDict, total=False):
+    job: str
+    reason: str
+    sentence: str
+    exit_code: int | None
+    tail: list[str]
+
+
+class WaitingJob(TypedDict, total=False):
+    job: str
+    why: str
+
+
+class Explanation(TypedDict, total=False):
+    summary: str
+    lines: list[str]
+    root_cause: RootCause | None
+    waiting: list[WaitingJob]
+
+
+class Info(TypedDict, total=False):
+    version: str
+    protocol: int
+    deployment: str
+    pid: int
+    started_at: int
+    database: str
+    store: str
+    active_jobs: int
+    runners: list[Any]
+
+
+class RepositoryRef(TypedDict, total=False):
+    key: str
+    name: str
+    root: str
+    remote: str | None
+    branch: str | None
+    commit: str | None
+    aliases: list[str]
+
+
+class CodeRef(TypedDict):
+    manifest_id: str
+    content_id: str
+    files: int
+    size: int
+
+
+class PythonRef(TypedDict):
+    path: str
+    version: str
+
+
+class Submission(TypedDict, total=False):
+    workflow: str
+    args: list[str]
+    files: dict[str, str]
+    repository: RepositoryRef
+    code: CodeRef | None
+    environment: dict[str, str]
+    python: PythonRef | None
+    tags: list[str]
+    user: str
+    host: str
+    dstack_options: dict[str, Any]
+
+
+class Frame(TypedDict, total=False):
+    """One frame of a log stream; which fields it has depends on `t`."""
+
+    t: str
+    job: str
+    id: str
+    workflow: str
+    status: str
+    status_text: str
+    reason_text: str | None
+    exit_code: int | None
+    runner: str | None
+    reused_from: str | None
+    why_waiting: str | None
+    attempt: int
+    offset: int
+    n: int
+    run: Run
