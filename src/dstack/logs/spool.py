@@ -33,7 +33,7 @@ class Spool:
         return os.pread(self._fd, limit, offset) if self._open() else b""
 
     def punch(self, upto: int, *, step: int = 1) -> None:
-        """Free the bytes before `upto`, once at least `step` bytes can go; does nothing where the file system cannot."""
+        """Free the bytes before `upto`, once `step` bytes can go; does nothing where the file system cannot."""
         if not self._can_punch or upto - self._punched < step or not self._open():
             return
         if _fallocate(self._fd, _PUNCH_HOLE_KEEP_SIZE, self._punched, upto - self._punched) == 0:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 INTERVAL = 0.02
 """Seconds between two wake-ups for one file."""
 _POLL_FIRST, _POLL_LAST = 0.02, 0.5
-_IN_MODIFY, _IN_ONESHOT, _IN_IGNORED = 0x2, 0x80000000, 0x8000
+_IN_MODIFY, _IN_ONESHOT = 0x2, 0x80000000
 _EVENT = struct.Struct("iIII")
 
 

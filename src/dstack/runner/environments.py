@@ -1,0 +1,338 @@
+"""The Python a job runs with: the submitting shell's own, or a uv environment made for its version and requirements.
+
+An environment lives in `root/<key>`, where the key is the BLAKE3 of everything that defines it, and is made once; the
+second job that needs it finds it by reading its own requirement files and looking for one marker file. Environments
+do not move, so one is built in place and counts only once its marker was renamed into it.
+What may change under an unchanged description (`-e`, unpinned git, local folders) goes into `root/attempt-<id>`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import blake3
+
+from dstack.domain import faults
+from dstack.runner import package_index, pythons, requirement_lines
+from dstack.runner.requirement_lines import Requirements, RequirementsError
+from dstack.sdk.provider import PythonEnv
+
+faults.declare("environment-complete:before", "environment-complete:after")
+
+_COMPLETE = "dstack-complete.json"
+_FROZEN = "dstack-packages.txt"
+_FORMAT = b"1"
+"""Goes into every key: raise it when environments are to be built differently."""
+
+
+class SetupError(Exception):
+    """The environment cannot be had; the text says what failed, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """`path` runs the job's Python; `bin_dir` goes first on its PATH. `key` is empty for the shell's own Python.
+
+    `venv` is the environment's folder (for VIRTUAL_ENV) and `packages` the file with the frozen list, where it is ours.
+    """
+
+    path: Path
+    bin_dir: Path
+    key: str = ""
+    venv: Path | None = None
+    packages: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one attempt needs. `environment` is the job's own: PATH, HOME, proxies and index settings are read from it.
+
+    `shell_python` is the first `python3` of the submitting shell, by path; `shell_version` is for other hosts.
+    """
+
+    attempt_id: UUID
+    spec: PythonEnv | None
+    code_root: Path
+    environment: Mapping[str, str]
+    shell_python: str | None = None
+    shell_version: str | None = None
+
+
+class EnvironmentManager:
+    """Makes and finds environments below `root`, which is made when missing. `uv` None: the one dstack came with."""
+
+    def __init__(self, root: Path, uv: Path | None = None) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self._root = root
+        self._uv = uv
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def prepare(self, order: Order, on_output: Callable[[bytes], None]) -> Interpreter:
+        """The interpreter for `order`; what uv prints goes to `on_output`. Raises SetupError.
+
+        Cancelling it ends uv; what was half built is built anew the next time.
+        """
+        spec = order.spec or PythonEnv()
+        shell_python = _shell_python(order)
+        if shell_python and not spec.version and not spec.requirements:
+            return Interpreter(shell_python, shell_python.parent)
+        environment = package_index.uv_environment(order.environment)
+        try:
+            requirements = requirement_lines.read(spec.requirements, order.code_root)
+        except RequirementsError as error:
+            raise SetupError(str(error)) from error
+        wanted = self._wanted_python(spec, order)
+        key = f"attempt-{order.attempt_id.hex}"
+        if requirements.shared:
+            key = _key(wanted, requirements, environment)
+        found = self._complete(key)
+        if found is not None:
+            return found
+        async with self._locked(key):
+            return self._complete(key) or await self._build(key, wanted, requirements, order, environment, on_output)
+
+    async def release(self, attempt_id: UUID) -> None:
+        """The attempt is over: remove an environment that was its alone."""
+        name = f"attempt-{attempt_id.hex}"
+        if (self._root / name).exists():
+            await asyncio.to_thread(shutil.rmtree, self._root / name, ignore_errors=True)
+        (self._root / f"{name}.lock").unlink(missing_ok=True)
+
+    def _wanted_python(self, spec: PythonEnv, order: Order) -> str:
+        """A version such as `3.11`, or the path of the shell's interpreter where that is on this host."""
+        shell_python = _shell_python(order)
+        parts = spec.version.split(".") if spec.version else []
+        if shell_python and parts == (order.shell_version or "").split(".")[: len(parts)]:
+            return os.path.realpath(shell_python)
+        if spec.version:
+            return spec.version
+        version = order.shell_version or platform.python_version()
+        return ".".join(version.split(".")[:2])
+
+    def _complete(self, key: str) -> Interpreter | None:
+        venv = self._root / key
+        python = venv / "bin" / "python"
+        # `exists` follows the link: the interpreter the environment was made from may have been removed since.
+        if not (venv / _COMPLETE).exists() or not python.exists():
+            return None
+        return Interpreter(python, python.parent, key, venv, venv / _FROZEN)
+
+    async def _build(
+        self,
+        key: str,
+        wanted: str,
+        requirements: Requirements,
+        order: Order,
+        environment: dict[str, str],
+        on_output: Callable[[bytes], None],
+    ) -> Interpreter:
+        venv = self._root / key
+        await asyncio.to_thread(shutil.rmtree, venv, ignore_errors=True)
+        uv = _Uv(self._uv or find_uv(), environment, order.code_root, on_output)
+        base = await _base_python(uv, wanted, order.environment)
+        code, message = await uv.run("venv", "--no-project", "--python", base, str(venv), show=False)
+        if code != 0:
+            raise SetupError(f"the Python environment could not be made with {base}: {_brief(message)}")
+        target = ("--python", str(venv / "bin" / "python"))
+        if requirements.arguments:
+            code, message = await uv.run("pip", "install", *target, *requirements.arguments)
+            if code != 0:
+                await asyncio.to_thread(shutil.rmtree, venv, ignore_errors=True)
+                raise SetupError(_install_failure(message, requirements))
+        frozen = await uv.output("pip", "freeze", *target) if requirements.arguments else b""
+        (venv / _FROZEN).write_bytes(frozen)
+        self._mark_complete(venv, {"python": base, "wanted": wanted, "requirements": requirements.arguments})
+        found = self._complete(key)
+        assert found is not None
+        return found
+
+    def _mark_complete(self, venv: Path, facts: dict[str, object]) -> None:
+        temporary = venv / f"{_COMPLETE}.new"
+        temporary.write_text(json.dumps({**facts, "built_at": time.time_ns() // 1000}), encoding="utf-8")
+        faults.rename(temporary, venv / _COMPLETE, "environment-complete")
+
+    @contextlib.asynccontextmanager
+    async def _locked(self, key: str) -> AsyncGenerator[None]:
+        """One builder per key: among the attempts of this agent, and among agents that share a home."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            fd = os.open(self._root / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                await _flock(fd)
+                yield
+            finally:
+                os.close(fd)
+        if not lock.locked():
+            self._locks.pop(key, None)
+
+
+class _Uv:
+    """Runs uv with one attempt's settings."""
+
+    def __init__(
+        self, program: Path, environment: Mapping[str, str], folder: Path, on_output: Callable[[bytes], None]
+    ) -> None:
+        self._program = program
+        self._folder = folder
+        self._on_output = on_output
+        self._environment = {
+            "UV_PYTHON_DOWNLOADS": "never",  # a version that is not here is the user's to install, or to correct
+            **{name: value for name, value in environment.items() if name not in ("VIRTUAL_ENV", "UV_PYTHON")},
+            "UV_NO_PROGRESS": "1",
+        }
+
+    async def run(self, *arguments: str, show: bool = True) -> tuple[int, str]:
+        """Exit code and all output, which is shown in the job's log too unless `show` is False."""
+        process = await self._start(*arguments, stderr=asyncio.subprocess.STDOUT)
+        output = bytearray()
+        assert process.stdout is not None
+        try:
+            shown = 0
+            while data := await process.stdout.read(65536):
+                output += data
+                whole = output.rfind(b"\n") + 1
+                if show and whole > shown:
+                    self._on_output(bytes(output[shown:whole]))
+                    shown = whole
+            if show and len(output) > shown:
+                self._on_output(bytes(output[shown:]) + b"\n")
+            return await process.wait(), output.decode(errors="replace")
+        finally:
+            await _end(process)
+
+    async def output(self, *arguments: str) -> bytes:
+        """Standard output of a call that must succeed; empty when it does not."""
+        process = await self._start(*arguments, stderr=asyncio.subprocess.DEVNULL)
+        try:
+            return (await process.communicate())[0]
+        finally:
+            await _end(process)
+
+    async def _start(self, *arguments: str, stderr: int) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                str(self._program),
+                *arguments,
+                cwd=self._folder,
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stderr,
+                process_group=0,  # a group of its own, to be ended as one, in our session: it is no job's
+            )
+        except OSError as error:
+            raise SetupError(f"uv cannot be run ({self._program}: {error.strerror}); reinstall dstack") from error
+
+
+def find_uv() -> Path:
+    """The uv of this environment, else the first on the PATH. Raises SetupError when there is none."""
+    beside = Path(sys.executable).parent / "uv"
+    path = str(beside) if beside.exists() else shutil.which("uv")
+    if path is None:
+        raise SetupError("uv was not found beside this Python or on the PATH; reinstall dstack, which brings it along")
+    return Path(path)
+
+
+async def _base_python(uv: _Uv, wanted: str, environment: Mapping[str, str]) -> str:
+    """The interpreter to build on. Raises SetupError that names those present."""
+    if "/" in wanted:
+        return wanted
+    found = pythons.find(wanted, environment)
+    if found is not None:
+        return str(found)
+    asked = (await uv.output("python", "find", "--no-project", "--system", wanted)).decode().strip()
+    if asked:
+        return asked
+    present = ", ".join(pythons.minor_versions(environment))
+    raise SetupError(
+        f"Python {wanted} is not installed on this machine; present: {present or 'none'}. "
+        f"Install it (for example `uv python install {wanted}`) or set `version` to one that is present"
+    )
+
+
+def _shell_python(order: Order) -> Path | None:
+    """The submitting shell's interpreter, where it is on this host."""
+    path = Path(order.shell_python) if order.shell_python else None
+    return path if path and path.exists() else None
+
+
+@functools.cache
+def _platform() -> bytes:
+    return f"{sys.platform} {platform.machine()} {' '.join(platform.libc_ver())}".encode()
+
+
+def _key(wanted: str, requirements: Requirements, environment: Mapping[str, str]) -> str:
+    identity = wanted
+    if "/" in wanted:
+        stat = os.stat(wanted)
+        identity = f"{wanted} {stat.st_size} {stat.st_mtime_ns}"
+    parts = [_FORMAT, identity.encode(), _platform()]
+    parts += requirements.material
+    parts += (part.encode() for part in package_index.key_material(environment))
+    digest = blake3.blake3()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest(32)[:32]
+
+
+def _install_failure(message: str, requirements: Requirements) -> str:
+    named = requirement_lines.named_in(message, requirements)
+    where = f": {', '.join(named[:3])}" if named else ""
+    return f"the requirements could not be installed{where}. uv says: {_brief(message)}. {_advice(message)}"
+
+
+def _advice(message: str) -> str:
+    text = message.lower()
+    if "network was disabled" in text or "uv_offline" in text:
+        return "The network is switched off (UV_OFFLINE); switch it on, or point UV_FIND_LINKS at a folder of wheels"
+    if any(word in text for word in ("dns error", "connect", "timed out", "certificate", "failed to fetch")):
+        return "Check the network, the proxy and the package index settings (PIP_INDEX_URL or UV_DEFAULT_INDEX)"
+    if "no space left" in text:
+        return "The disk is full; free some space and run it again"
+    if "was not found" in text:
+        return "Check the spelling, and that the package index in use has it"
+    if "failed to build" in text:
+        return "It has no wheel for this Python and building it failed; see the output above"
+    return "See the output above"
+
+
+def _brief(message: str) -> str:
+    """uv's own words in one line: from its first error on, without hints and marks."""
+    lines = [line.strip().lstrip("×│╰─▶ ").strip() for line in message.splitlines()]
+    begin = next((index for index, line in enumerate(lines) if line.startswith(("error:", "No solution"))), 0)
+    words = " ".join(line for line in lines[begin : begin + 6] if line and not line.startswith("hint:"))
+    return re.sub(r"\s*cause:\s*", ": ", words.removeprefix("error:").strip())[:600].rstrip(".") or "nothing"
+
+
+async def _flock(fd: int) -> None:
+    """Lock the file. flock has no event to wait for, and a thread blocked in it could not be cancelled."""
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            await asyncio.sleep(0.1)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End uv and what it started, when it still runs (the attempt was cancelled)."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()

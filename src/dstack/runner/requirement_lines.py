@@ -1,0 +1,128 @@
+"""Reads requirement lines and the files they name, as far as it decides whether two environments are the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_COMMENT = re.compile(r"(^|\s)#.*$")
+_FILE_OPTION = re.compile(r"(-r|-c|--requirements?|--constraints?)(?:\s*=\s*|\s+|(?<=-[rc]))(.+)")
+_EDITABLE = re.compile(r"(-e|--editable)(\s|=)")
+_PINNED_GIT = re.compile(r"git\+.*@[0-9a-f]{40}(#|$|\s)")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_ARCHIVES = (".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class RequirementsError(Exception):
+    """A requirements file cannot be read; the text names it and who named it."""
+
+
+@dataclass(slots=True)
+class Requirements:
+    """`arguments` for `uv pip install`; `material` defines the result; `sources`: distribution name → line and place.
+
+    `shared` False: something in it may change without its text changing, so each attempt gets its own environment.
+    """
+
+    arguments: list[str] = field(default_factory=list[str])
+    material: list[bytes] = field(default_factory=list[bytes])
+    sources: dict[str, str] = field(default_factory=dict[str, str])
+    shared: bool = True
+
+
+def read(lines: Iterable[str], code_root: Path) -> Requirements:
+    """Read the requirement `lines` of a workflow; files are relative to `code_root`. Raises RequirementsError."""
+    result = Requirements()
+    for line in _logical_lines(lines):
+        option = _FILE_OPTION.fullmatch(line)
+        if option:
+            result.arguments += ["-c" if "c" in option[1] else "-r", option[2].strip()]
+        elif line.startswith("-"):
+            name, _, value = line.partition("=") if line.split(None, 1)[0].count("=") else line.partition(" ")
+            result.arguments += [name, value.strip()] if value else [name]
+        else:
+            result.arguments.append(line)
+        _note(line, code_root, "the workflow's requirements", result, ())
+    return result
+
+
+def _note(line: str, base: Path, place: str, result: Requirements, stack: tuple[Path, ...]) -> None:
+    """Add one line, and what it names, to the material."""
+    result.material.append(line.encode())
+    option = _FILE_OPTION.fullmatch(line)
+    if option:
+        _note_file(base / option[2].strip(), place, result, stack)
+    elif _EDITABLE.match(line):
+        result.shared = False
+    elif not line.startswith("-"):
+        _note_requirement(line, base, place, result)
+
+
+def _note_file(path: Path, place: str, result: Requirements, stack: tuple[Path, ...]) -> None:
+    if path in stack:
+        return
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RequirementsError(
+            f"the requirements file {path.name}, named in {place}, cannot be read ({path}: {why}); "
+            "add it to the repository, or correct its path: it is relative to the file that names it"
+        ) from error
+    for number, line in enumerate(_logical_lines(text.splitlines(), keep_empty=True), 1):
+        if line:
+            _note(line, path.parent, f"{path.name}:{number}", result, (*stack, path))
+
+
+def _note_requirement(line: str, base: Path, place: str, result: Requirements) -> None:
+    name = _NAME.match(line)
+    if name:
+        result.sources.setdefault(_normal(name[0]), f"`{line}` ({place})")
+    target = line.split(" @ ", 1)[-1].split(";", 1)[0].strip()
+    if target.startswith("git+"):
+        result.shared = result.shared and bool(_PINNED_GIT.match(target))
+        return
+    target = target.removeprefix("file://")
+    if _SCHEME.match(target):
+        address, _, fragment = target.partition("#")
+        if not address.endswith(".whl") and "sha256=" not in fragment:
+            result.shared = False  # an archive behind an address may change
+        return
+    local = base / target.split("[", 1)[0] if "/" in target or target.endswith(_ARCHIVES) or target == "." else None
+    if local is None:
+        return
+    if local.is_file():
+        result.material.append(local.read_bytes())
+    else:
+        result.shared = False
+
+
+def _logical_lines(lines: Iterable[str], *, keep_empty: bool = False) -> list[str]:
+    """Lines without comments, continued ones joined. With `keep_empty` the n-th entry begins at line n."""
+    result: list[str] = []
+    continued = ""
+    held = 0
+    for raw in lines:
+        line = continued + _COMMENT.sub("", raw.rstrip("\r\n"))
+        if line.endswith("\\"):
+            continued = line[:-1]
+            held += 1
+            continue
+        result += [line.strip(), *[""] * held]
+        continued, held = "", 0
+    if continued:
+        result.append(continued.strip())
+    return result if keep_empty else [line for line in result if line]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def named_in(message: str, requirements: Requirements) -> list[str]:
+    """The requirements, with their places, that uv's `message` names."""
+    words = {_normal(word.rstrip(".,:;`'\"")) for word in re.findall(r"[A-Za-z0-9][A-Za-z0-9._-]*", message)}
+    return [source for name, source in requirements.sources.items() if name in words]
