@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.markdown import ROOT, Block, blocks, pages
+from tests.scenarios.person import PACKAGE_SETTINGS
 
 RUNNABLE, OUTPUT = "bash run", "text output"
 TIMEOUT = 240.0
@@ -27,10 +28,6 @@ TIMEOUT = 240.0
 PRELUDE = """\
 newest_run() { dstack runs -a --json "$@" | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["name"])'; }
 """
-
-PACKAGE_SETTINGS = re.compile(
-    r"(PIP|UV)_\w+|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|https?_proxy|no_proxy", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True)
