@@ -14,7 +14,7 @@ import asyncio
 from pathlib import Path
 from uuid import UUID
 
-from dstack.runner.executors.interface import Exit, Launch, Survivors, exit_of
+from dstack.runner.executors.interface import Exit, Launch, Process, Survivors, exit_of
 
 
 class FakeProcess:
@@ -49,8 +49,7 @@ class FakeProcess:
         for line in lines:
             word, _, rest = line.strip().partition(" ")
             if word == "print":
-                with open(self._spool, "ab") as spool:
-                    spool.write(rest.encode() + b"\n")
+                self._print(rest)
             elif word == "wait":
                 await self._go.acquire()
             elif word == "ignore-term":
@@ -59,6 +58,10 @@ class FakeProcess:
                 self.finish(_ENDS[word] if word in _ENDS else exit_of(int(rest)))
                 return
         self.finish(Exit(0))
+
+    def _print(self, text: str) -> None:
+        with open(self._spool, "ab") as spool:
+            spool.write(text.encode() + b"\n")
 
 
 _ENDS = {"oom": exit_of(137, oom=True), "vanish": Exit(None)}
@@ -84,14 +87,15 @@ class FakeExecutor:
     async def attach(self, folder: Path, attempt_id: UUID) -> FakeProcess | None:
         return self.processes.get(attempt_id)
 
-    async def stop(self, process: FakeProcess, grace: float) -> Survivors:
-        if process.exit is not None:
+    async def stop(self, process: Process, grace: float) -> Survivors:
+        fake = self.processes[process.attempt_id]
+        if fake.exit is not None:
             return Survivors()
-        self._tasks[process.attempt_id].cancel()
-        if process.ignores_term:
+        self._tasks[fake.attempt_id].cancel()
+        if fake.ignores_term:
             await asyncio.sleep(grace)
-        process.finish(exit_of(137 if process.ignores_term else 143))
-        return Survivors(killed=int(process.ignores_term))
+        fake.finish(exit_of(137 if fake.ignores_term else 143))
+        return Survivors(killed=int(fake.ignores_term))
 
     async def sweep(self, attempt_id: UUID) -> Survivors:
         self.swept.append(attempt_id)

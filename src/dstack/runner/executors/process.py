@@ -18,7 +18,7 @@ from pathlib import Path
 from uuid import UUID
 
 from dstack.runner.executors import cgroup, tree, watch, wrapper
-from dstack.runner.executors.interface import MARKER, Exit, Launch, StartError, Survivors
+from dstack.runner.executors.interface import MARKER, Exit, Launch, Process, StartError, Survivors
 from dstack.runner.executors.kill import Killer, Target
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -122,12 +122,15 @@ class ProcessExecutor:
             process.finish()
         return process
 
-    async def stop(self, process: JobProcess, grace: float) -> Survivors:
+    async def stop(self, process: Process, grace: float) -> Survivors:
         """SIGTERM to everything the job started, up to `grace` seconds for it, then SIGKILL until nothing is left."""
-        process.stopping = True
-        result = await self._killer.stop(process.target, grace)
+        known = self._processes.get(process.attempt_id)
+        if known is None:
+            return await self.sweep(process.attempt_id)
+        known.stopping = True
+        result = await self._killer.stop(known.target, grace)
         if not result.left:
-            await process.wait()
+            await known.wait()
         return result
 
     async def sweep(self, attempt_id: UUID) -> Survivors:
