@@ -79,9 +79,7 @@ def test_every_key_and_index_begins_with_the_project(database_url: str) -> None:
             keys = [inspector.get_pk_constraint(table)["constrained_columns"]]
             keys += [unique["column_names"] for unique in inspector.get_unique_constraints(table)]
             keys += [index["column_names"] for index in inspector.get_indexes(table)]
-            if (
-                table == "projects"
-            ):  # the one table whose rows are the projects: their names are unique in the deployment
+            if table == "projects":  # its rows are the projects, whose names are unique in the deployment
                 keys.remove(["name"])
                 keys = [key for key in keys if key != ["name"]]
             assert all(key[0] == "project_id" for key in keys), table

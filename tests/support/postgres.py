@@ -21,15 +21,15 @@ from psycopg import sql
 SOCKET_LIMIT = 80
 """Bytes the folder's path may have, so that the socket in it stays within a socket's 107."""
 
-# Tests care for speed, and survive a power cut by running again.
+# Tests care for speed, and survive a power cut by running again; what was committed survives a crash of the server.
 _SETTINGS = {
     "listen_addresses": "",
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "max_connections": "60",
     "shared_buffers": "32MB",
     "autovacuum": "off",
+    "deadlock_timeout": "20ms",
     "timezone": "UTC",
     "lc_messages": "C",
 }
@@ -88,8 +88,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start it and return when it takes connections."""
         options = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
-        self._ready.clear()
-        self._said.clear()
+        self._said, self._ready = [], threading.Event()
         self._process = subprocess.Popen(
             self._command("postgres", "-k", str(self.folder), *options),
             stdout=subprocess.DEVNULL,
@@ -98,7 +97,8 @@ class PostgresServer:
             errors="replace",
         )
         assert self._process.stderr is not None
-        threading.Thread(target=self._read, args=(self._process.stderr,), name="postgres-log", daemon=True).start()
+        arguments = (self._process.stderr, self._said, self._ready)
+        threading.Thread(target=_read, args=arguments, name="postgres-log", daemon=True).start()
         self._ready.wait(30)
         try:
             self._admin = psycopg.connect(self.url("postgres"), autocommit=True)
@@ -137,13 +137,14 @@ class PostgresServer:
         command = [str(self._binaries / program), "-D", str(self.folder / "data"), *options]
         return [sys.executable, "-S", "-c", _LAUNCHER, str(self._user), str(self._group), *command]
 
-    def _read(self, stderr: IO[str]) -> None:
-        with stderr:
-            for line in stderr:
-                self._said.append(line)
-                if "database system is ready to accept connections" in line:
-                    self._ready.set()
-        self._ready.set()  # it ended: whoever waits finds out by connecting
+
+def _read(stderr: IO[str], said: list[str], ready: threading.Event) -> None:
+    with stderr:
+        for line in stderr:
+            said.append(line)
+            if "database system is ready to accept connections" in line:
+                ready.set()
+    ready.set()  # it ended: whoever waits finds out by connecting
 
 
 def _binaries(folder: Path, as_other: bool) -> Path:
