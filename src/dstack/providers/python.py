@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Self, cast
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dstack.providers.interpreter import InterpreterConfig, python_env
-from dstack.sdk.config import Text, wrong
+from dstack.sdk.config import Text, listed, wrong
 from dstack.sdk.provider import JobSpec, PlanContext, Provider, PythonEnv
 from dstack.sdk.scalars import shown, text_of
 
@@ -24,21 +24,18 @@ def _split(text: str) -> list[str]:
         ) from None
 
 
-def _arguments(value: object) -> list[str]:
+def _arguments(value: object) -> Sequence[object]:
     """One text is split as a shell would; the items of a list are taken as they are."""
-    if value is None:
-        return []
-    if not isinstance(value, list | tuple):
-        return _split(_argument(value, ()))
-    return [_argument(item, (index,)) for index, item in enumerate(cast("Sequence[object]", value))]
+    return _split(value) if isinstance(value, str) else listed(value)
 
 
-def _argument(value: object, at: tuple[int, ...]) -> str:
+def _argument(value: object) -> str:
+    """Unlike other texts, an argument may be empty."""
     if not isinstance(value, str | bool | int | float):
-        raise wrong(f"expected text, not {shown(value)}", at=at)
+        raise wrong(f"expected text, not {shown(value)}")
     text = text_of(value)
     if "\0" in text:
-        raise wrong("must not hold a zero byte", at=at)
+        raise wrong("must not hold a zero byte")
     return text
 
 
@@ -59,7 +56,7 @@ class PythonConfig(InterpreterConfig):
     """Another name of `script`."""
     python_script: Script | None = None
     """The oldest name of `script`."""
-    args: Annotated[tuple[str, ...], BeforeValidator(_arguments)] = ()
+    args: Annotated[tuple[Annotated[str, BeforeValidator(_argument)], ...], BeforeValidator(_arguments)] = ()
 
     @model_validator(mode="after")
     def _one_script(self) -> Self:
@@ -67,7 +64,7 @@ class PythonConfig(InterpreterConfig):
         if not given:
             raise wrong("`script` is missing", "name the file to run: `script: train.py`")
         if len(given) > 1:
-            raise wrong(f"`{given[1]}` and `{given[0]}` are the same key", "keep one of them", (given[1],))
+            raise wrong(f"`{given[1]}` and `{given[0]}` are the same key", "keep one of them", (given[1],), "key")
         return self
 
     def command(self) -> list[str]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from dstack.domain.resources import Gpu, Requirements, parse_memory
@@ -24,22 +24,31 @@ MAX_COUNT = 100_000
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def wrong(message: str, hint: str = "", at: tuple[str | int, ...] = ()) -> PydanticCustomError:
+def wrong(
+    message: str, hint: str = "", at: tuple[str | int, ...] = (), place: Literal["key", "value"] = "value"
+) -> PydanticCustomError:
     """The error for a validator to raise: `at` is the path, from the value being validated, of what is wrong."""
     # A message is a template to pydantic: what people typed must not be read as fields of it.
-    return PydanticCustomError("dstack", "{message}", {"message": message, "hint": hint, "at": at})
+    context = {"message": message, "hint": hint, "at": at, "place": place}
+    return PydanticCustomError("dstack", "{message}", context)
+
+
+def together(errors: Sequence[PydanticCustomError]) -> PydanticCustomError:
+    """Several errors of one value as one, for a validator to raise."""
+    first, *others = errors
+    context = {**(first.context or {}), "others": tuple(other.context or {} for other in others)}
+    return PydanticCustomError("dstack", "{message}", context)
+
+
+def listed(value: object) -> Sequence[object]:
+    """One value is short for a list of it, nothing for an empty list."""
+    if isinstance(value, list | tuple):
+        return cast("Sequence[object]", value)
+    return [] if value is None else [value]
 
 
 def _text(value: object) -> str:
-    if type(value) is str:
-        return value
-    if isinstance(value, str | bool | int | float):
-        return text_of(value)
-    raise wrong(f"expected text, not {shown(value)}")
-
-
-def _nonempty(value: object) -> str:
-    text = _text(value)
+    text = value if type(value) is str else _spelled(value)
     if not text.strip():
         raise wrong("must not be empty")
     if "\0" in text:
@@ -47,75 +56,65 @@ def _nonempty(value: object) -> str:
     return text
 
 
-def texts(value: object) -> list[str]:
-    """The items of a list of texts, or the one text there is; raises what `wrong` makes."""
-    if value is None:
-        return []
-    if isinstance(value, list | tuple):
-        texts: list[str] = []
-        for index, item in enumerate(cast("list[object]", value)):
-            if type(item) is not str or not item.strip() or "\0" in item:
-                item = _element(item, index)
-            texts.append(item)
-        return texts
-    return [_nonempty(value)]
+def _spelled(value: object) -> str:
+    if isinstance(value, str | bool | int | float):
+        return text_of(value)
+    raise wrong(f"expected text, not {shown(value)}")
 
 
-def _element(item: object, index: int) -> str:
-    try:
-        return _nonempty(item)
-    except PydanticCustomError as error:
-        raise wrong(error.message(), at=(index,)) from None
-
-
-def _relative(text: str, at: tuple[int, ...] = ()) -> str:
-    """A path within the working copy, normalised: no `./`, no trailing `/`."""
+def relative_path(text: str) -> str:
+    """A path within the working copy, normalised: no `./`, no trailing `/`. Raises what `wrong` makes."""
     if text.startswith(("/", "~")):
-        raise wrong(f"`{text}` is an absolute path", "write it relative to the repository, such as `data`", at)
+        raise wrong(f"`{text}` is an absolute path", "write it relative to the repository, such as `data`")
     if ".." in text.split("/"):
-        raise wrong(f"`{text}` leads out of the repository", "`..` is not allowed here", at)
+        raise wrong(f"`{text}` leads out of the repository", "`..` is not allowed here")
     if any(ord(char) < 32 for char in text):
-        raise wrong("a path must not hold control characters", at=at)
+        raise wrong("a path must not hold control characters")
     return posixpath.normpath(text)
 
 
-def _folders(value: object) -> list[str]:
-    folders: dict[str, None] = {}
-    for index, text in enumerate(texts(value)):
-        at = (index,) if isinstance(value, list | tuple) else ()
-        if (path := _relative(text, at)) == ".":
-            raise wrong(f"`{text}` is the whole working copy", "name the folder that holds the output", at)
-        folders[path] = None
-    return list(folders)
+def _folder(text: str) -> str:
+    path = relative_path(text)
+    if path == ".":
+        raise wrong(f"`{text}` is the whole working copy", "name the folder that holds the output")
+    return path
+
+
+def _once(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
 
 
 def _environment(value: object) -> dict[str, str]:
     """From a map, or from a list of `K=V` and `K` (empty)."""
     found: dict[str, str] = {}
-    if isinstance(value, Mapping):
-        for name, text in cast("Mapping[object, object]", value).items():
-            _check_env(str(name), "", (str(name),))
-            try:
-                found[str(name)] = "" if text is None else _text(text)
-            except PydanticCustomError as error:
-                raise wrong(error.message(), at=(str(name),)) from None
-            _check_env(str(name), found[str(name)], (str(name),))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(texts(cast("Sequence[object]", value))):
-            name, _, text = item.partition("=")
-            _check_env(name, text, (index,))
+    errors: list[PydanticCustomError] = []
+    for at, name, content in _pairs(value):
+        place: Literal["key", "value"] = "key" if isinstance(at, str) else "value"
+        if _ENV_NAME.fullmatch(name) is None:
+            hint = "letters, digits and `_`, and a letter first"
+            errors.append(wrong(f"`{name[:60]}` cannot name an environment variable", hint, (at,), place))
+        elif not isinstance(content, str | bool | int | float | None):
+            errors.append(wrong(f"the value of `{name}` must be text, not {shown(content)}", at=(at,)))
+        elif "\0" in (text := text_of(content)):
+            errors.append(wrong(f"the value of `{name}` must not hold a zero byte", at=(at,)))
+        else:
             found[name] = text
-    elif value is not None:
-        raise wrong(f"expected `NAME: value` lines or a list of `NAME=value`, not {shown(value)}")
+    if errors:
+        raise together(errors)
     return found
 
 
-def _check_env(name: str, text: str, at: tuple[str | int, ...]) -> None:
-    if _ENV_NAME.fullmatch(name) is None:
-        hint = "letters, digits and `_`, and a letter first"
-        raise wrong(f"`{name}` cannot name an environment variable", hint, at)
-    if "\0" in text:
-        raise wrong(f"the value of `{name}` must not hold a zero byte", at=at)
+def _pairs(value: object) -> Iterator[tuple[str | int, str, object]]:
+    """(key or index, name, value) of each variable."""
+    if isinstance(value, Mapping):
+        for name, content in cast("Mapping[object, object]", value).items():
+            yield str(name), str(name), content
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(cast("Sequence[object]", value)):
+            name, _, text = (text_of(item) if isinstance(item, str | bool | int | float) else "").partition("=")
+            yield index, name, text
+    elif value is not None:
+        raise wrong(f"expected `NAME: value` lines or a list of `NAME=value`, not {shown(value)}")
 
 
 def _count(value: object) -> int:
@@ -133,7 +132,7 @@ def _size(value: object) -> int | None:
     """Bytes; 0 and nothing mean that nothing is asked for."""
     if value is None or (isinstance(value, int | float) and value == 0) or value == "0":
         return None
-    text = _nonempty(value)
+    text = _text(value)
     try:
         size = parse_memory(text)
     except (ValueError, OverflowError):
@@ -161,40 +160,33 @@ def _counted(value: object) -> object:
     return {"count": _count(value)}
 
 
-def _working_dir(value: object) -> str:
-    return "." if value is None else _relative(_nonempty(value))
-
-
-def _dependencies(value: object) -> list[str]:
-    """From strings, `{workflow: NAME}` and `{tag: NAME}` to `NAME` and `:NAME`."""
-    items = cast("list[object]", value if isinstance(value, list | tuple) else [] if value is None else [value])
-    return [_dependency(item, index) for index, item in enumerate(items)]
-
-
-def _dependency(item: object, index: int) -> str:
+def _dependency(item: object) -> str:
+    """From text, `{workflow: NAME}` and `{tag: NAME}` to `NAME` and `:NAME`."""
     if not isinstance(item, Mapping):
-        return _element(item, index)
+        return _text(item)
     entry = cast("Mapping[str, object]", item)
-    for key in entry:
-        if key not in ("workflow", "tag"):
-            raise wrong(f"unknown key `{key}`", "write `workflow: NAME` or `tag: NAME`", (index, key))
+    hint = "write `workflow: NAME` or `tag: NAME`"
+    unknown = [wrong(f"unknown key `{key}`", hint, (key,), "key") for key in entry if key not in ("workflow", "tag")]
+    if unknown:
+        raise together(unknown)
     if len(entry) != 1:
-        raise wrong("expected either `workflow: NAME` or `tag: NAME`", at=(index,))
+        raise wrong("names one workflow or one tag", hint)
     ((key, name),) = entry.items()
-    try:
-        return f"{':' if key == 'tag' else ''}{_nonempty(name)}"
-    except PydanticCustomError as error:
-        raise wrong(error.message(), at=(index, key)) from None
+    return f"{':' if key == 'tag' else ''}{_text(name)}"
 
 
-Text = Annotated[str, BeforeValidator(_nonempty)]
+Text = Annotated[str, BeforeValidator(_text)]
 """Text that is not blank."""
-Texts = Annotated[tuple[str, ...], BeforeValidator(texts)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(listed)]
 """One text or a list of them."""
-Folders = Annotated[tuple[str, ...], BeforeValidator(_folders)]
+RelativePath = Annotated[Text, AfterValidator(relative_path)]
+Folders = Annotated[
+    tuple[Annotated[Text, AfterValidator(_folder)], ...], BeforeValidator(listed), AfterValidator(_once)
+]
 """Paths of folders within the working copy."""
 Environment = Annotated[dict[str, str], BeforeValidator(_environment)]
 """Environment variables, as a map or as a list of `NAME=value`."""
+Dependencies = Annotated[tuple[Annotated[str, BeforeValidator(_dependency)], ...], BeforeValidator(listed)]
 Count = Annotated[int, BeforeValidator(_count)]
 """A whole number from 0."""
 Size = Annotated[int | None, BeforeValidator(_size)]
@@ -240,7 +232,7 @@ class Resources(BaseModel):
         if not named:
             return entries
         if len(named) > 1 or "gpu" in entries:
-            raise wrong("one job has one kind of GPU", "keep one of the keys", (named[-1],))
+            raise wrong("one job has one kind of GPU", "keep one of the keys", (named[-1],), "key")
         try:
             count = _count(entries[named[0]])
         except PydanticCustomError as error:
@@ -264,19 +256,19 @@ class WorkflowConfig(BaseModel):
 
     name: Text
     provider: Text
-    help: str | None = None
+    help: Text | None = None
     depends_on: Texts = Field(default=(), alias="depends-on")
-    deps: Annotated[tuple[str, ...], BeforeValidator(_dependencies)] = ()
+    deps: Dependencies = ()
     artifacts: Folders = ()
     resources: Resources | None = None
     environment: Environment = Field(default_factory=dict[str, str])
     env: Environment = Field(default_factory=dict[str, str])
-    working_dir: Annotated[str, BeforeValidator(_working_dir)] = "."
+    working_dir: RelativePath = "."
 
     @model_validator(mode="after")
     def _one_environment(self) -> WorkflowConfig:
         if self.env and self.environment:
-            raise wrong("`env` and `environment` are the same key", "keep one of them", ("env",))
+            raise wrong("`env` and `environment` are the same key", "keep one of them", ("env",), "key")
         return self
 
     def job(self) -> dict[str, Any]:

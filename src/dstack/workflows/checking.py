@@ -68,53 +68,70 @@ def check(config: type[Any], subject: Subject, report: Report) -> Any:
 
 def blame(subject: Subject, path: Path, message: str, hint: str, report: Report) -> None:
     """Report `message` about the value at `path`: in the file, or in the option that set it."""
-    for override in subject.overrides:
-        if path[: len(override.path)] == override.path:
-            report.argument(override.argument, message, hint)
-            return
-    node, at = _place(subject.node, path)
-    if subject.unknown and any(id(scalar) in subject.unknown for scalar in _scalars(node)):
+    if _blame_option(subject, path, message, hint, report):
         return
-    report.error(subject.source, at, message, hint or _values(node, subject.variables))
+    node, at, _ = _place(subject.node, path)
+    if not _holds_unknown(subject, node):
+        report.error(subject.source, at, message, hint or _values(node, subject.variables))
 
 
 def _report(config: type[Any], subject: Subject, detail: ErrorDetails, report: Report) -> None:
-    context = detail.get("ctx", {})
-    path: Path = (*detail["loc"], *context.get("at", ()))
+    path: Path = detail["loc"]
     kind = detail["type"]
-    hint: str = context.get("hint", "")
     if kind == "extra_forbidden":
         known = _keys(config, path[:-1])
         hint = report.near(str(path[-1]), known) or f"known keys: {', '.join(known)}"
         _blame_key(subject, path, f"unknown key `{path[-1]}`", hint, report)
-        return
-    if kind == "missing":
+    elif kind == "missing":
         example = _example(config, path)
-        hint = f"add `{path[-1]}: {example}`" if example else ""
-        blame(subject, path, f"`{path[-1]}` is missing", hint, report)
-        return
-    message = f"{_SENTENCES[kind]}, not {shown(detail['input'])}" if kind in _SENTENCES else detail["msg"]
-    if kind == "too_short":
-        message = _SENTENCES[kind]
-    if path and not message.startswith("`"):
-        message = f"`{_dotted(path)}`: {message}"
-    blame(subject, path, message, hint, report)
+        _, at, _ = _place(subject.node, path)
+        report.error(subject.source, at, f"`{path[-1]}` is missing", f"add `{path[-1]}: {example}`" if example else "")
+    elif kind == "dstack":
+        first = detail.get("ctx", {})
+        for context in (first, *first.get("others", ())):
+            tell = _blame_key if context["place"] == "key" else blame
+            full = (*path, *context["at"])
+            tell(subject, full, _about(subject, full, context["message"]), context["hint"], report)
+    else:
+        message = detail["msg"]
+        if kind in _SENTENCES:
+            message = _SENTENCES[kind]
+            message += f", not {shown(detail['input'])}" if message.startswith("expected") else ""
+        blame(subject, path, _about(subject, path, message), "", report)
+
+
+def _about(subject: Subject, path: Path, message: str) -> str:
+    """The message, saying which key it is about unless it shows what is wrong itself."""
+    if not path or message.startswith("`"):
+        return message
+    _, _, depth = _place(subject.node, path)
+    return f"`{_dotted(path[:depth] or path)}`: {message}"
 
 
 def _blame_key(subject: Subject, path: Path, message: str, hint: str, report: Report) -> None:
-    parent, _ = _place(subject.node, path[:-1])
+    parent, _, _ = _place(subject.node, path[:-1])
     key = parent.keys.get(str(path[-1])) if isinstance(parent, MapNode) else None
+    if _blame_option(subject, path, message, hint, report):
+        return
     if key is None:
         blame(subject, path, message, hint, report)
     else:
         report.error(subject.source, key.at, message, hint)
 
 
-def _place(root: Node, path: Path) -> tuple[Node, tuple[int, int]]:
-    """The node at `path`, or the last one on the way to it that exists; and where it stands."""
+def _blame_option(subject: Subject, path: Path, message: str, hint: str, report: Report) -> bool:
+    for override in subject.overrides:
+        if path[: len(override.path)] == override.path:
+            report.argument(override.argument, message, hint)
+            return True
+    return False
+
+
+def _place(root: Node, path: Path) -> tuple[Node, tuple[int, int], int]:
+    """The node at `path`, or the last one on the way to it that exists; where it stands; how deep it is."""
     node = root
     at = root.at
-    for part in path:
+    for depth, part in enumerate(path):
         if isinstance(node, MapNode) and str(part) in node.entries:
             key = node.keys[str(part)]
             node = node.entries[str(part)]
@@ -123,8 +140,12 @@ def _place(root: Node, path: Path) -> tuple[Node, tuple[int, int]]:
             node = node.items[part]
             at = node.at
         else:
-            break
-    return node, at
+            return node, at, depth
+    return node, at, len(path)
+
+
+def _holds_unknown(subject: Subject, node: Node) -> bool:
+    return bool(subject.unknown) and any(id(scalar) in subject.unknown for scalar in _scalars(node))
 
 
 def _scalars(node: Node) -> typing.Iterator[ScalarNode]:

@@ -277,6 +277,8 @@ def _refuse(event: Any, message: str, hint: str) -> NoReturn:
 
 def _report_syntax(source: Source, error: yaml.MarkedYAMLError, report: Report) -> None:
     mark = error.problem_mark or error.context_mark
+    if error.context_mark is not None and "end of stream" in (error.problem or ""):
+        mark = error.context_mark  # where it was opened; the end of the file says nothing
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
     problem = error.problem or "not valid YAML"
     message = f"{problem}, {error.context}" if error.context else problem
@@ -290,6 +292,8 @@ def _syntax_hint(line: str, column: int, problem: str) -> str:
         return "a value that holds `: ` needs quotes; else the indentation is wrong"
     if "nesting" in problem:
         return "is a bracket left open?"
-    if line[column - 1 : column] in ("@", "`", "%", "&", "*", "!"):
+    if "end of stream" in problem:
+        return "it is not closed: a quote or bracket is missing"
+    if line[column - 1 : column] in tuple(":@`%&*!"):
         return "put the value in quotes"
     return "check the indentation, brackets and quotes around here"

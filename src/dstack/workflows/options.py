@@ -193,6 +193,7 @@ class _Reader:
             known = {*declared.of(section), *self.members[section].uses}
         else:
             self.report.argument(word, f"the workflow `{section}` is not part of this run", "remove the option")
+            self._skip_value(word)
             return
         typed = self._value(word, given)
         if canonical(variable) not in known:
@@ -227,6 +228,11 @@ class _Reader:
         self.next += 1
         return self.args[self.next - 1]
 
+    def _skip_value(self, word: str) -> None:
+        """Do not report what seems to be the value of an option that was reported."""
+        if "=" not in word and self.next < len(self.args) and not self.args[self.next].startswith("-"):
+            self.next += 1
+
     def _program(self, word: str) -> None:
         """A word that is not dstack's."""
         near = self.report.nearest(word.partition("=")[0], list(self._known())) if word.startswith("--") else ""
@@ -236,6 +242,7 @@ class _Reader:
                 self.report.argument(word, message, f"did you mean `{near}`?", "warning")
             self.choices.args.append(word)
         elif word.startswith("-"):
+            self._skip_value(word)
             hint = f"did you mean `{near}`?" if near else "declare it in .dstack/variables.yaml to use it as a variable"
             self.report.argument(word, f"`{self.root.name}` has no option `{word.partition('=')[0]}`", hint)
         else:

@@ -41,6 +41,7 @@ def plan(
     `read_text` reads a file of the code that is shipped. `resolve_tag(workflow or None, tag)` says what a tag points
     at, and `newest_done(workflow)` what its newest successful run made; both raise UnknownTag.
     """
+    _check_text([name, *args])
     root = workflows.get(name)
     if root is None:
         report = Report()
@@ -54,6 +55,18 @@ def plan(
     steps = [step for member in members if (step := planner.step(member, inputs)) is not None]
     report.check()
     return RunPlan(root.name, tuple(steps), tuple(report.diagnostics()))
+
+
+def _check_text(args: Sequence[str]) -> None:
+    """What is no text cannot reach a job: neither its arguments nor its environment nor a database take it."""
+    report = Report()
+    for argument in args:
+        readable = argument.encode(errors="replace").decode()
+        if readable != argument:
+            report.argument(readable, "not valid Unicode text", "check the encoding of the terminal")
+        elif "\0" in argument:
+            report.argument(argument, "an argument must not hold a zero byte")
+    report.check()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ GLOBAL = "global"
 COMMAND_LINE = "command line"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+# What programs do not work without; every variable is also an environment variable of the same name in capitals.
+_RESERVED = frozenset(("PATH", "HOME", "USER", "SHELL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"))
 _NOT_ALPHANUMERIC = re.compile(r"[^A-Za-z0-9]")
 
 
@@ -103,9 +105,14 @@ def _section(source: Source, section: str, node: Node, report: Report) -> dict[s
         elif value.template is not None:
             hint = "expressions are filled in within workflows; write `$${{` there for a literal `${{`"
             report.error(source, value.at, f"the variable `{name}` holds an expression", hint)
+        elif "\0" in value.text:
+            report.error(source, value.at, f"the variable `{name}` must not hold a zero byte")
         elif (other := seen.setdefault(environment_name(name), name)) != name:
             message = f"`{name}` and `{other}` are the same to a job: {environment_name(name)}"
             report.error(source, at, message, "rename one of them")
         else:
+            if environment_name(name) in _RESERVED:
+                message = f"the variable `{name}` takes the place of {environment_name(name)} in every job"
+                report.warning(source, at, message, "rename it")
             variables[canonical(name)] = Variable(name, value.data, f"{source.file}:{value.line}")
     return variables
