@@ -1,0 +1,220 @@
+"""Blobs as files below one folder: the store of embedded mode.
+
+A blob appears under its name by a rename, whole. Whether it would survive a power cut is a question of its own:
+`put` does not wait for the disk, `sync` does. What a power cut can cost is therefore a live snapshot, never a last one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Final, Literal
+
+from dstack.domain import faults
+from dstack.sdk.blobs import Buffer, ObjectInfo, SignedRequest
+from dstack.snapshots.errors import StoreRefused
+
+faults.declare("store.put:before", "store.put:after")
+
+TEMPORARY: Final = ".tmp-"
+"""How the names of unfinished files begin; no key has a part like that."""
+RECENT: Final = 600
+"""Seconds; younger files of earlier processes are written out by the first `sync`. The kernel itself takes 30 s."""
+STALE: Final = 86400
+"""Seconds after which an unfinished file belongs to a process that is gone."""
+
+_create_only = threading.Lock()
+
+
+class LocalBlobStore:
+    """Keys are relative paths below `root`, which the first `put` makes. Safe for threads; several processes may
+    share `root` as long as one key has one content."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock = threading.Lock()
+        self._unsynced: set[Path] = set()
+        self._adopted = False
+
+    def put(self, key: str, data: Buffer | Path) -> bool:
+        """Raises StoreRefused where the disk does not take it, ValueError for a key that is no plain relative path."""
+        path = self._path(key)
+        if not write_once(path, data):
+            return False
+        with self._lock:
+            self._unsynced.add(path)
+        return True
+
+    def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        try:
+            fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise KeyError(key) from error
+        try:
+            left = max(0, os.fstat(fd).st_size - offset)
+            return _read(fd, offset, left if length is None else min(length, left))
+        finally:
+            os.close(fd)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        try:
+            found = os.stat(self._path(key))
+        except FileNotFoundError:
+            return None
+        return ObjectInfo(key, found.st_size, found.st_mtime_ns // 1000)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        for path in _files(self.root / prefix.rpartition("/")[0]):
+            key = path.relative_to(self.root).as_posix()
+            if key.startswith(prefix) and not path.name.startswith(TEMPORARY) and (found := self.stat(key)):
+                yield found
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._path(key).unlink(missing_ok=True)
+
+    def sign(self, method: Literal["GET", "PUT"], key: str, ttl: timedelta) -> SignedRequest | None:
+        """A path on this host; its holder does a PUT with `write_once`."""
+        expires = time.time_ns() // 1000 + ttl // timedelta(microseconds=1)
+        return SignedRequest(method, self._path(key).absolute().as_uri(), (), expires)
+
+    def sync(self) -> None:
+        """Wait for the disk: everything put so far, also by a process that was killed before it could."""
+        with self._lock:
+            waiting, self._unsynced = self._unsynced, set()
+            adopted, self._adopted = self._adopted, True
+        if not adopted:
+            waiting |= self._adopt()
+        sync_files(waiting)
+
+    def _adopt(self) -> set[Path]:
+        """Recent files of earlier processes; what they left unfinished long ago is removed."""
+        now = time.time()
+        recent: set[Path] = set()
+        for path in _files(self.root):
+            with contextlib.suppress(FileNotFoundError):
+                age = now - path.stat().st_mtime
+                if not path.name.startswith(TEMPORARY):
+                    recent.update([path] if age < RECENT else [])
+                elif age > STALE:
+                    path.unlink()
+        return recent
+
+    def _path(self, key: str) -> Path:
+        if not key or "\0" in key or any(_odd(part) for part in key.split("/")):
+            raise ValueError(f"{key!r} is not a key of a blob")
+        return self.root / key
+
+
+def write_once(path: Path, data: Buffer | Path) -> bool:
+    """Make `path` with these bytes (or those of another file), whole or not at all; False if it was there.
+
+    Raises StoreRefused.
+    """
+    if path.exists():
+        return False
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(data, Path):
+            _copy(data, temporary)
+        else:
+            with open(temporary, "xb", buffering=0) as file:
+                _write(file.fileno(), memoryview(data))
+        with _create_only:
+            if path.exists():
+                temporary.unlink()
+                return False
+            faults.rename(temporary, path, "store.put")
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+        raise StoreRefused(_why(path, error)) from error
+    return True
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Write files and the folders that name them (three levels: prefix, packs, root) out to the disk.
+
+    Files that were deleted meanwhile are passed over. Raises StoreRefused.
+    """
+    folders: set[Path] = set()
+    for path in paths:
+        _sync(path)
+        folders.update(islice(path.parents, 3))
+    for folder in sorted(folders, reverse=True):
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise StoreRefused(_why(path, error)) from error
+    finally:
+        os.close(fd)
+
+
+def _odd(part: str) -> bool:
+    return part in ("", ".", "..") or part.startswith(TEMPORARY)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            yield Path(parent, name)
+
+
+def _read(fd: int, offset: int, length: int) -> bytes:
+    data = os.pread(fd, length, offset)
+    if len(data) == length:
+        return data
+    parts = [data]  # one call reads at most 2 GiB
+    done = len(data)
+    while done < length and (data := os.pread(fd, length - done, offset + done)):
+        parts.append(data)
+        done += len(data)
+    return b"".join(parts)
+
+
+def _write(fd: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Share the blocks where the file system can (btrfs, xfs), else copy them within the kernel."""
+    with open(source, "rb") as reader, open(target, "xb") as writer:
+        try:
+            while os.copy_file_range(reader.fileno(), writer.fileno(), 1 << 30):
+                pass
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _CANNOT_SHARE:
+                raise
+            reader.seek(0)
+            writer.truncate(0)
+            writer.seek(0)
+            shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+_CANNOT_SHARE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+
+
+def _why(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk that holds {path.parent} is full ({error.strerror}): free space there, then save again"
+    return f"cannot write {path}: {error.strerror}"

@@ -1,0 +1,182 @@
+"""Saving a job's artifacts while it writes them: a snapshot per quiet period, and one now and then without any quiet.
+
+The kernel tells what changed (watchfiles). Because it may forget to (queue overflow, network file systems), the
+folders are walked once per `rescan` anyway, which reads nothing where nothing changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from watchfiles import watch
+
+from dstack.domain.ports import Clock, SystemClock
+from dstack.snapshots.capture import save
+from dstack.snapshots.errors import CaptureFailed
+from dstack.snapshots.statcache import FileCache, SavedSnapshot
+from dstack.snapshots.store import SnapshotStore
+
+Snapshots = Mapping[str, SavedSnapshot]
+"""By artifact path."""
+
+STEP: Final = 100
+"""Milliseconds within which changes come as one, and within which the thread ends once told to."""
+LOOK: Final = 500
+"""Milliseconds after which the thread looks at the clock when nothing changes."""
+
+_log = logging.getLogger(__name__)
+
+
+class QuietPeriod:
+    """When the next snapshot is due. Times are seconds of a monotonic clock."""
+
+    def __init__(self, now: float, *, quiet: float, max_interval: float, rescan: float) -> None:
+        self._quiet = quiet
+        self._max_interval = max_interval
+        self._rescan = rescan
+        self._looked = now
+        self._first: float | None = None
+        self._last = now
+
+    def changed(self, now: float) -> None:
+        """Something was written."""
+        if self._first is None:
+            self._first = now
+        self._last = now
+
+    def due(self, now: float) -> bool:
+        if self._first is None:
+            return now - self._looked >= self._rescan
+        return now - self._last >= self._quiet or now - self._first >= self._max_interval
+
+    def taken(self, now: float) -> None:
+        """A snapshot was begun."""
+        self._looked = now
+        self._first = None
+
+
+class LiveCapture:
+    """Watches artifact folders and saves those that changed. `start`, then `stop` or `final`, once each.
+
+    `paths` are the artifact paths, relative to `root`. `on_snapshot` gets the snapshots that differ from the ones
+    before, in the capture's thread. A live snapshot that fails is logged and tried again with the next change: only
+    the last one decides whether the artifacts are saved.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        paths: Iterable[str],
+        store: SnapshotStore,
+        on_snapshot: Callable[[Snapshots], None],
+        *,
+        quiet: float = 2.0,
+        max_interval: float = 30.0,
+        rescan: float = 30.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self._folders = {path: root / path for path in paths}
+        self._store = store
+        self._on_snapshot = on_snapshot
+        self._clock = clock or SystemClock()
+        self._schedule = QuietPeriod(self._clock.monotonic(), quiet=quiet, max_interval=max_interval, rescan=rescan)
+        self._caches = {path: FileCache() for path in self._folders}
+        self._latest: dict[str, bytes] = {}
+        self._stopped = threading.Event()
+        self._saving = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="dstack-live-capture", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more snapshots; waits for the one that is being taken. The thread ends within STEP."""
+        self._stopped.set()
+        with self._saving:
+            pass
+
+    def final(self) -> dict[str, SavedSnapshot]:
+        """Stop, and save every folder for good. To be called when the job has ended.
+
+        Raises CaptureFailed where a folder is gone, StoreRefused, and what the catalog raises.
+        """
+        self.stop()
+        return {
+            path: save(folder, self._store, cache=self._caches[path], live=False)
+            for path, folder in self._folders.items()
+        }
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the thread to end."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            watched = self._identities()
+            present = [folder for path, folder in self._folders.items() if watched[path] is not None]
+            if not present:
+                self._stopped.wait(LOOK / 1000)
+                continue
+            try:
+                self._watch(present, watched)
+            except FileNotFoundError:
+                continue  # a folder went away before it could be watched: look again
+            self._schedule.changed(self._clock.monotonic())
+
+    def _watch(self, folders: Iterable[Path], watched: Mapping[str, object]) -> None:
+        """Follow changes until told to stop, or until a folder is no longer the one that is watched."""
+        for changes in watch(
+            *folders,
+            watch_filter=None,
+            debounce=STEP,
+            step=STEP,
+            rust_timeout=LOOK,
+            yield_on_timeout=True,
+            stop_event=self._stopped,
+            raise_interrupt=False,
+            ignore_permission_denied=True,
+        ):
+            now = self._clock.monotonic()
+            if changes:
+                self._schedule.changed(now)
+            if self._schedule.due(now):
+                self._schedule.taken(now)
+                self._take()
+            if self._identities() != watched:
+                return
+
+    def _take(self) -> None:
+        with self._saving:
+            if self._stopped.is_set():
+                return
+            changed: dict[str, SavedSnapshot] = {}
+            for path, folder in self._folders.items():
+                try:
+                    snapshot = save(folder, self._store, cache=self._caches[path], live=True)
+                except CaptureFailed:
+                    continue  # the job removed it and may make it again
+                except Exception:  # noqa: BLE001 - whatever a catalog raises, the next change is tried again
+                    _log.warning("live snapshot of %s failed", folder, exc_info=True)
+                    continue
+                if self._latest.get(path) != snapshot.manifest_id:
+                    self._latest[path] = snapshot.manifest_id
+                    changed[path] = snapshot
+            if changed:
+                self._on_snapshot(changed)
+
+    def _identities(self) -> dict[str, tuple[int, int] | None]:
+        """Device and inode of each folder: a folder made anew is not the one that is watched."""
+        found: dict[str, tuple[int, int] | None] = {}
+        for path, folder in self._folders.items():
+            try:
+                status = os.stat(folder)
+            except OSError:
+                found[path] = None
+            else:
+                found[path] = status.st_dev, status.st_ino
+        return found

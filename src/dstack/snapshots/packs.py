@@ -1,0 +1,162 @@
+"""Packs: up to 64 MiB of chunks in one immutable blob, with an index in its tail.
+
+    header   8 bytes   "DSTACKp" 0x01
+    chunks   the stored bytes of each chunk, one after the other
+    index    msgpack: [[chunk id, offset, stored length, raw length, codec], …]
+    footer  48 bytes   BLAKE3 of the index, its length (u64, big-endian), "DSTACKx" 0x01
+
+A pack is named by the BLAKE3 of all its bytes. See docs/formats/snapshots.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from dstack.sdk.blobs import BlobStore, Buffer
+from dstack.snapshots.chunking import ID_LENGTH, digest
+from dstack.snapshots.errors import BadPack, CorruptChunk, SnapshotError
+from dstack.snapshots.interfaces import ChunkEntry, ChunkLocation, PackIndex, pack_key
+
+HEADER: Final = b"DSTACKp\x01"
+TAIL: Final = b"DSTACKx\x01"
+FOOTER: Final = struct.Struct(">32sQ8s")
+MAX_PACK: Final = 64 * 1024 * 1024
+MAX_CHUNK: Final = MAX_PACK - 1024
+"""Bytes; leaves room for the header, an index of one and the footer."""
+CODEC_STORED: Final = 0
+CODEC_ZSTD: Final = 1
+
+_FIRST_READ = 64 * 1024
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[ChunkEntry, ...])
+
+
+class PackBuilder:
+    """One pack being filled. Chunks are stored as they are (codec 0)."""
+
+    def __init__(self) -> None:
+        self._data = bytearray(HEADER)
+        self._entries: list[ChunkEntry] = []
+
+    def __len__(self) -> int:
+        """Bytes so far, without index and footer."""
+        return len(self._data)
+
+    @property
+    def empty(self) -> bool:
+        return not self._entries
+
+    def add(self, chunk_id: bytes, raw: Buffer) -> None:
+        if len(raw) > MAX_CHUNK:
+            raise SnapshotError(f"an object of {len(raw)} bytes does not fit into a pack of {MAX_PACK} bytes")
+        self._entries.append(ChunkEntry(chunk_id, len(self._data), len(raw), len(raw), CODEC_STORED))
+        self._data += raw
+
+    def seal(self) -> tuple[bytearray, PackIndex]:
+        """The finished pack and its index. The builder is spent."""
+        index = _encoder.encode(self._entries)
+        self._data += index
+        self._data += FOOTER.pack(digest(index), len(index), TAIL)
+        return self._data, PackIndex(digest(self._data), len(self._data), tuple(self._entries))
+
+
+def decode_chunk(chunk_id: bytes, location: ChunkLocation, stored: memoryview) -> bytes | memoryview:
+    """The raw bytes of a chunk, proven by its id. Raises CorruptChunk."""
+    if len(stored) != location.stored_length:
+        detail = f"{len(stored)} of its {location.stored_length} stored bytes are there"
+        raise CorruptChunk(chunk_id, location.pack_id, detail)
+    raw = _decompress(chunk_id, location, stored) if location.codec else stored
+    if len(raw) != location.raw_length or digest(raw) != chunk_id:
+        raise CorruptChunk(chunk_id, location.pack_id, "its bytes do not have its BLAKE3")
+    return raw
+
+
+def read_index(blobs: BlobStore, key: str, size: int) -> PackIndex:
+    """The index of a stored pack, from its tail alone. `size` is the blob's. Raises BadPack, KeyError.
+
+    The name is believed here: only `verify_pack`, which reads everything, proves it.
+    """
+    tail = blobs.get(key, offset=max(0, size - _FIRST_READ))
+    _, length, _ = _footer(key, tail)
+    if length + FOOTER.size > size - len(HEADER):
+        raise BadPack(key, "its index is said to be longer than the pack")
+    if length + FOOTER.size > len(tail):
+        tail = blobs.get(key, offset=size - length - FOOTER.size)
+    return PackIndex(_id_of(key), size, _parse_index(key, tail, size))
+
+
+def verify_pack(key: str, data: Buffer) -> PackIndex:
+    """Check a whole pack: name, frame and every chunk. Raises BadPack or CorruptChunk."""
+    pack_id = _id_of(key)
+    if bytes(data[: len(HEADER)]) != HEADER:
+        raise BadPack(key, "it does not begin like a pack of version 1")
+    entries = _parse_index(key, data, len(data))
+    view = memoryview(data)
+    for entry in entries:
+        location = ChunkLocation(pack_id, entry.offset, entry.stored_length, entry.raw_length, entry.codec)
+        decode_chunk(entry.chunk_id, location, view[entry.offset : entry.offset + entry.stored_length])
+    if digest(data) != pack_id:
+        raise BadPack(key, "its bytes do not have the BLAKE3 that names it")
+    return PackIndex(pack_id, len(data), entries)
+
+
+def stored_packs(blobs: BlobStore) -> Iterator[PackIndex]:
+    """The index of every pack in the store: what a lost catalog is rebuilt from. Raises BadPack."""
+    for info in blobs.list("packs/"):
+        yield read_index(blobs, info.key, info.size)
+
+
+def _footer(key: str, tail: Buffer) -> tuple[bytes, int, bytes]:
+    if len(tail) < FOOTER.size:
+        raise BadPack(key, f"it is {len(tail)} bytes short of a pack")
+    found: tuple[bytes, int, bytes] = FOOTER.unpack(tail[-FOOTER.size :])
+    if found[2] != TAIL:
+        raise BadPack(key, "it does not end like a pack of version 1")
+    return found
+
+
+def _parse_index(key: str, tail: Buffer, size: int) -> tuple[ChunkEntry, ...]:
+    expected, length, _ = _footer(key, tail)
+    index = tail[max(0, len(tail) - FOOTER.size - length) : len(tail) - FOOTER.size]
+    if digest(index) != expected:
+        raise BadPack(key, "its index is damaged")
+    try:
+        entries = _decoder.decode(index)
+    except msgspec.MsgspecError as error:
+        raise BadPack(key, f"its index is not understood ({error})") from error
+    end = len(HEADER)
+    for entry in entries:
+        if len(entry.chunk_id) != ID_LENGTH or entry.offset != end or entry.stored_length < 1:
+            raise BadPack(key, "its index does not describe its bytes")
+        end += entry.stored_length
+    if end != size - FOOTER.size - length:
+        raise BadPack(key, "its index does not describe its bytes")
+    return entries
+
+
+def _decompress(chunk_id: bytes, location: ChunkLocation, stored: memoryview) -> bytes:
+    if location.codec != CODEC_ZSTD:
+        raise CorruptChunk(chunk_id, location.pack_id, f"codec {location.codec} is not known to this version of dstack")
+    import zstandard  # only packs of other writers have compressed chunks
+
+    if location.raw_length > MAX_PACK:
+        raise CorruptChunk(chunk_id, location.pack_id, "its raw length is beyond what a chunk may have")
+    try:
+        return zstandard.ZstdDecompressor().decompress(stored, max_output_size=location.raw_length)
+    except zstandard.ZstdError as error:
+        raise CorruptChunk(chunk_id, location.pack_id, f"zstd says: {error}") from error
+
+
+def _id_of(key: str) -> bytes:
+    name = key.rpartition("/")[2]
+    try:
+        pack_id = bytes.fromhex(name)
+    except ValueError:
+        pack_id = b""
+    if len(pack_id) != ID_LENGTH or key != pack_key(pack_id):
+        raise BadPack(key, "its name is not that of a pack")
+    return pack_id

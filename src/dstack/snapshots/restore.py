@@ -1,0 +1,302 @@
+"""Putting a snapshot, or some paths of it, into a folder.
+
+Bytes come ahead of the writing, by a thread, batch by batch. Everything is made relative to the open folder it stands
+in, by plain names and never through a link, so nothing is written outside the target whatever a snapshot or another
+process pretends. Set-user-id and set-group-id bits are not restored: the file has another owner than when it was saved.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from dstack.snapshots.errors import RestoreFailed
+from dstack.snapshots.listing import Enter, Entry, Leaf, Leave, Step, entries, walk_tree
+from dstack.snapshots.manifests import DirectoryEntry, FileEntry, Root, SymlinkEntry, file_chunks
+from dstack.snapshots.scanning import shown
+from dstack.snapshots.store import SnapshotStore
+
+__all__ = ["Entry", "Restored", "entries", "restore"]
+
+BATCH_BYTES: Final = 16 * 1024 * 1024
+BATCH_STEPS: Final = 2048
+AHEAD: Final = 2
+"""Batches that are read while one is written; 64 MiB in all."""
+KEPT_BITS: Final = 0o1777
+
+_OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Bytes = bytes | memoryview
+
+
+class Restored(NamedTuple):
+    """`files` counts everything but folders; `size` their bytes."""
+
+    files: int
+    size: int
+
+
+class _Part(NamedTuple):
+    """A run of chunks of a file, the first at `offset`; `last` closes the file."""
+
+    leaf: Leaf
+    entry: FileEntry
+    offset: int
+    chunks: list[bytes]
+    last: bool
+
+
+_Work = _Part | Enter | Leaf | Leave
+
+
+class _Batch(NamedTuple):
+    work: list[_Work]
+    chunks: list[bytes]
+
+
+def restore(
+    store: SnapshotStore, manifest_id: bytes, target: Path, *, paths: Iterable[bytes] | None = None
+) -> Restored:
+    """Make `target` hold what the snapshot holds, or those `paths` of it; files in the way are replaced, others stay.
+
+    Raises RestoreFailed; MissingChunk, CorruptChunk, BadManifest, after which `target` is incomplete.
+    """
+    root = store.root(manifest_id)
+    links = {path: group for group, members in enumerate(store.links(root)) for path in members}
+    batches = _batches(walk_tree(store, root, paths), links)
+    with ThreadPoolExecutor(AHEAD, thread_name_prefix="dstack-restore") as readers, _Target(target, root, links) as out:
+        for batch, chunks in _ahead(batches, store, readers):
+            for work in batch.work:
+                out.do(work, chunks)
+        return Restored(out.files, out.size)
+
+
+def _ahead(
+    batches: Iterator[_Batch], store: SnapshotStore, readers: ThreadPoolExecutor
+) -> Iterator[tuple[_Batch, dict[bytes, Bytes]]]:
+    """Each batch with its bytes, while those of the next ones are read."""
+    reading: deque[tuple[_Batch, Future[dict[bytes, Bytes]]]] = deque()
+
+    def read(chunk_ids: list[bytes]) -> dict[bytes, Bytes]:
+        return dict(store.read_chunks(chunk_ids))
+
+    for batch in batches:
+        reading.append((batch, readers.submit(read, batch.chunks)))
+        if len(reading) > AHEAD:
+            done, chunks = reading.popleft()
+            yield done, chunks.result()
+    for batch, chunks in reading:
+        yield batch, chunks.result()
+
+
+def _batches(steps: Iterator[Step], links: dict[bytes, int]) -> Iterator[_Batch]:
+    batch = _Batch([], [])
+    held = 0
+    for work, size in _work(steps, links):
+        if batch.work and (held + size > BATCH_BYTES or len(batch.work) >= BATCH_STEPS):
+            yield batch
+            batch, held = _Batch([], []), 0
+        batch.work.append(work)
+        if isinstance(work, _Part):
+            batch.chunks.extend(work.chunks)
+        held += size
+    yield batch
+
+
+def _work(steps: Iterator[Step], links: dict[bytes, int]) -> Iterator[tuple[_Work, int]]:
+    """The steps with files cut into parts of at most half a batch, each with its size in memory."""
+    linked: set[tuple[int, bytes]] = set()
+    for step in steps:
+        if not isinstance(step, Leaf) or not isinstance(step.entry, FileEntry):
+            yield step, 0
+            continue
+        group = links.get(step.path)
+        if group is not None:
+            if (group, step.entry.digest) in linked:
+                yield step, 0  # becomes a link to one that was made before
+                continue
+            linked.add((group, step.entry.digest))
+        yield from _parts(step, step.entry)
+
+
+def _parts(leaf: Leaf, entry: FileEntry) -> Iterator[tuple[_Part, int]]:
+    offset = size = 0
+    chunks: list[bytes] = []
+    for chunk_id, length in file_chunks(entry):
+        if chunks and size + length > BATCH_BYTES // 2:
+            yield _Part(leaf, entry, offset, chunks, last=False), size
+            offset, size, chunks = offset + size, 0, []
+        chunks.append(chunk_id)
+        size += length
+    yield _Part(leaf, entry, offset, chunks, last=True), size
+
+
+class _Target:
+    """The folder that is written to, and the way down to where the walk is."""
+
+    def __init__(self, target: Path, root: Root, links: dict[bytes, int]) -> None:
+        self.files = 0
+        self.size = 0
+        self._target = target
+        self._root = root
+        self._links = links
+        self._made: dict[tuple[int, bytes], bytes] = {}
+        """Hard-link group and digest → the first path made of it."""
+        self._folders: list[int] = []
+        self._path: list[bytes] = []
+        self._file: int | None = None
+
+    def __enter__(self) -> _Target:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in (*self._folders, *([] if self._file is None else [self._file])):
+            os.close(fd)
+
+    def do(self, work: _Work, chunks: dict[bytes, Bytes]) -> None:
+        try:
+            match work:
+                case _Part():
+                    self._write(work, chunks)
+                case Leaf(entry=SymlinkEntry() as entry):
+                    self._symlink(entry)
+                case Leaf(path, FileEntry() as entry):
+                    self._hard_link(path, entry)
+                case Leaf():
+                    raise AssertionError("a leaf is a file or a link")
+                case Enter(folder):
+                    self._enter(folder)
+                case Leave(folder):
+                    self._leave(folder)
+        except OSError as error:
+            raise RestoreFailed(f"cannot write {self._shown(work)}: {error.strerror}") from error
+
+    def _write(self, part: _Part, chunks: dict[bytes, Bytes]) -> None:
+        entry = part.entry
+        if self._file is None:
+            self._file = self._create(entry.name)
+        offset = part.offset
+        for chunk_id in part.chunks:
+            data = chunks[chunk_id]
+            if entry.holes:
+                _write_around(self._file, data, offset, entry.holes)
+            else:
+                _write_all(self._file, data, offset)
+            offset += len(data)
+        if not part.last:
+            return
+        if entry.holes or offset != entry.size:
+            os.ftruncate(self._file, entry.size)
+        os.fchmod(self._file, entry.mode & KEPT_BITS)
+        os.utime(self._file, ns=(entry.mtime, entry.mtime))
+        os.close(self._file)
+        self._file = None
+        self._count(entry)
+        group = self._links.get(part.leaf.path)
+        if group is not None:
+            self._made[group, entry.digest] = part.leaf.path
+
+    def _create(self, name: bytes) -> int:
+        folder = self._folders[-1]
+        try:
+            return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+        except FileExistsError:
+            os.unlink(name, dir_fd=folder)
+            return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+
+    def _symlink(self, entry: SymlinkEntry) -> None:
+        folder = self._folders[-1]
+        try:
+            os.symlink(entry.target, entry.name, dir_fd=folder)
+        except FileExistsError:
+            os.unlink(entry.name, dir_fd=folder)
+            os.symlink(entry.target, entry.name, dir_fd=folder)
+        os.utime(entry.name, ns=(entry.mtime, entry.mtime), dir_fd=folder, follow_symlinks=False)
+        self.files += 1
+
+    def _hard_link(self, path: bytes, entry: FileEntry) -> None:
+        first = self._made[self._links[path], entry.digest]
+        *names, name = first.split(b"/")
+        source, folder = os.dup(self._folders[0]), self._folders[-1]
+        try:
+            for parent in names:
+                below = os.open(parent, _OPEN_FOLDER, dir_fd=source)
+                os.close(source)
+                source = below
+            try:
+                os.link(name, entry.name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+            except FileExistsError:
+                os.unlink(entry.name, dir_fd=folder)
+                os.link(name, entry.name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+        finally:
+            os.close(source)
+        self._count(entry)
+
+    def _enter(self, folder: DirectoryEntry | None) -> None:
+        if folder is None:
+            self._target.mkdir(parents=True, exist_ok=True)
+            self._folders.append(os.open(self._target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            return
+        parent = self._folders[-1]
+        self._path.append(folder.name)
+        try:
+            os.mkdir(folder.name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            found = os.stat(folder.name, dir_fd=parent, follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode):
+                raise RestoreFailed(
+                    f"{self._shown(None)} is in the way: the snapshot has a folder there; move it away and try again"
+                ) from None
+            os.chmod(folder.name, 0o700, dir_fd=parent)
+        self._folders.append(os.open(folder.name, _OPEN_FOLDER, dir_fd=parent))
+
+    def _leave(self, folder: DirectoryEntry | None) -> None:
+        fd = self._folders.pop()
+        try:
+            if folder is None:
+                return
+            os.fchmod(fd, folder.mode & KEPT_BITS)
+            if folder.mtime:
+                os.utime(fd, ns=(folder.mtime, folder.mtime))
+            self._path.pop()
+        finally:
+            os.close(fd)
+
+    def _count(self, entry: FileEntry) -> None:
+        self.files += 1
+        self.size += entry.size
+
+    def _shown(self, work: _Work | None) -> str:
+        names = list(self._path)
+        if isinstance(work, _Part | Leaf):
+            names.append(work.entry.name)
+        return str(self._target / shown(b"/".join(names)))
+
+
+def _write_all(fd: int, data: Bytes, offset: int) -> None:
+    done = os.pwrite(fd, data, offset)
+    while done < len(data):
+        done += os.pwrite(fd, memoryview(data)[done:], offset + done)
+
+
+def _write_around(fd: int, data: Bytes, offset: int, holes: tuple[int, ...]) -> None:
+    """Leave out what a hole covers, if it is zeros as it should be."""
+    view = memoryview(data)
+    at, end = offset, offset + len(view)
+    for start, length in zip(holes[::2], holes[1::2], strict=True):
+        first, last = max(start, at), min(start + length, end)
+        if first >= last or not _is_zero(view[first - offset : last - offset]):
+            continue
+        _write_all(fd, view[at - offset : first - offset], at)
+        at = last
+    _write_all(fd, view[at - offset :], at)
+
+
+def _is_zero(view: memoryview) -> bool:
+    return bytes(view) == bytes(len(view))

@@ -1,0 +1,220 @@
+"""What stands under a folder, one folder at a time, children first. Standard library only: the CLI's hot path.
+
+Every folder is opened relative to the one above it and never through a symbolic link, so a job that swaps a folder
+for a link while it is being saved leads nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Iterable, Iterator
+from operator import itemgetter
+from pathlib import Path
+from typing import Final, NamedTuple, Optional
+
+Row = tuple[bytes, os.stat_result]
+Selection = dict[bytes, Optional["Selection"]]
+"""Names to look at; None = the file of that name."""
+
+MAX_DEPTH: Final = 500
+"""Folders within folders; each costs an open file while it is walked."""
+
+_STAT: Final = struct.Struct(">IQQQqq")
+ROW_LENGTH: Final = _STAT.size
+_FOLDER: Final = struct.Struct(">Iq32s32s")
+_OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Subtree(NamedTuple):
+    """A folder that was saved: its object, its content, and what it holds with all that is below."""
+
+    tree_id: bytes
+    content_id: bytes
+    files: int
+    size: int
+
+
+class Listing:
+    """One folder as it was found. `fd` is open only until the walk goes on."""
+
+    def __init__(self, path: bytes, fd: int, parent: Listing | None, selection: Selection | None) -> None:
+        self.path = path
+        self.fd = fd
+        self.parent = parent
+        self.selection = selection
+        found = os.fstat(fd)
+        self.mode = stat.S_IMODE(found.st_mode)
+        # The time of a folder of which only chosen files are saved says nothing about them: it is left out.
+        self.mtime = found.st_mtime_ns if selection is None else 0
+        self.rows: list[Row] = []
+        """Everything but folders, sorted by name."""
+        self.folders: dict[bytes, Listing] = {}
+        """Sub-folders by name, in order; complete once the walk has come to this folder."""
+        self.subtree: Subtree | None = None
+        """What this folder was saved as, once it was."""
+        self.warnings: list[str] = []
+
+    @property
+    def name(self) -> bytes:
+        return self.path.rpartition(b"/")[2]
+
+    def saved_folders(self) -> Iterator[tuple[bytes, Listing, Subtree]]:
+        """The sub-folders, in order, each with what it was saved as."""
+        for name, folder in self.folders.items():
+            if folder.subtree is None:
+                raise AssertionError(f"{shown(folder.path)} comes before its parent")
+            yield name, folder, folder.subtree
+
+    def finish(self, subtree: Subtree) -> None:
+        """Note what this folder was saved as, and let go of what is needed no longer."""
+        self.subtree = subtree
+        self.rows = []
+        self.folders = {}
+
+    def child_path(self, name: bytes) -> bytes:
+        return self.path + b"/" + name if self.path else name
+
+
+def select(paths: Iterable[bytes]) -> Selection:
+    """A selection of exactly these relative paths. Raises ValueError for one that leads out of the folder."""
+    selection: Selection = {}
+    for path in paths:
+        names = path.split(b"/")
+        if not path or b"\0" in path or any(name in (b"", b".", b"..") for name in names):
+            raise ValueError(f"{os.fsdecode(path)!r} is not a relative path of plain names")
+        level = selection
+        for name in names[:-1]:
+            below = level.get(name)
+            if below is None:
+                below = level[name] = {}
+            level = below
+        level.setdefault(names[-1], None)
+    return selection
+
+
+def walk(root: Path, selection: Selection | None = None) -> Iterator[Listing]:
+    """Every folder below `root` and `root` itself, children first, in the order of names.
+
+    Raises OSError where `root` cannot be opened; what cannot be read further down becomes a warning.
+    """
+    first = Listing(b"", os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), None, selection)
+    stack = [(first, iter(_scan(first)))]
+    try:
+        while stack:
+            listing, names = stack[-1]
+            name = next(names, None)
+            if name is None:
+                yield listing
+                stack.pop()
+                os.close(listing.fd)
+            elif (child := _enter(listing, name, len(stack))) is not None:
+                listing.folders[name] = child
+                stack.append((child, iter(_scan(child))))
+    finally:
+        for listing, _ in stack:
+            os.close(listing.fd)
+
+
+def stat_row(found: os.stat_result) -> bytes:
+    """What must stay the same for a file to count as unchanged."""
+    return _STAT.pack(found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def files_signature(rows: Iterable[Row]) -> bytes:
+    """Names and stat rows of a folder's files, in one string: equal if and only if nothing changed."""
+    pack = _STAT.pack
+    return b"".join(
+        [
+            b"%b\0%b" % (name, pack(s.st_mode, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns))
+            for name, s in rows
+        ]
+    )
+
+
+def parse_signature(signature: bytes) -> dict[bytes, bytes]:
+    """Name → stat row."""
+    rows: dict[bytes, bytes] = {}
+    at = 0
+    while at < len(signature):
+        end = signature.index(b"\0", at)
+        rows[signature[at:end]] = signature[end + 1 : end + 1 + ROW_LENGTH]
+        at = end + 1 + ROW_LENGTH
+    return rows
+
+
+def newest_change(row: bytes) -> int:
+    """Nanoseconds UTC of the last change that a stat row tells of."""
+    fields = _STAT.unpack(row)
+    return max(fields[4], fields[5])
+
+
+def folders_signature(folders: Iterable[tuple[bytes, Listing, Subtree]]) -> bytes:
+    """The same for sub-folders, of which each stands for all below it."""
+    return b"".join(
+        b"%b\0%b" % (name, _FOLDER.pack(folder.mode, folder.mtime, subtree.tree_id, subtree.content_id))
+        for name, folder, subtree in folders
+    )
+
+
+def _enter(parent: Listing, name: bytes, depth: int) -> Listing | None:
+    path = parent.child_path(name)
+    if depth > MAX_DEPTH:
+        parent.warnings.append(f"{shown(path)}: not saved, more than {MAX_DEPTH} folders within each other")
+        return None
+    try:
+        fd = os.open(name, _OPEN_FOLDER, dir_fd=parent.fd)
+    except OSError as error:
+        if parent.selection is not None or not isinstance(error, FileNotFoundError | NotADirectoryError):
+            parent.warnings.append(f"{shown(path)}: not saved, {error.strerror}")
+        return None
+    below = None if parent.selection is None else parent.selection.get(name) or {}
+    return Listing(path, fd, parent, below)
+
+
+def _scan(listing: Listing) -> list[bytes]:
+    """Fill the rows; the names of sub-folders, sorted."""
+    rows: list[Row] = []
+    folders: list[bytes] = []
+    found = _everything(listing) if listing.selection is None else _selected(listing, listing.selection)
+    for name, entry in found:
+        if stat.S_ISDIR(entry.st_mode):
+            folders.append(name)
+        else:
+            rows.append((name, entry))
+    rows.sort(key=itemgetter(0))
+    folders.sort()
+    listing.rows = rows
+    return folders
+
+
+def _everything(listing: Listing) -> Iterator[Row]:
+    encode = os.fsencode
+    try:
+        with os.scandir(listing.fd) as entries:
+            for entry in entries:
+                try:
+                    yield encode(entry.name), entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # removed since it was listed: as if it had been removed before
+    except OSError as error:
+        listing.warnings.append(f"{shown(listing.path)}: not saved in full, {error.strerror}")
+
+
+def _selected(listing: Listing, selection: Selection) -> Iterator[Row]:
+    for name, below in selection.items():
+        try:
+            found = os.stat(name, dir_fd=listing.fd, follow_symlinks=False)
+        except OSError as error:
+            listing.warnings.append(f"{shown(listing.child_path(name))}: not saved, {error.strerror}")
+            continue
+        if below is not None and not stat.S_ISDIR(found.st_mode):
+            listing.warnings.append(f"{shown(listing.child_path(name))}: not saved, it is no folder")
+            continue
+        yield name, found
+
+
+def shown(path: bytes) -> str:
+    """A path for a message: odd bytes as escapes."""
+    return path.decode("utf-8", "backslashreplace") or "."

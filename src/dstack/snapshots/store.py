@@ -1,0 +1,165 @@
+"""Reading chunks and objects out of packs. Nothing leaves here that does not have its BLAKE3."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final, NamedTuple, Protocol, runtime_checkable
+
+from dstack.sdk.blobs import BlobStore, Buffer
+from dstack.snapshots import manifests
+from dstack.snapshots.errors import BadManifest, CorruptChunk, MissingChunk, StoreRefused
+from dstack.snapshots.interfaces import Catalog, ChunkLocation, PackIndex, pack_key
+from dstack.snapshots.packs import decode_chunk
+
+GAP: Final = 128 * 1024
+"""Bytes between two chunks that are read along rather than asked for twice."""
+RANGE: Final = 16 * 1024 * 1024
+"""The most one read asks for, a single larger chunk apart."""
+LOCATE: Final = 4096
+"""Chunk ids per question to the catalog."""
+
+
+@runtime_checkable
+class Durable(Protocol):
+    """A blob store whose `put` does not wait for the disk."""
+
+    def sync(self) -> None:
+        """Return once everything that was put, also by earlier processes, would survive a power cut."""
+        ...
+
+
+class _Read(NamedTuple):
+    pack_id: bytes
+    offset: int
+    length: int
+    chunks: list[tuple[bytes, ChunkLocation]]
+
+
+class SnapshotStore:
+    """Blobs and the catalog that finds chunks in them. Safe for threads if `blobs` is; the catalog need not be."""
+
+    def __init__(self, blobs: BlobStore, catalog: Catalog) -> None:
+        self.blobs = blobs
+        self._catalog = catalog
+        self._catalog_lock = threading.Lock()
+
+    def missing(self, chunk_ids: Iterable[bytes]) -> set[bytes]:
+        """Those that no pack holds yet."""
+        found: set[bytes] = set()
+        with self._catalog_lock, _refusals("the catalog of the store does not answer"):
+            for batch in _batches(chunk_ids):
+                found |= self._catalog.missing(batch)
+        return found
+
+    def add(self, packs: Sequence[PackIndex]) -> None:
+        """Record packs whose bytes are stored."""
+        with self._catalog_lock, _refusals("the catalog of the store does not answer"):
+            self._catalog.add(packs)
+
+    def put(self, key: str, data: Buffer) -> None:
+        """Store a blob. Raises StoreRefused."""
+        with _refusals("the store does not take data"):
+            self.blobs.put(key, data)
+
+    def sync(self) -> None:
+        """Wait until what was put survives a power cut."""
+        if isinstance(self.blobs, Durable):
+            self.blobs.sync()
+
+    def read_chunk(self, chunk_id: bytes) -> bytes:
+        """Raises MissingChunk, CorruptChunk."""
+        return bytes(next(self.read_chunks([chunk_id]))[1])
+
+    def read_chunks(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, bytes | memoryview]]:
+        """Each distinct chunk once, in the order of the packs. Raises MissingChunk, CorruptChunk.
+
+        Neighbours in a pack come with one read. One batch of ids is in memory at a time, of their bytes one range.
+        """
+        for batch in _batches(dict.fromkeys(chunk_ids)):
+            with self._catalog_lock:
+                located = self._catalog.locate(batch)
+            for chunk_id in batch:
+                if chunk_id not in located:
+                    raise MissingChunk(chunk_id)
+            for read in _coalesce(located.items()):
+                yield from self._read(read)
+
+    def root(self, manifest_id: bytes) -> manifests.Root:
+        """Raises MissingChunk, CorruptChunk, BadManifest."""
+        return manifests.decode_root(manifest_id, self.read_chunk(manifest_id))
+
+    def links(self, root: manifests.Root) -> tuple[tuple[bytes, ...], ...]:
+        """The groups of paths that are one file. Raises MissingChunk, CorruptChunk, BadManifest."""
+        return manifests.decode_links(root.links, self.read_chunk(root.links)) if root.links else ()
+
+    def folders(self, tree_ids: Sequence[bytes]) -> dict[bytes, list[manifests.AnyEntry]]:
+        """The entries of several folders, sorted by name. Raises MissingChunk, CorruptChunk, BadManifest."""
+        directories = self._directories(tree_ids)
+        pages = self._directories([page for found in directories.values() for page in found.pages])
+        return {tree_id: _entries(tree_id, directories[tree_id], pages) for tree_id in tree_ids}
+
+    def _directories(self, ids: Sequence[bytes]) -> dict[bytes, manifests.Directory]:
+        return {found: manifests.decode_directory(found, data) for found, data in self.read_chunks(ids)}
+
+    def _read(self, read: _Read) -> Iterator[tuple[bytes, bytes | memoryview]]:
+        try:
+            data = memoryview(self.blobs.get(pack_key(read.pack_id), offset=read.offset, length=read.length))
+        except KeyError as error:
+            raise MissingChunk(read.chunks[0][0], read.pack_id) from error
+        for chunk_id, location in read.chunks:
+            start = location.offset - read.offset
+            yield chunk_id, decode_chunk(chunk_id, location, data[start : start + location.stored_length])
+
+
+@contextlib.contextmanager
+def _refusals(what: str) -> Generator[None]:
+    """Errors of the store's system calls and connections, told apart from those of the files that are saved."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreRefused(f"{what}: {error}") from error
+
+
+def _entries(
+    tree_id: bytes, directory: manifests.Directory, pages: dict[bytes, manifests.Directory]
+) -> list[manifests.AnyEntry]:
+    entries = list(directory.entries)
+    for page in directory.pages:
+        if pages[page].pages:
+            raise BadManifest(tree_id, "a page of it has pages")
+        entries += pages[page].entries
+    for before, after in zip(entries, islice(entries, 1, None), strict=False):
+        if before.name >= after.name:
+            raise BadManifest(tree_id, f"its names are not in order at {after.name!r}")
+    return entries
+
+
+def _batches(chunk_ids: Iterable[bytes]) -> Iterator[list[bytes]]:
+    rest = iter(chunk_ids)
+    while batch := list(islice(rest, LOCATE)):
+        yield batch
+
+
+def _coalesce(located: Iterable[tuple[bytes, ChunkLocation]]) -> Iterator[_Read]:
+    read: _Read | None = None
+    for chunk_id, location in sorted(located, key=lambda item: (item[1].pack_id, item[1].offset)):
+        if location.stored_length < 1 or location.offset < 0:
+            raise CorruptChunk(chunk_id, location.pack_id, "the catalog does not tell where it lies")
+        end = location.offset + location.stored_length
+        if (
+            read is not None
+            and read.pack_id == location.pack_id
+            and location.offset - read.offset - read.length <= GAP
+            and end - read.offset <= RANGE
+        ):
+            read.chunks.append((chunk_id, location))
+            read = read._replace(length=max(read.length, end - read.offset))
+            continue
+        if read is not None:
+            yield read
+        read = _Read(location.pack_id, location.offset, location.stored_length, [(chunk_id, location)])
+    if read is not None:
+        yield read

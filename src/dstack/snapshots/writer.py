@@ -1,0 +1,140 @@
+"""Writing chunks into packs: what the store has is left out, packs go first, the objects that name them after."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Final, Self
+
+from dstack.sdk.blobs import Buffer
+from dstack.snapshots.interfaces import pack_key
+from dstack.snapshots.packs import PackBuilder
+from dstack.snapshots.store import SnapshotStore
+
+PACK_TARGET: Final = 16 * 1024 * 1024
+"""A pack is closed before it grows beyond this, a single larger object apart."""
+PENDING_BYTES: Final = 8 * 1024 * 1024
+PENDING_CHUNKS: Final = 4096
+UPLOADS: Final = 2
+SEEN: Final = 200_000
+"""Ids remembered so that a chunk is not offered twice; forgetting them costs a question, nothing else."""
+
+
+class PackWriter:
+    """Takes chunks from any thread; at most UPLOADS packs are on their way while the next one fills (some 80 MiB in all).
+
+    Objects (directories, links, roots) wait until every chunk before them is stored and recorded: an object that the
+    catalog knows has everything that it names, whenever the process ends.
+    """
+
+    def __init__(self, store: SnapshotStore) -> None:
+        self.stored = 0
+        """Bytes of the packs put so far."""
+        self._store = store
+        self._lock = threading.Lock()
+        self._seen: set[bytes] = set()
+        self._pending: list[tuple[bytes, bytes]] = []
+        self._pending_bytes = 0
+        self._builder = PackBuilder()
+        self._objects: dict[bytes, bytes] = {}
+        self._objects_bytes = 0
+        self._executor: ThreadPoolExecutor | None = None
+        self._uploads: list[Future[None]] = []
+        self._room = threading.BoundedSemaphore(UPLOADS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=kind is not None)
+
+    def add(self, chunk_id: bytes, data: Buffer) -> None:
+        """Offer a chunk; may wait for the store. Raises what the store raised, then or earlier."""
+        with self._lock:
+            if chunk_id in self._seen:
+                return
+            if len(self._seen) >= SEEN:
+                self._seen.clear()
+            self._seen.add(chunk_id)
+            self._pending.append((chunk_id, bytes(data)))
+            self._pending_bytes += len(data)
+            if self._pending_bytes < PENDING_BYTES and len(self._pending) < PENDING_CHUNKS:
+                return
+            batch = self._take_pending()
+        self._offer(batch)
+
+    def add_object(self, object_id: bytes, data: bytes) -> None:
+        """Offer an object; what it names was added before. From one thread only."""
+        if object_id not in self._objects:
+            self._objects[object_id] = data
+            self._objects_bytes += len(data)
+            if self._objects_bytes >= PENDING_BYTES:
+                self.finish()
+
+    def finish(self) -> None:
+        """Store everything added so far. Raises what the store raised."""
+        with self._lock:
+            batch = self._take_pending()
+        objects, self._objects, self._objects_bytes = self._objects, {}, 0
+        missing = self._store.missing([*(chunk_id for chunk_id, _ in batch), *objects])
+        self._fill(batch, missing)
+        for upload in self._uploads:
+            upload.result()
+        self._uploads.clear()
+        for object_id, data in objects.items():
+            if object_id not in missing:
+                continue
+            if len(self._builder) + len(data) > PACK_TARGET:
+                self._put(self._take_builder())
+            self._builder.add(object_id, data)
+        self._put(self._take_builder())
+
+    def _take_pending(self) -> list[tuple[bytes, bytes]]:
+        batch, self._pending, self._pending_bytes = self._pending, [], 0
+        return batch
+
+    def _take_builder(self) -> PackBuilder:
+        builder, self._builder = self._builder, PackBuilder()
+        return builder
+
+    def _offer(self, batch: list[tuple[bytes, bytes]]) -> None:
+        self._fill(batch, self._store.missing([chunk_id for chunk_id, _ in batch]))
+
+    def _fill(self, batch: list[tuple[bytes, bytes]], missing: set[bytes]) -> None:
+        for chunk_id, data in batch:
+            if chunk_id not in missing:
+                continue
+            full = None
+            with self._lock:
+                if len(self._builder) + len(data) > PACK_TARGET and not self._builder.empty:
+                    full = self._take_builder()
+                self._builder.add(chunk_id, data)
+            if full is not None:
+                self._submit(full)
+
+    def _submit(self, builder: PackBuilder) -> None:
+        self._room.acquire()
+        with self._lock:
+            for upload in self._uploads:
+                if upload.done() and upload.exception() is not None:
+                    self._room.release()
+                    upload.result()
+            self._uploads = [upload for upload in self._uploads if not upload.done()]
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(UPLOADS, thread_name_prefix="dstack-pack")
+            upload = self._executor.submit(self._put, builder)
+            self._uploads.append(upload)
+        upload.add_done_callback(lambda _: self._room.release())
+
+    def _put(self, builder: PackBuilder) -> None:
+        if builder.empty:
+            return
+        data, index = builder.seal()
+        self._store.put(pack_key(index.pack_id), data)
+        self._store.add([index])
+        with self._lock:
+            self.stored += len(data)
