@@ -26,7 +26,7 @@ TIMEOUT = 240.0
 """Seconds for a whole page; the README's own, which makes an environment first, takes about 30."""
 
 PRELUDE = """\
-newest_run() { dstack runs -a --json "$@" | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["name"])'; }
+newest_run() { dstack runs -a --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["name"])'; }
 """
 
 
@@ -116,13 +116,8 @@ def test_the_commands_of_a_page_work_as_they_stand(page: Path, machine: Machine)
 
 
 def with_run_names(command: str) -> str:
-    """`command` with each `RUN` replaced by a look-up of the newest run, in the repository the line names."""
-
-    def line(text: str) -> str:
-        repository = re.search(r"--repo[ =]\S+", text)
-        return re.sub(r"(?<!\S)(:?)RUN(?!\S)", rf'\1"$(newest_run {repository[0] if repository else ""})"', text)
-
-    return "".join(line(text) for text in command.splitlines(keepends=True))
+    """`command` with each `RUN` replaced by a look-up of the newest run."""
+    return re.sub(r"(?<!\S)RUN(?!\S)", '"$(newest_run)"', command)
 
 
 def first_missing(wanted: str, printed: str) -> str | None:
@@ -160,9 +155,10 @@ def test_first_missing(wanted: str, missing: str | None) -> None:
     assert first_missing(wanted, "a\nb\nc\nd e 4\n") == missing
 
 
-def test_run_names_are_looked_up_in_the_lines_repository() -> None:
-    assert with_run_names("dstack tag RUN x\n") == 'dstack tag "$(newest_run )" x\n'
-    assert with_run_names("dstack logs RUN --repo d\n") == 'dstack logs "$(newest_run --repo d)" --repo d\n'
+def test_run_names_are_looked_up() -> None:
+    assert with_run_names("dstack tag RUN x\ndstack logs RUN\n") == (
+        'dstack tag "$(newest_run)" x\ndstack logs "$(newest_run)"\n'
+    )
     assert with_run_names("echo RUNNER\n") == "echo RUNNER\n"
 
 

@@ -46,7 +46,7 @@ def test_train_tag_and_reuse(person: Person, tmp_path: Path) -> None:
     evaluate = person.runs()[0]
     assert [job["workflow"] for job in evaluate["jobs"] if job["started_at"] and job["attempt"]] == ["evaluate"]
 
-    person.types("artifacts", "download", ":latest", "--workflow", "train", "-o", str(tmp_path / "model"))
+    person.types("artifacts", "download", ":latest", "train", "-o", str(tmp_path / "model"))
     assert [path.name for path in (tmp_path / "model").rglob("*") if path.is_file()] == ["model.pkl"]
     assert not (person.repo / "data").exists()
 
