@@ -45,6 +45,8 @@ class Dstack:
         self.environment: Mapping[str, str] = plain_environment(scratch / "home") | {
             "DSTACK_HOME": str(self.home),
             "DSTACK_RUNNER_SLOTS": str(SLOTS),
+            # `stop` waits for the runner's end, too.
+            "DSTACK_RUNNER_ORPHAN_EXIT": "1",
         }
 
     def __call__(self, *words: str, cwd: Path) -> str:

@@ -70,6 +70,8 @@ class Machine:
             "PATH": f"{base}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
+            # Nothing stays behind after the test's `dstack server stop`.
+            "DSTACK_RUNNER_ORPHAN_EXIT": "1",
         }
         self.shell("git init --quiet && git add --all && git -c user.name=t -c user.email=t@t commit --quiet -m clone")
 

@@ -29,6 +29,8 @@ class Person:
             "HOME": str(root),
             "DSTACK_HOME": str(root / "home"),
             "LANG": "C.UTF-8",
+            # Nothing stays behind after the test's `dstack server stop`.
+            "DSTACK_RUNNER_ORPHAN_EXIT": "1",
         }
         subprocess.run(["git", "init", "--quiet"], cwd=self.repo, env=self.environment, check=True)
 
