@@ -425,7 +425,9 @@ def _exec_server(home: str, ready: int) -> NoReturn:
         # Whatever else a shell or a build tool left open must not live as long as the server does.
         os.closerange(3, ready)
         os.closerange(ready + 1, 65536)
-        environment = {name: value for name, value in os.environ.items() if name not in ("DSTACK_SERVER", "DSTACK_TOKEN")}
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("DSTACK_SERVER", "DSTACK_TOKEN")
+        }
         environment["DSTACK_HOME"] = home
         command = [*server_command(), "--ready-fd", str(ready)]
         os.execve(command[0], command, environment)

@@ -109,5 +109,6 @@ def _summary(run: Run) -> None:
 def _artifact_words(artifact: Artifact) -> str:
     files, size = artifact.get("files", 0), artifact.get("size", 0)
     partial = ", partial" if artifact.get("partial") else ""
-    return f"{artifact.get('path', '')} of {artifact.get('job', '')}: {count(files, 'file')}, {size_words(size)}{partial}"
-
+    return (
+        f"{artifact.get('path', '')} of {artifact.get('job', '')}: {count(files, 'file')}, {size_words(size)}{partial}"
+    )

@@ -60,6 +60,16 @@ def _report_rare(error: BaseException) -> int:
     if isinstance(error, EmbeddedError):
         _say(error_text(error.message, error.hint))
         return USAGE
+    if "dstack.client.store" in sys.modules:
+        from dstack.client.artifacts import ArtifactError
+        from dstack.snapshots.errors import SnapshotError
+
+        if isinstance(error, ArtifactError):
+            _say(error_text(error.message, error.hint))
+            return USAGE
+        if isinstance(error, SnapshotError):
+            _say(error_text(str(error), None))
+            return USAGE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
         _say(error_text(f"{error.strerror}: {error.filename or 'standard output'}", None))
         return USAGE

@@ -91,9 +91,7 @@ class Follower:
     def _stream(self, interrupts: Interrupts | None) -> Run | None:
         if interrupts is not None:
             interrupts.wait()
-        answer = self._api.logs(
-            self._name, follow=self._follow, job=self._job, since=self._since, cursor=self._cursor
-        )
+        answer = self._api.logs(self._name, follow=self._follow, job=self._job, since=self._since, cursor=self._cursor)
         for frame, data in read_frames(answer):
             if interrupts is not None:
                 interrupts.work()
@@ -133,7 +131,7 @@ class Follower:
         before, self._jobs[job] = self._jobs.get(job), frame
         if frame.get("reused_from"):
             if before is None:
-                self._say(job, f"{job}: reused from {frame.get('reused_from')}")
+                self._say(job, f"{job}: reused from an earlier run")
             return
         self._output.expect(job)
         status = frame.get("status", "")
@@ -164,4 +162,3 @@ class Follower:
         if os.isatty(1) and os.isatty(2):
             self._output.end_line()
         say(text)
-

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
-    from dstack.client.types import Diagnostic, Job, Run
+    from dstack.client.types import Diagnostic, Frame, Job, Run
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "grey": "90", "bold": "1"}
 STATUS_COLOURS = {
@@ -84,7 +84,9 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]], colours: 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[at]) for line in (columns, *rows)) for at in range(len(columns))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in (columns, *rows))
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in (columns, *rows)
+    )
     return "".join(line.rstrip() + "\n" for line in lines)
 
 
@@ -109,22 +111,21 @@ def _diagnostic(diagnostic: Diagnostic) -> str:
             # Tabs stay tabs, so that the caret stands below what it points at.
             blank = "".join("\t" if character == "\t" else " " for character in source[: column - 1])
             text += f"    {blank}{paint('^', 'red', sys.stderr)}\n"
-    if diagnostic.get("hint"):
-        text += f"  hint: {diagnostic['hint']}\n"
-    return text
+    hint = diagnostic.get("hint")
+    return text + f"  hint: {hint}\n" if hint else text
 
 
-def status_words(item: Run | Job) -> str:
+def status_words(item: Run | Job | Frame) -> str:
     """The status as the server words it: `Running...`, `Done`, `Stopping...`."""
     return item.get("status_text") or item.get("status", "").capitalize()
 
 
-def status_colour(item: Run | Job) -> str | None:
+def status_colour(item: Run | Job | Frame) -> str | None:
     status = item.get("status", "")
     return "yellow" if item.get("stopping") and status not in _FINISHED else STATUS_COLOURS.get(status)
 
 
-def is_finished(item: Run | Job) -> bool:
+def is_finished(item: Run | Job | Frame) -> bool:
     return item.get("status") in _FINISHED
 
 

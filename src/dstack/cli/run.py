@@ -81,7 +81,7 @@ def _prepare(options: RunOptions, root: str, session: Session) -> tuple[Submissi
         "environment": allowed_environment(),
         "python": find_python(f"{session.home}/cli/pythons.json", folder=root),
         "tags": options.tags,
-        "user": os.environ.get("USER") or str(os.getuid()),
+        "user": session.user,
         "host": os.uname().nodename,
         "dstack_options": {"detach": options.detach},
     }
@@ -106,7 +106,7 @@ def _submit(session: Session, submission: Submission, ship: Ship) -> Run:
     try:
         return session.api.submit(submission, key)
     except ApiError as error:
-        if error.code != "code-missing":
+        if error.code not in ("code-missing", "storage"):
             raise
     # The server lost, or was never given, what the cache says it has.
     submission["code"] = ship(True)

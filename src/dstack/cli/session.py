@@ -30,7 +30,9 @@ class Session:
         self.connector: Connector | None = None if self.address else Connector(self.home)
         connect = self.connector.connect if self.connector else _deployed(self.address)
         patience = _DEPLOYED_PATIENCE if self.address else 10.0
-        self.api = Api(connect, project=os.environ.get("DSTACK_PROJECT") or "main", patience=patience)
+        project = os.environ.get("DSTACK_PROJECT") or "main"
+        self.user = os.environ.get("USER") or str(os.getuid())
+        self.api = Api(connect, project=project, user=self.user, patience=patience)
 
     def begin(self) -> None:
         """Start looking for the server, and starting it, while the caller does something else."""

@@ -21,7 +21,9 @@ def show_workflows(root: str, *, as_json: bool) -> int:
     if as_json:
         write_json(workflows)
         return 0
-    rows = [[item.get("name", ""), item.get("provider", ""), f"{item.get('file')}:{item.get('line')}"] for item in workflows]
+    rows = [
+        [item.get("name", ""), item.get("provider", ""), f"{item.get('file')}:{item.get('line')}"] for item in workflows
+    ]
     write_table(["WORKFLOW", "PROVIDER", "DEFINED IN"], rows)
     sys.stdout.write("\nRun one with: dstack run WORKFLOW\n")
     return 0

@@ -1,7 +1,7 @@
 """The server's HTTP API (`/api/v1`, docs/design/interfaces.md), as calls.
 
-    ApiError          the server's own "no": code, message, hint, diagnostics
-    Unreachable       no answer, although everything that is safe to repeat was repeated
+ApiError          the server's own "no": code, message, hint, diagnostics
+Unreachable       no answer, although everything that is safe to repeat was repeated
 """
 
 from __future__ import annotations
@@ -57,8 +57,11 @@ class Unreachable(Exception):
 class Api:
     """Calls of one project. `connect` finds the server, starting it where that is its way; it may be called again."""
 
-    def __init__(self, connect: Callable[[], Transport], *, project: str = "main", patience: float = 10.0) -> None:
+    def __init__(
+        self, connect: Callable[[], Transport], *, project: str = "main", user: str = "", patience: float = 10.0
+    ) -> None:
         self._connect = connect
+        self._user = user
         self._transport: Transport | None = None
         self._patience = patience
         # A snapshot is saved by several threads, and one connection answers one question at a time.
@@ -174,9 +177,8 @@ class Api:
         """(status, bytes): 206 where the range in `headers` was heeded."""
         return self._exchange("GET", target, headers, b"", repeat=True)
 
-    def put_blob(self, target: str, headers: Mapping[str, str], body: Body) -> int:
-        """The status of the answer: 201 when stored, 200 when the key was already there."""
-        return self._exchange("PUT", target, headers, body, repeat=True)[0]
+    def put_blob(self, target: str, headers: Mapping[str, str], body: Body) -> bytes:
+        return self._exchange("PUT", target, headers, body, repeat=True)[1]
 
     # How a call is made
 
@@ -195,7 +197,7 @@ class Api:
     def _json(
         self, method: str, target: str, body: object = None, *, key: str | None = None, repeat: bool | None = None
     ) -> Any:
-        headers: dict[str, str] = {}
+        headers: dict[str, str] = {"x-dstack-user": self._user} if self._user else {}
         data = b""
         if body is not None:
             headers["content-type"] = "application/json"
@@ -239,9 +241,7 @@ class Api:
 def _error(status: int, text: bytes) -> ApiError:
     try:
         error = json.loads(text)["error"]
-        return ApiError(
-            status, str(error["code"]), str(error["message"]), error.get("hint"), error.get("diagnostics")
-        )
+        return ApiError(status, str(error["code"]), str(error["message"]), error.get("hint"), error.get("diagnostics"))
     except (ValueError, KeyError, TypeError, AttributeError):
         shown = text[:200].decode("utf-8", "replace").strip()
         return ApiError(status, "unexpected", f"the server answered {status}: {shown or 'nothing'}")

@@ -39,7 +39,22 @@ class Listing:
 
     def paths(self) -> list[str]:
         """Relative to the root, sorted, without what `.dstackignore` names. Raises RepositoryError."""
-        paths = self.all_paths()
+        return self._kept(self._all_paths())
+
+    def paths_below(self, folders: Sequence[str]) -> list[str]:
+        """Those of submodules, and of repositories that lie within this one: git lists only their folders."""
+        found: list[str] = []
+        for folder in folders:
+            below = Listing(f"{self._root}/{folder}")
+            found += (f"{folder}/{path}" for path in below._all_paths())
+        return self._kept(found)
+
+    def _all_paths(self) -> list[str]:
+        paths = _git_paths(self._root, self._git) if self._git is not None else None
+        # git knows none of the files where the whole folder is ignored by a repository above it.
+        return paths or _walk(self._root)
+
+    def _kept(self, paths: list[str]) -> list[str]:
         try:
             with open(f"{self._root}/.dstackignore", encoding="utf-8", errors="surrogateescape") as file:
                 text = file.read()
@@ -48,13 +63,6 @@ class Listing:
         from dstack.client.ignore import IgnoreRules
 
         return IgnoreRules(text).keep(paths)
-
-
-    def all_paths(self) -> list[str]:
-        """As `paths`, with what `.dstackignore` names."""
-        paths = _git_paths(self._root, self._git) if self._git is not None else None
-        # git knows none of the files where the whole folder is ignored by a repository above it.
-        return paths or _walk(self._root)
 
 
 class CodeCache:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from dstack.client.types import Frame
     from dstack.client.wire import Answer
 
-_MAX_LINE = 16 << 20
+_WINDOW = 4096
+_MAX_LINE = 256 << 20
+"""Bytes. The last frame holds a run with all of its jobs; ten thousand of them are some 10 MB."""
 
 
 class BadFrame(Exception):
@@ -29,7 +31,7 @@ def read_frames(answer: Answer) -> Iterator[tuple[Frame, bytes | memoryview]]:
     The bytes are valid until the next step. The iterator ends with the stream; only an `end` frame says that it was
     whole.
     """
-    line = b""
+    line = bytearray()
     frame: Frame | None = None
     left = 0
     while piece := answer.read_some():
@@ -43,17 +45,17 @@ def read_frames(answer: Answer) -> Iterator[tuple[Frame, bytes | memoryview]]:
                 left -= len(taken)
                 frame["offset"] = frame.get("offset", 0) + len(taken)
                 continue
-            # One frame's line is short: copying the rest of the piece to look for its end is what `find` costs.
-            rest = bytes(piece[at : at + 4096])
-            stop = rest.find(b"\n")
+            # A memoryview cannot be searched; most lines are short, so a small window is copied, not the whole piece.
+            window = bytes(piece[at : at + _WINDOW])
+            stop = window.find(b"\n")
             if stop < 0:
-                line += rest
-                at += len(rest)
+                line += window
+                at += len(window)
                 if len(line) > _MAX_LINE:
                     raise BadFrame("a frame's line does not end")
                 continue
-            frame = _parse(line + rest[:stop])
-            line = b""
+            frame = _parse(bytes(line + window[:stop]))
+            line.clear()
             at += stop + 1
             left = frame.get("n", 0)
             if not left:
@@ -62,9 +64,9 @@ def read_frames(answer: Answer) -> Iterator[tuple[Frame, bytes | memoryview]]:
 
 def _parse(line: bytes) -> Frame:
     try:
-        frame = json.loads(line)
-    except ValueError as error:
-        raise BadFrame(f"not a frame: {line[:80]!r}") from error
-    if not isinstance(frame, dict) or "t" not in frame:
-        raise BadFrame(f"not a frame: {line[:80]!r}")
-    return frame  # pyright: ignore[reportUnknownVariableType] - the API's word for it; unknown fields are ignored
+        frame: Frame = json.loads(line)
+        if "t" in frame:
+            return frame
+    except (ValueError, TypeError):
+        pass
+    raise BadFrame(f"not a frame: {line[:80]!r}")

@@ -52,10 +52,16 @@ def _rule(line: str) -> tuple[re.Pattern[str], bool, bool] | None:
     if not line:
         return None
     anchored = "/" in line
-    return re.compile(("" if anchored else "(?:.*/)?") + _translate(line.lstrip("/")), re.DOTALL), excludes, only_folders
+    return (
+        re.compile(("" if anchored else "(?:.*/)?") + _translate(line.lstrip("/")), re.DOTALL),
+        excludes,
+        only_folders,
+    )
 
 
-_TOKEN = re.compile(r"(?P<start>^\*\*/)|(?P<middle>/\*\*/)|(?P<end>/\*\*$)|(?P<star>\*+)|(?P<one>\?)|(?P<set>\[!?\]?[^\]]*\])|\\(?P<escaped>.)")
+_TOKEN = re.compile(
+    r"(?P<start>^\*\*/)|(?P<middle>/\*\*/)|(?P<end>/\*\*$)|(?P<star>\*+)|(?P<one>\?)|(?P<set>\[!?\]?[^\]]*\])|\\(?P<escaped>.)"
+)
 
 
 def _translate(glob: str) -> str:

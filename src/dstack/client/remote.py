@@ -1,4 +1,4 @@
-"""Servers that are elsewhere: the interface of `dstack.client.wire` over httpx2, with TLS, proxies and HTTP/1.1 pools."""
+"""Servers that are elsewhere: the interface of `dstack.client.wire` over httpx2, with TLS and proxies."""
 
 from __future__ import annotations
 

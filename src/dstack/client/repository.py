@@ -70,7 +70,9 @@ def read_files(root: str) -> dict[str, str]:
             with open(path, encoding="utf-8", newline="") as file:
                 files[path[len(root) + 1 :]] = file.read()
         except UnicodeDecodeError as error:
-            raise RepositoryError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from None
+            raise RepositoryError(
+                f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#x}"
+            ) from None
         except OSError as error:
             raise RepositoryError(f"cannot read {path}: {error.strerror or error}") from error
     return files
@@ -88,29 +90,35 @@ def identify(root: str) -> RepositoryRef:
     folder = os.path.relpath(root, git.top)
     suffix = "" if folder == "." else f":{folder}"
     branch, commit = read_head(git)
-    found: RepositoryRef = {"key": root, "name": os.path.basename(root), "root": root, "branch": branch, "commit": commit}
+    found: RepositoryRef = {
+        "key": root,
+        "name": os.path.basename(root),
+        "root": root,
+        "branch": branch,
+        "commit": commit,
+    }
     url = read_remote(git)
     remote = normalise_remote(url) if url else None
-    own = _own_id(git, make=remote is None)
+    own = _own_id(git)
     if remote is not None:
         found["remote"] = remote
         found["key"] = remote + suffix
-        # What the same folder was known by before it had this remote: its tags come along.
+        # What stays when a remote is added or moves: the tags of the old key come along.
         found["aliases"] = [own + suffix] if own else []
     elif own is not None:
         found["key"] = own + suffix
     return found
 
 
-def _own_id(git: GitFolder, *, make: bool) -> str | None:
-    """The random id of a work tree; None where there is none and none is to be, or can be, made."""
+def _own_id(git: GitFolder) -> str | None:
+    """The random id that is kept in a git directory, made if need be; None where that cannot be written."""
     path = f"{git.common}/dstack-id"
     for attempt in range(2):
         try:
             with open(path, encoding="ascii") as file:
                 return f"git-{file.read().strip()}"
         except FileNotFoundError:
-            if not make or attempt:
+            if attempt:
                 return None
         except OSError:
             return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ from dstack.snapshots.store import SnapshotStore
 
 _T = TypeVar("_T")
 _ENCODER = msgspec.msgpack.Encoder()
+_FALSE = _ENCODER.encode(False)
 _EXPIRY_MARGIN = 60 * 10**6
 """Microseconds before its expiry at which a signed request is no longer begun."""
 
@@ -103,26 +104,29 @@ class SignedBlobs:
     def _fetch(self, request: SignedRequest, key: str, offset: int, length: int | None) -> bytes:
         if length == 0:
             return b""
-        headers = dict(request.headers)
-        if offset or length is not None:
+        target, headers = _target(request), dict(request.headers)
+        is_part = bool(offset) or length is not None
+        if is_part:
             headers["range"] = f"bytes={offset}-{'' if length is None else offset + length - 1}"
         try:
-            status, content = self._at(request).get_blob(_target(request), headers)
+            status, content = self._at(request).get_blob(target, headers)
         except ApiError as error:
             if error.status == 404:
                 raise KeyError(key) from error
             raise
-        if status == 206 or "range" not in headers:
+        if not is_part or status == 206:
             return content
         return content[offset : None if length is None else offset + length]  # a server may ignore a range
 
     def _send(self, request: SignedRequest, key: str, body: Buffer) -> bool:
         try:
-            return self._at(request).put_blob(_target(request), dict(request.headers), body) == 201
+            answer = self._at(request).put_blob(_target(request), dict(request.headers), body)
         except ApiError as error:
             if error.status in (409, 412):  # create-only: somebody else put the same bytes first
                 return False
             raise StoreRefused(f"the store did not take {key}: {error.message}") from error
+        # Our own server says whether the key was new; an object store says nothing.
+        return answer != _FALSE
 
     def _at(self, request: SignedRequest) -> Api:
         """The server itself where the address names no host, else the object store."""
@@ -178,7 +182,7 @@ def _target(request: SignedRequest) -> str:
 
 
 @contextmanager
-def _bytes_of(data: Buffer | Path) -> Iterator[Buffer]:
+def _bytes_of(data: Buffer | Path) -> Generator[Buffer]:
     if not isinstance(data, Path):
         yield data
         return

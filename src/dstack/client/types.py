@@ -211,6 +211,9 @@ class Frame(TypedDict, total=False):
     reason_text: str | None
     exit_code: int | None
     runner: str | None
+    stopping: str | bool | None
+    started_at: int | None
+    finished_at: int | None
     reused_from: str | None
     why_waiting: str | None
     attempt: int

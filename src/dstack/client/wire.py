@@ -93,7 +93,8 @@ class SocketTransport:
         self._fixed = f"host: {host}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         self._socket: socket.socket | None = None
         self._buffer = bytearray(_BUFFER)
-        self._start = self._end = 0
+        self._start = 0
+        self._end: int = 0
         self._answer: SocketAnswer | None = None
 
     def connect(self, timeout: float = DEFAULT_TIMEOUT) -> None:

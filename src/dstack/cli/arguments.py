@@ -1,0 +1,42 @@
+"""What commands take: a run's name, `:TAG`, a time that lies back."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime, timedelta
+
+import click
+
+from dstack.client.repository import find_root, identify
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def since(text: str) -> int:
+    """Microseconds UTC of `90s`, `5m`, `2h`, `1d`, `1w` ago, or of an ISO 8601 date or time."""
+    ago = re.fullmatch(r"(\d+)([smhdw])", text)
+    if ago:
+        return time.time_ns() // 1000 - timedelta(**{_UNITS[ago[2]]: int(ago[1])}) // timedelta(microseconds=1)
+    try:
+        # A time without a zone is the person's own.
+        return round(datetime.fromisoformat(text).astimezone().timestamp() * 1e6)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither a duration such as 90s, 5m, 2h, 1d, nor a time such as 2022-07-01T12:00"
+        ) from None
+
+
+def run_or_tag(text: str) -> tuple[str | None, str | None]:
+    """(run, tag) of `RUN` or `:TAG`."""
+    if not text.startswith(":"):
+        return text, None
+    if len(text) == 1:
+        raise click.UsageError("`:` alone is no tag; write :TAG")
+    return None, text[1:]
+
+
+def current_repository() -> str | None:
+    """The key of the repository the command is given in, None outside of one."""
+    root = find_root()
+    return identify(root).get("key") if root else None

@@ -1,0 +1,40 @@
+"""The commands there are, in the order of the help. The help's text and the lazy loading both come from this table."""
+
+from __future__ import annotations
+
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    # name: (module, function, what it does)
+    "run": ("dstack.cli.group", "run_command", "Run a workflow and follow its output."),
+    "runs": ("dstack.cli.runs", "runs", "List runs, or show one with its jobs."),
+    "logs": ("dstack.cli.logs", "logs", "Show a run's output from its first line."),
+    "stop": ("dstack.cli.stop", "stop", "Stop a run."),
+    "explain": ("dstack.cli.explain", "explain", "Say why a run waits, or why it failed."),
+    "artifacts": ("dstack.cli.artifacts", "artifacts", "List or download what runs have saved."),
+    "tag": ("dstack.cli.tag", "tag", "Give a run's artifacts a name to refer to them by."),
+    "untag": ("dstack.cli.untag", "untag", "Remove a tag, or all tags of a run."),
+    "tags": ("dstack.cli.tags", "tags", "List tags."),
+    "validate": ("dstack.cli.validate", "validate", "Check the workflow files of this repository."),
+    "server": ("dstack.cli.server", "server", "Start, show or stop the local server."),
+    "runner": ("dstack.cli.runner", "runner", "Run jobs on this machine for a server."),
+}
+ALIASES = {"ps": "runs", "status": "runs"}
+EPILOGUE = "Help on one command: dstack COMMAND --help"
+
+
+def summary() -> str:
+    """The text of `dstack --help`; `scripts/generate_help.py` stores it in `helptext.py`."""
+    shown = {name: text for name, (_, _, text) in COMMANDS.items()}
+    for name in dict.fromkeys(ALIASES.values()):
+        shown[name] += f" Also: {', '.join(alias for alias, of in ALIASES.items() if of == name)}."
+    width = max(map(len, shown))
+    lines = "".join(f"  {name.ljust(width)}  {text}\n" for name, text in shown.items())
+    return (
+        "Usage: dstack COMMAND [ARGUMENTS]...\n\n"
+        "  CI/CD for training models: runs the workflows of .dstack/workflows.yaml,\n"
+        "  saves their artifacts while they run, and reuses them by tag.\n\n"
+        f"Commands:\n{lines}\n"
+        "Options:\n"
+        "  --version   Show the version.\n"
+        "  -h, --help  Show this text.\n\n"
+        f"{EPILOGUE}\n"
+    )

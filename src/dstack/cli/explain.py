@@ -1,0 +1,39 @@
+"""`dstack explain`: why a run waits, or why it failed."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from dstack.cli.render import write_json
+from dstack.cli.session import open_api
+from dstack.client.types import Explanation
+
+
+@click.command()
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="The same as an object in a list.")
+def explain(run: str, as_json: bool) -> None:
+    """Say why RUN waits, or why it failed: the job that caused it, how it ended, and its last lines."""
+    found = open_api().explain(run)
+    if as_json:
+        write_json([found])
+    else:
+        sys.stdout.write(explanation_text(found))
+        sys.stdout.flush()
+
+
+def explanation_text(found: Explanation) -> str:
+    lines = [found.get("summary", ""), *(f"  {line}" for line in found.get("lines", []))]
+    cause = found.get("root_cause")
+    if cause:
+        lines += ["", f"cause: {cause.get('sentence')}"]
+        tail = cause.get("tail", [])
+        if tail:
+            lines += [f"  {cause.get('job')} said last:", *(f"    {line}" for line in tail)]
+    known = "\n".join(lines)
+    # The server may have told of a waiting job in its lines already.
+    waiting = [item for item in found.get("waiting", []) if item.get("why", "") not in known]
+    lines += [f"  {item.get('job')}: {item.get('why')}" for item in waiting]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,28 @@
+"""The text of `dstack --help`. Written by scripts/generate_help.py from dstack.cli.commands."""
+
+HELP = """\
+Usage: dstack COMMAND [ARGUMENTS]...
+
+  CI/CD for training models: runs the workflows of .dstack/workflows.yaml,
+  saves their artifacts while they run, and reuses them by tag.
+
+Commands:
+  run        Run a workflow and follow its output.
+  runs       List runs, or show one with its jobs. Also: ps, status.
+  logs       Show a run's output from its first line.
+  stop       Stop a run.
+  explain    Say why a run waits, or why it failed.
+  artifacts  List or download what runs have saved.
+  tag        Give a run's artifacts a name to refer to them by.
+  untag      Remove a tag, or all tags of a run.
+  tags       List tags.
+  validate   Check the workflow files of this repository.
+  server     Start, show or stop the local server.
+  runner     Run jobs on this machine for a server.
+
+Options:
+  --version   Show the version.
+  -h, --help  Show this text.
+
+Help on one command: dstack COMMAND --help
+"""

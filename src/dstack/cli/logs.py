@@ -1,0 +1,42 @@
+"""`dstack logs`: a run's output, from the first line also when opened late."""
+
+from __future__ import annotations
+
+import click
+
+from dstack.cli.arguments import since as parse_since
+from dstack.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, UserError, forget_stdout, near
+from dstack.cli.follow import Follower
+from dstack.cli.interrupts import Interrupted, Interrupts, Terminated
+from dstack.cli.output import LogOutput
+from dstack.cli.session import Session
+
+
+@click.command()
+@click.argument("run")
+@click.argument("job", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option(
+    "-s", "--since", type=parse_since, metavar="TIME", help="From that time on: 5m, 2h, 1d, or 2022-07-01T12:00."
+)
+def logs(run: str, job: str | None, follow: bool, since: int | None) -> int:
+    """Show the output of RUN, or of its JOB only, exactly as it was written."""
+    session = Session()
+    session.accept_newer_server()
+    found = session.api.run(run)
+    names = {name for item in found.get("jobs", []) for name in (item.get("name"), item.get("workflow")) if name}
+    if job is not None and job not in names:
+        raise UserError(f"run {run} has no job {job}", near(job, sorted(names)) or f"jobs: {', '.join(sorted(names))}")
+    follower = Follower(session.api, run, LogOutput(), follow=follow, job=job, since=since, quiet=not follow)
+    follower.expect(found)
+    try:
+        with Interrupts() as interrupts:
+            follower.follow(interrupts)
+    except Interrupted:
+        return INTERRUPTED
+    except Terminated:
+        return TERMINATED
+    except BrokenPipeError:
+        forget_stdout()
+        return BROKEN_PIPE
+    return 0

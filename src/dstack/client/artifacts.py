@@ -1,0 +1,86 @@
+"""Downloading artifacts into a folder of the person's own, which may have things in it that matter."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import blake3
+
+from dstack.client.api import Api
+from dstack.client.store import remote_store
+from dstack.client.types import Artifact
+from dstack.snapshots.restore import Entry, entries, restore
+from dstack.snapshots.store import SnapshotStore
+
+
+class ArtifactError(Exception):
+    """Artifacts cannot be put where they were asked for. `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Differs(ArtifactError):
+    """Files that are there already would be overwritten. `paths` are all of them."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        shown = ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+        super().__init__(
+            f"not overwritten: {shown} differ from what would be downloaded", "choose another folder, or add --force"
+        )
+        self.paths = paths
+
+
+def download_to(
+    api: Api, artifacts: Sequence[Artifact], target: Path, *, overwrite: bool = False
+) -> list[tuple[Artifact, Path]]:
+    """Restore `artifacts` below `target`; each with the folder it became.
+
+    They keep the paths that their jobs wrote; where several jobs wrote the same one, below a folder per job. Nothing
+    is written before everything was compared. Raises Differs unless `overwrite`, ArtifactError, SnapshotError.
+    """
+    store = remote_store(api)
+    places = [(artifact, place) for artifact, place in _places(artifacts, target)]
+    if not overwrite:
+        differing = [path for artifact, place in places for path in _differing(store, artifact, place)]
+        if differing:
+            raise Differs(differing)
+    for artifact, place in places:
+        restore(store, bytes.fromhex(artifact.get("manifest_id", "")), place)
+    return places
+
+
+def _places(artifacts: Sequence[Artifact], target: Path) -> Iterator[tuple[Artifact, Path]]:
+    paths = [artifact.get("path", "") for artifact in artifacts]
+    for artifact, path in zip(artifacts, paths, strict=True):
+        folder = target / artifact.get("job", "") if paths.count(path) > 1 else target
+        place = Path(os.path.normpath(folder / path))
+        # The name comes from a server: it must not lead out of the folder that was asked for.
+        if not place.is_relative_to(os.path.normpath(target)):
+            raise ArtifactError(f"artifact {path!r} of {artifact.get('job')} would lie outside of {target}")
+        yield artifact, place
+
+
+def _differing(store: SnapshotStore, artifact: Artifact, place: Path) -> Iterator[Path]:
+    if not os.path.lexists(place):
+        return
+    for entry in entries(store, bytes.fromhex(artifact.get("manifest_id", ""))):
+        path = place / os.fsdecode(entry.path)
+        if os.path.lexists(path) and not _is_same(path, entry):
+            yield path
+
+
+def _is_same(path: Path, entry: Entry) -> bool:
+    found = path.lstat()
+    if entry.type == "directory":
+        return stat.S_ISDIR(found.st_mode)
+    if entry.type == "symlink":
+        return stat.S_ISLNK(found.st_mode) and os.fsencode(os.readlink(path)) == entry.target
+    if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
+        return False
+    return blake3.blake3().update_mmap(path).digest() == entry.digest
