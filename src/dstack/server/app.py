@@ -132,7 +132,7 @@ class Server:
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         context, settings = self._context, self._context.settings
         gap = _GapWatch(context)
-        found = [
+        found: list[Coroutine[Any, Any, None]] = [
             drive("place", context.bus, ["place"], lambda: settings.tick, lambda: place(context)),
             drive("sweep", context.bus, ["runners"], lambda: next_deadline(context), lambda: gap.look() or sweep(context)),
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -159,14 +158,14 @@ class _Api:
 
     async def logs(self, request: Request) -> Response:
         query = request.query_params
-        cursor = json.loads(query["cursor"]) if query.get("cursor") else {}
+        cursor = msgspec.json.decode(query.get("cursor") or "{}", type=dict[str, tuple[int, int]])
         stream = await following.frames(
             self._context,
             request.path_params["name"],
             follow=query.get("follow") == "1",
             job=query.get("job") or None,
             since=int(query["since"]) if query.get("since") else None,
-            cursor={name: (value[0], value[1]) for name, value in cursor.items()},
+            cursor=cursor,
         )
         return StreamingResponse(stream, media_type="application/x-dstack-frames")
 

@@ -131,7 +131,7 @@ def from_postgresql(error: DBAPIError, where: str) -> DatabaseError | None:
     if state == "53300":
         return DatabaseUnavailable(
             f"the database {where} has no connection to spare ({detail}). "
-            "Raise its max_connections, or lower DSTACK_SERVER_DATABASE_CONNECTIONS."
+            "Raise its max_connections, or end other programs that hold some."
         )
     if not state and "FATAL" in detail:  # refused while connecting, where the driver hands on no code
         return DatabaseUnavailable(
@@ -152,8 +152,8 @@ def from_postgresql(error: DBAPIError, where: str) -> DatabaseError | None:
 def all_busy(where: str) -> DatabaseUnavailable:
     """The error for a pool that had no connection free in time."""
     return DatabaseUnavailable(
-        f"every connection to the database {where} is busy. Try again shortly; if it stays so, "
-        "give the server more of them (DSTACK_SERVER_DATABASE_CONNECTIONS)."
+        f"every connection of this server to the database {where} is busy. Try again shortly; if it stays so, "
+        "look there (pg_stat_activity) for what they wait for."
     )
 
 

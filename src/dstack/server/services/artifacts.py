@@ -13,19 +13,27 @@ from dstack.server.db.tables import artifacts, code_snapshots, jobs, runs, tags
 from dstack.server.services.catalog import DatabaseCatalog
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
+from dstack.snapshots.errors import RestoreFailed
+from dstack.snapshots.listing import Leaf, walk_tree
+from dstack.snapshots.manifests import FileEntry, file_chunks
+from dstack.snapshots.store import SnapshotStore
 
 CODE = declare_write("store.code")
 
 
 def read_text(context: Context, manifest_id: bytes, path: str) -> str | None:
     """A file of the code snapshot, None where there is none or it is not UTF-8 text."""
-    from dstack.snapshots.restore import read_file
-    from dstack.snapshots.store import SnapshotStore
-
     store = SnapshotStore(context.blobs, DatabaseCatalog(context.database, context.project_id))
-    found = read_file(store, manifest_id, path.encode())
     try:
-        return None if found is None else found.decode()
+        steps = list(walk_tree(store, store.root(manifest_id), [path.encode()]))
+    except RestoreFailed:
+        return None  # there is no such path
+    leaves = [step.entry for step in steps if isinstance(step, Leaf)]
+    if len(leaves) != 1 or not isinstance(leaves[0], FileEntry):
+        return None
+    chunks = [chunk.chunk_id for chunk in file_chunks(leaves[0])]
+    try:
+        return b"".join(bytes(data) for _, data in store.read_chunks(chunks)).decode()
     except UnicodeDecodeError:
         return None
 

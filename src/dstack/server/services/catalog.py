@@ -9,7 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dstack.server.db.engine import Database, Transaction, declare_write
-from dstack.server.db.tables import chunks, packs
+from dstack.server.db.tables import chunks
+from dstack.server.db.tables import packs as packs_table
 from dstack.snapshots.interfaces import ChunkLocation, PackIndex
 
 _PART = 500
@@ -30,9 +31,9 @@ class DatabaseCatalog:
     def locate(self, chunk_ids: Sequence[bytes]) -> Mapping[bytes, ChunkLocation]:
         return self._database.read(lambda tx: self._known(tx, chunk_ids))
 
-    def add(self, added: Sequence[PackIndex]) -> None:
-        if added:
-            self._database.write("store.add", lambda tx: self._add(tx, added))
+    def add(self, packs: Sequence[PackIndex]) -> None:
+        if packs:
+            self._database.write("store.add", lambda tx: self._add(tx, packs))
 
     def _known(self, tx: Transaction, chunk_ids: Sequence[bytes]) -> dict[bytes, ChunkLocation]:
         found: dict[bytes, ChunkLocation] = {}
@@ -54,7 +55,7 @@ class DatabaseCatalog:
         make = postgresql.insert if tx.dialect == "postgresql" else sqlite.insert
         now = tx.now
         tx.execute(
-            make(packs).on_conflict_do_nothing(),
+            make(packs_table).on_conflict_do_nothing(),
             [
                 {"project_id": self._project_id, "pack_id": pack.pack_id, "size": pack.size, "created_at": now}
                 for pack in added

@@ -27,7 +27,7 @@ def validate(files: Mapping[str, str]) -> dict[str, Any]:
                 "line": item.line,
                 "help": item.help,
             }
-            for item in loaded.listing()
+            for item in loaded.values()
         ],
     }
 

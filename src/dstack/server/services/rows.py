@@ -154,7 +154,7 @@ def _columns(table: Any, row: type) -> list[Any]:
 
 def _guarded_update(table: Any, row: type) -> Any:
     """UPDATE of every column of `row`, where id and the version read still match; the version goes up."""
-    values = {name: bindparam(f"v_{name}") for name in _NAMES[row]}
+    values: dict[str, Any] = {name: bindparam(f"v_{name}") for name in _NAMES[row]}
     return (
         update(table)
         .where(

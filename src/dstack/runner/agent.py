@@ -1,0 +1,232 @@
+"""The agent: registers, polls, and does the difference between what the server says and what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from uuid import UUID
+
+import msgspec
+
+import dstack
+from dstack.client.api import Api
+from dstack.client.store import RemoteCatalog, SignedBlobs
+from dstack.domain import faults
+from dstack.domain.ports import SystemClock, SystemIds
+from dstack.domain.resources import Capacity
+from dstack.protocol import messages
+from dstack.runner.attempt import Attempt, Workshop, read_spec
+from dstack.runner.environments import EnvironmentManager
+from dstack.runner.executors.process import ProcessExecutor
+from dstack.runner.inotify import SpoolWatch
+from dstack.runner.link import Link, LinkDown, Refused, connector
+from dstack.runner.senders import EventSender, LogSender
+from dstack.runner.settings import Settings
+from dstack.runner.slots import Slots
+from dstack.snapshots.materialise import Materialiser
+from dstack.snapshots.store import SnapshotStore
+
+faults.declare("runner.identity:before", "runner.identity:after")
+_log = logging.getLogger(__name__)
+REAP_EVERY = 30.0
+
+
+class _Identity(msgspec.Struct):
+    runner_id: UUID
+    deployment_id: UUID
+
+
+class Agent:
+    """One runner process; `run` returns when there is nothing left to do for a local runner, or it is told to end."""
+
+    def __init__(self, settings: Settings, capacity: Capacity) -> None:
+        self._settings = settings
+        self._capacity = capacity
+        self._slots = settings.slots or capacity.cpu
+        self._clock = SystemClock()
+        self._link = Link(settings)
+        self._incarnation = SystemIds().new(self._clock.now())
+        self._attempts: dict[UUID, Attempt] = {}
+        self._events = EventSender(self._link.events, settings)
+        self._logs = LogSender(self._link.logs, settings)
+        self._shop = self._workshop()
+        self._registered: messages.RegisterReply | None = None
+        self._stopping = asyncio.Event()
+        self._kills: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        """End soon; jobs go on and the next agent adopts them."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        await self._adopt()
+        tasks = [asyncio.create_task(job) for job in (self._events.run(), self._logs.run(), self._reap())]
+        polling = asyncio.create_task(self._poll_for_ever())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((polling, stopping, *tasks), return_when=asyncio.FIRST_COMPLETED)
+        await self._goodbye()
+        for task in (*tasks, polling, stopping):
+            task.cancel()
+        results = await asyncio.gather(*tasks, polling, return_exceptions=True)
+        self._link.close()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    def _workshop(self) -> Workshop:
+        settings = self._settings
+        api = Api(connector(settings))
+        store = SnapshotStore(SignedBlobs(api), RemoteCatalog(api))
+        return Workshop(
+            settings=settings,
+            capacity=self._capacity,
+            clock=self._clock,
+            executor=ProcessExecutor(),
+            environments=EnvironmentManager(settings.folder / "envs"),
+            slots=Slots(self._capacity, self._slots),
+            events=self._events,
+            logs=self._logs,
+            watch=SpoolWatch(),
+            store=store,
+            materialiser=Materialiser(store),
+        )
+
+    # --- being known -------------------------------------------------------------------------------------------
+
+    async def _adopt(self) -> None:
+        """Take up what an earlier agent of this home left: running, ended, or not begun."""
+        folder = self._settings.folder / "attempts"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in sorted(folder.iterdir()):
+            try:
+                assignment, _ = read_spec(path)
+            except (OSError, msgspec.MsgspecError) as error:
+                _log.warning("%s holds no whole attempt (%s); it had not begun", path, error)
+                shutil.rmtree(path, ignore_errors=True)
+                continue
+            attempt = Attempt(self._shop, assignment, self._forget)
+            self._attempts[assignment.attempt_id] = attempt
+            process = await self._shop.executor.attach(path, assignment.attempt_id)
+            if process is None:
+                shutil.rmtree(path / "work", ignore_errors=True)
+                attempt.begin()
+            else:
+                attempt.resume(process)
+
+    async def _register(self) -> None:
+        known = self._identity()
+        request = messages.RegisterRequest(
+            runner_id=known.runner_id if known else None,
+            incarnation=self._incarnation,
+            name=self._settings.name or _host_name(),
+            version=dstack.__version__,
+            capacity=self._capacity,
+            slots=self._slots,
+            running=tuple(self._attempts),
+        )
+        reply = await self._link.polls.call("register", request, messages.RegisterReply)
+        self._registered = reply
+        self._remember(_Identity(reply.runner_id, reply.deployment_id))
+        self._events.identity = (reply.runner_id, self._incarnation)
+        self._logs.runner_id = reply.runner_id
+        _log.info("registered as %s", reply.runner_id)
+
+    async def _goodbye(self) -> None:
+        reply = self._registered
+        if reply is None or self._attempts:
+            return
+        message = messages.Goodbye(runner_id=reply.runner_id, incarnation=self._incarnation)
+        try:
+            await self._link.events.call("goodbye", message, messages.Commands, timeout=2.0)
+        except (LinkDown, Refused) as error:
+            _log.info("no goodbye: %s", error)
+
+    def _identity(self) -> _Identity | None:
+        try:
+            return msgspec.json.decode((self._settings.folder / "state.json").read_bytes(), type=_Identity)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def _remember(self, identity: _Identity) -> None:
+        if identity != self._identity():
+            part = self._settings.folder / "state.part"
+            part.write_bytes(msgspec.json.encode(identity))
+            faults.rename(part, self._settings.folder / "state.json", "runner.identity")
+
+    # --- polling -----------------------------------------------------------------------------------------------
+
+    async def _poll_for_ever(self) -> None:
+        """Returns only when a local runner has lost its server and holds nothing."""
+        loop = asyncio.get_running_loop()
+        heard = loop.time()
+        pause = self._settings.retry_first
+        while True:
+            try:
+                if self._registered is None:
+                    await self._register()
+                await self._poll()
+                heard, pause = loop.time(), self._settings.retry_first
+            except Refused as error:
+                _log.error("the server refused this runner: %s", error)
+                self._registered = None
+                await asyncio.sleep(self._settings.retry_last)
+            except LinkDown as error:
+                _log.info("the server is not there: %s", error)
+                if self._settings.local and not self._attempts and loop.time() - heard > self._settings.orphan_exit:
+                    _log.info("nothing held and no server: ending")
+                    return
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, self._settings.retry_last)
+
+    async def _poll(self) -> None:
+        assert self._registered is not None
+        request = messages.PollRequest(
+            runner_id=self._registered.runner_id,
+            incarnation=self._incarnation,
+            known=tuple(
+                messages.KnownAttempt(attempt_id=attempt_id, state=attempt.state, stop=attempt.stop)
+                for attempt_id, attempt in self._attempts.items()
+            ),
+            wait=self._registered.heartbeat,
+        )
+        commands = await self._link.polls.call("poll", request, messages.Commands, timeout=request.wait + 30.0)
+        if commands.register:
+            self._registered = None
+            return
+        self._obey(commands)
+
+    def _obey(self, commands: messages.Commands) -> None:
+        for assignment in commands.assign:
+            if assignment.attempt_id not in self._attempts:
+                attempt = Attempt(self._shop, assignment, self._forget)
+                self._attempts[assignment.attempt_id] = attempt
+                attempt.begin()
+        for attempt_id in commands.recall:
+            if attempt_id in self._attempts:
+                self._attempts[attempt_id].recall()
+        for stop in commands.stop:
+            if stop.attempt_id in self._attempts:
+                self._attempts[stop.attempt_id].ask_stop(stop.abort)
+        for attempt_id in commands.kill:
+            attempt = self._attempts.get(attempt_id)
+            if attempt is not None and attempt.state != "killed":
+                task = asyncio.create_task(attempt.kill())
+                self._kills.add(task)
+                task.add_done_callback(self._kills.discard)
+        for attempt_id in commands.orphaned:
+            _log.warning("the server does not know attempt %s: it goes on, and its result is kept aside", attempt_id)
+
+    def _forget(self, attempt: Attempt) -> None:
+        self._attempts.pop(attempt.assignment.attempt_id, None)
+
+    async def _reap(self) -> None:
+        while True:
+            await asyncio.sleep(REAP_EVERY)
+            self._shop.executor.reap()
+
+
+def _host_name() -> str:
+    import socket
+
+    return socket.gethostname()

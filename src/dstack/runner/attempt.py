@@ -1,0 +1,384 @@
+"""One attempt on this machine, from the assignment to the last acknowledged byte."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+
+from dstack.domain import faults
+from dstack.domain.ports import Clock
+from dstack.domain.resources import Capacity
+from dstack.logs.spool import disk_full
+from dstack.protocol import messages
+from dstack.protocol.messages import Assignment
+from dstack.runner.environments import EnvironmentManager, SetupError
+from dstack.runner.executors.interface import Executor, Exit, Process, StartError
+from dstack.runner.inotify import SpoolWatch
+from dstack.runner.senders import EventSender, LogSender
+from dstack.runner.settings import Settings
+from dstack.runner.setup import launch_of, lay_out
+from dstack.runner.shipper import Shipper, cancelled
+from dstack.runner.slots import Slots
+from dstack.snapshots.errors import SnapshotError
+from dstack.snapshots.live import LiveCapture
+from dstack.snapshots.materialise import Materialiser
+from dstack.snapshots.statcache import SavedSnapshot
+from dstack.snapshots.store import SnapshotStore
+
+faults.declare("runner.spec:before", "runner.spec:after", "runner.started", "runner.exited", "runner.saved")
+_log = logging.getLogger(__name__)
+SECOND = 1_000_000
+SAVE_RETRY = 5.0
+"""Seconds between two tries to reach a store that refuses."""
+
+
+@dataclass(slots=True)
+class Workshop:
+    """What the attempts of one agent share."""
+
+    settings: Settings
+    capacity: Capacity
+    clock: Clock
+    executor: Executor
+    environments: EnvironmentManager
+    slots: Slots
+    events: EventSender
+    logs: LogSender
+    watch: SpoolWatch
+    store: SnapshotStore
+    materialiser: Materialiser
+    setup: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Ended(Protocol):
+    def __call__(self, attempt: Attempt, /) -> None: ...
+
+
+class Attempt:
+    """`state` is what the next poll tells the server; `stop` the intent that was taken up."""
+
+    def __init__(self, workshop: Workshop, assignment: Assignment, ended: Ended) -> None:
+        self.assignment = assignment
+        self.state = "assigned"
+        self.stop = ""
+        self._shop = workshop
+        self._ended = ended
+        self._folder = folder_of(workshop.settings, assignment.attempt_id)
+        self._process: Process | None = None
+        self._shipping: asyncio.Task[None] | None = None
+        self._capture: LiveCapture | None = None
+        self._ending: asyncio.Task[object] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._shipper = Shipper(
+            assignment.attempt_id, self._folder, workshop.logs, workshop.watch, workshop.clock, workshop.settings.log_limit
+        )
+
+    # --- what the agent calls ----------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Run it from the start."""
+        self._task = asyncio.create_task(self._guarded(self._run()))
+
+    def resume(self, process: Process) -> None:
+        """Go on with a process that an earlier agent started, running or ended."""
+        self.state = "running"
+        self._process = process
+        self._shop.slots.adopt(self.assignment.attempt_id, self.assignment.spec.requirements, self._gpus())
+        self._task = asyncio.create_task(self._guarded(self._resumed()))
+
+    def recall(self) -> None:
+        """Give it back if it has not begun."""
+        if self.state == "assigned" and self._task is not None:
+            self.state = "recalled"
+            self._task.cancel()
+
+    def ask_stop(self, abort: bool) -> None:
+        """Stop (save what is there) or abort (save nothing more)."""
+        self.stop = "abort" if abort else "stop"
+        if self.state == "starting" and self._task is not None:
+            self._task.cancel()
+        elif self.state == "running" and self._process is not None:
+            grace = 0.0 if abort else self._shop.settings.stop_grace or self.assignment.stop_grace
+            self._ending = asyncio.create_task(self._stop_process(self._process, grace, self._ending))
+
+    async def kill(self) -> None:
+        """The server has moved on without this attempt: end it and report nothing."""
+        self.state = "killed"
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # --- its course --------------------------------------------------------------------------------------------
+
+    async def _guarded(self, course: object) -> None:
+        assert asyncio.iscoroutine(course)
+        try:
+            await course
+        except asyncio.CancelledError:
+            await self._cancelled()
+        except Exception as error:
+            # A bug of ours: the job's owner hears of it, and the other attempts go on.
+            _log.exception("attempt %s failed inside the runner", self.assignment.attempt_id)
+            detail = f"the runner failed: {type(error).__name__}: {error}"
+            await self._end_process()
+            await self._give_up(detail)
+        finally:
+            self._shop.slots.release(self.assignment.attempt_id)
+            self._ended(self)
+
+    async def _run(self) -> None:
+        assignment = self.assignment
+        share = await self._shop.slots.take(assignment.attempt_id, assignment.spec.requirements)
+        self.state = "starting"
+        write_spec(self._folder, assignment, share.gpus)
+        self._send(messages.Accepted(attempt_id=assignment.attempt_id, at=self._now()))
+        try:
+            self._process = await self._start(share.gpus)
+        except (SetupError, StartError, SnapshotError) as error:
+            await self._setup_failed(str(error))
+            return
+        except OSError as error:
+            await self._setup_failed(self._disk_words(error))
+            return
+        faults.point("runner.started")
+        self.state = "running"
+        self._send(messages.Started(attempt_id=assignment.attempt_id, at=self._now(), pid=self._process.pid))
+        if self.stop:
+            self.ask_stop(self.stop == "abort")
+        await self._attend(self._process)
+
+    async def _start(self, gpus: tuple[int, ...]) -> Process:
+        """Lay the working copy out, make the environment, start the process."""
+        assignment = self.assignment
+        async with asyncio.timeout(assignment.setup_deadline):
+            work = await lay_out(self._shop.materialiser, self._shop.store, assignment, self._folder)
+            spool = self._folder / "spool"
+            launch = await launch_of(self._shop.environments, assignment, self._folder, work, gpus, spool)
+        process = self._shop.executor.start(launch)
+        self._begin_capture(work)
+        return process
+
+    async def _resumed(self) -> None:
+        assert self._process is not None
+        now = self._now()
+        self._send(messages.Accepted(attempt_id=self.assignment.attempt_id, at=now))
+        self._send(messages.Started(attempt_id=self.assignment.attempt_id, at=now, pid=self._process.pid))
+        self._begin_capture(self._folder / "work")
+        await self._attend(self._process)
+
+    async def _attend(self, process: Process) -> None:
+        """From a started process to the end of the attempt."""
+        if process.exit is None:
+            self._shipping = asyncio.create_task(self._shipper.run())
+            await process.wait()
+        at = self._now()
+        if self._ending is not None:
+            await self._ending
+        assert process.exit is not None
+        await self._shop.executor.sweep(self.assignment.attempt_id)
+        self._shop.slots.release(self.assignment.attempt_id)
+        faults.point("runner.exited")
+        exited = self._exited(process.exit, at)
+        if exited.aborted:
+            await self._finish_log()
+            await self._send(exited)
+            self._remove()
+            return
+        self.state = "saving"
+        self._send(exited)
+        await self._save(exited)
+
+    async def _save(self, exited: messages.Exited) -> None:
+        saved, warnings, problem = await self._final_snapshots()
+        await self._finish_log()
+        faults.point("runner.saved")
+        if problem is not None:
+            await self._send(
+                messages.SaveRefused(attempt_id=self.assignment.attempt_id, at=self._now(), detail=problem)
+            )
+        else:
+            await self._send(
+                messages.Saved(
+                    attempt_id=self.assignment.attempt_id,
+                    at=self._now(),
+                    exit=exited,
+                    artifacts=saved,
+                    log_length=self._shipper.length,
+                    log_incomplete=self._shipper.incomplete,
+                    warnings=warnings,
+                )
+            )
+        self._remove()
+
+    async def _final_snapshots(self) -> tuple[tuple[messages.SavedArtifact, ...], tuple[str, ...], str | None]:
+        """The last snapshot of each artifact folder; tried until the save deadline where the store refuses."""
+        if self._capture is None:
+            return (), (), None
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.assignment.save_deadline
+        while True:
+            try:
+                found = await asyncio.to_thread(self._capture.final)
+            except (SnapshotError, OSError) as error:
+                if loop.time() + SAVE_RETRY >= end:
+                    return (), (), self._disk_words(error) if isinstance(error, OSError) else str(error)
+                _log.warning("attempt %s: artifacts wait for the store: %s", self.assignment.attempt_id, error)
+                await asyncio.sleep(SAVE_RETRY)
+                continue
+            warnings = tuple(warning for snapshot in found.values() for warning in snapshot.warnings)
+            return artifacts_of(found), warnings, None
+
+    async def _finish_log(self) -> None:
+        await cancelled(self._shipping)
+        await self._shipper.finish()
+
+    # --- its ends ----------------------------------------------------------------------------------------------
+
+    async def _cancelled(self) -> None:
+        """Recalled, stopped while starting, or killed: whichever `state` and `stop` say."""
+        attempt_id = self.assignment.attempt_id
+        if self.state == "recalled":
+            await self._send(messages.Recalled(attempt_id=attempt_id, at=self._now()))
+        elif self.state == "starting" and self.stop:
+            await self._end_process()
+            await self._setup_failed("it was stopped before its process started")
+            return
+        elif self.state == "killed":
+            await self._end_process()
+        else:
+            # The agent itself ends: the process goes on, and the next agent adopts it.
+            await cancelled(self._shipping)
+            if self._capture is not None:
+                self._capture.stop()
+            return
+        self._remove()
+
+    async def _setup_failed(self, detail: str) -> None:
+        with open(self._folder / "spool", "ab") as spool:
+            spool.write(f"dstack: {detail}\n".encode())
+        await self._finish_log()
+        await self._give_up(detail)
+
+    async def _give_up(self, detail: str) -> None:
+        await self._send(
+            messages.SetupFailed(attempt_id=self.assignment.attempt_id, at=self._now(), detail=detail)
+        )
+        self._remove()
+
+    async def _end_process(self) -> None:
+        await cancelled(self._shipping)
+        if self._capture is not None:
+            await asyncio.to_thread(self._capture.stop)
+        if self._process is not None:
+            await self._shop.executor.stop(self._process, 0.0)
+            await self._shop.executor.sweep(self.assignment.attempt_id)
+
+    async def _stop_process(self, process: Process, grace: float, before: asyncio.Task[object] | None) -> None:
+        if before is not None:
+            before.cancel()
+            await asyncio.gather(before, return_exceptions=True)
+        await self._shop.executor.stop(process, grace)
+
+    # --- small things ------------------------------------------------------------------------------------------
+
+    def _begin_capture(self, work: Path) -> None:
+        if not self.assignment.spec.artifacts:
+            return
+        loop = asyncio.get_running_loop()
+        root = work / self.assignment.spec.working_dir
+
+        def taken(found: Mapping[str, SavedSnapshot]) -> None:
+            event = messages.SnapshotTaken(
+                attempt_id=self.assignment.attempt_id, at=self._now(), artifacts=artifacts_of(found)
+            )
+            loop.call_soon_threadsafe(self._send, event)
+
+        self._capture = LiveCapture(
+            root,
+            self.assignment.spec.artifacts,
+            self._shop.store,
+            taken,
+            quiet=self._shop.settings.quiet_period,
+            max_interval=self._shop.settings.max_interval,
+            clock=self._shop.clock,
+        )
+        self._capture.start()
+
+    def _exited(self, end: Exit, at: int) -> messages.Exited:
+        detail = end.detail
+        if end.code != 0 and not detail and disk_full(self._folder):
+            detail = f"disk full on {self._folder}"
+        return messages.Exited(
+            attempt_id=self.assignment.attempt_id,
+            at=at,
+            exit_code=end.code,
+            signal=end.signal,
+            oom=end.oom,
+            aborted=self.stop == "abort",
+            log_length=self._shipper.length,
+            detail=detail,
+        )
+
+    def _disk_words(self, error: OSError) -> str:
+        if disk_full(self._folder):
+            return f"disk full on {self._folder}"
+        return f"{error.filename or self._folder}: {error.strerror or error}"
+
+    def _gpus(self) -> tuple[int, ...]:
+        return read_spec(self._folder)[1]
+
+    def _send(self, event: messages.AttemptEvent) -> asyncio.Future[messages.EventAnswer]:
+        return self._shop.events.send(event)
+
+    def _now(self) -> int:
+        return self._shop.clock.now()
+
+    def _remove(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _Spec(msgspec.Struct, frozen=True):
+    assignment: Assignment
+    gpus: tuple[int, ...]
+
+
+def folder_of(settings: Settings, attempt_id: UUID) -> Path:
+    return settings.folder / "attempts" / attempt_id.hex
+
+
+def write_spec(folder: Path, assignment: Assignment, gpus: tuple[int, ...]) -> None:
+    """Make the attempt's folder: from here on a restarted agent knows of it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = folder / "spec.part"
+    part.write_bytes(msgspec.msgpack.encode(_Spec(assignment, gpus)))
+    faults.rename(part, folder / "spec.msgpack", "runner.spec")
+
+
+def read_spec(folder: Path) -> tuple[Assignment, tuple[int, ...]]:
+    """Raises OSError or msgspec.MsgspecError when the folder holds no whole spec."""
+    found = msgspec.msgpack.decode((folder / "spec.msgpack").read_bytes(), type=_Spec)
+    return found.assignment, found.gpus
+
+
+def artifacts_of(found: Mapping[str, SavedSnapshot]) -> tuple[messages.SavedArtifact, ...]:
+    return tuple(
+        messages.SavedArtifact(
+            path=path,
+            manifest_id=snapshot.manifest_id,
+            content_id=snapshot.content_id,
+            files=snapshot.files,
+            size=snapshot.size,
+            stored=snapshot.stored,
+        )
+        for path, snapshot in found.items()
+    )
+
+

@@ -1,0 +1,116 @@
+"""Events and log chunks on their way to the server: in order, in batches, again until they are acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from uuid import UUID
+
+from dstack.protocol import messages
+from dstack.runner.link import Channel, LinkDown, Refused
+from dstack.runner.settings import Settings
+
+_log = logging.getLogger(__name__)
+MAX_EVENTS = 512
+MAX_LOG_BYTES = 8 << 20
+
+
+class EventSender:
+    """What one request is under way for gathers in the next: a busy runner sends larger batches, not more."""
+
+    def __init__(self, channel: Channel, settings: Settings) -> None:
+        self._channel = channel
+        self._settings = settings
+        self._waiting: deque[tuple[messages.AttemptEvent, asyncio.Future[messages.EventAnswer]]] = deque()
+        self._filled = asyncio.Event()
+        self.identity: tuple[UUID, UUID] | None = None
+        """(runner id, incarnation), once registered."""
+
+    def send(self, event: messages.AttemptEvent) -> asyncio.Future[messages.EventAnswer]:
+        """Queue an event; the future holds the server's answer to it."""
+        future: asyncio.Future[messages.EventAnswer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((event, future))
+        self._filled.set()
+        return future
+
+    async def run(self) -> None:
+        """Send for ever."""
+        while True:
+            await self._filled.wait()
+            batch = [self._waiting[index] for index in range(min(len(self._waiting), MAX_EVENTS))]
+            answers = await self._deliver(tuple(event for event, _ in batch))
+            for (event, future), answer in zip(batch, answers, strict=True):
+                self._waiting.popleft()
+                if answer.outcome == "rejected":
+                    _log.warning("attempt %s: %s was rejected: %s", event.attempt_id, type(event).__name__, answer.detail)
+                if not future.done():
+                    future.set_result(answer)
+            if not self._waiting:
+                self._filled.clear()
+
+    async def _deliver(self, events: tuple[messages.AttemptEvent, ...]) -> tuple[messages.EventAnswer, ...]:
+        pause = self._settings.retry_first
+        while True:
+            if self.identity is not None:
+                runner_id, incarnation = self.identity
+                request = messages.EventsRequest(runner_id=runner_id, incarnation=incarnation, events=events)
+                try:
+                    return (await self._channel.call("events", request, messages.EventsReply)).answers
+                except LinkDown as error:
+                    _log.info("events wait for the server: %s", error)
+                except Refused as error:
+                    _log.error("the server refused %d events: %s", len(events), error)
+                    refused = messages.EventAnswer(outcome="rejected", detail=str(error))
+                    return (refused,) * len(events)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, self._settings.retry_last)
+
+
+class LogSender:
+    """One request at a time carries the waiting chunks of all streams."""
+
+    def __init__(self, channel: Channel, settings: Settings) -> None:
+        self._channel = channel
+        self._settings = settings
+        self._waiting: list[tuple[messages.LogChunk, asyncio.Future[int]]] = []
+        self._filled = asyncio.Event()
+        self.runner_id: UUID | None = None
+
+    async def send(self, chunk: messages.LogChunk) -> int:
+        """The next offset that the server wants of the stream; -1 when it does not know the attempt."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append((chunk, future))
+        self._filled.set()
+        return await future
+
+    async def run(self) -> None:
+        """Send for ever."""
+        while True:
+            await self._filled.wait()
+            batch: list[tuple[messages.LogChunk, asyncio.Future[int]]] = []
+            size = 0
+            while self._waiting and (not batch or size < MAX_LOG_BYTES):
+                batch.append(self._waiting.pop(0))
+                size += len(batch[-1][0].data)
+            if not self._waiting:
+                self._filled.clear()
+            offsets = await self._deliver(tuple(chunk for chunk, _ in batch))
+            for (_, future), offset in zip(batch, offsets, strict=True):
+                if not future.done():
+                    future.set_result(offset)
+
+    async def _deliver(self, chunks: tuple[messages.LogChunk, ...]) -> tuple[int, ...]:
+        pause = self._settings.retry_first
+        while True:
+            if self.runner_id is not None:
+                request = messages.LogsRequest(runner_id=self.runner_id, chunks=chunks)
+                try:
+                    return (await self._channel.call("logs", request, messages.LogsReply)).next_offsets
+                except LinkDown as error:
+                    _log.info("logs wait for the server: %s", error)
+                except Refused as error:
+                    _log.error("the server refused log chunks: %s", error)
+                    return (-1,) * len(chunks)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, self._settings.retry_last)

@@ -1,0 +1,51 @@
+"""The runner's settings; each can be set by `DSTACK_RUNNER_<FIELD>`. Durations are seconds, sizes bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    home: Path
+    server: str = ""
+    """URL of a deployed server; empty: this home's embedded server, over its socket."""
+    name: str = ""
+    slots: int = 0
+    """Jobs at once, counted in CPUs; 0: as many as the machine has."""
+    local: bool = False
+    """Started by an embedded server: ends when that is gone and nothing is held."""
+    orphan_exit: float = 30.0
+    """How long a local runner that holds nothing looks for its server before it ends."""
+    retry_first: float = 0.05
+    retry_last: float = 2.0
+    stop_grace: float = 0.0
+    """Overrides the grace that the server asks for, where not 0."""
+    quiet_period: float = 1.0
+    """A live snapshot is taken this long after the last change."""
+    max_interval: float = 30.0
+    """… and at the latest this long after the first change, when writes never pause."""
+    log_limit: int = 1 << 30
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "runner"
+
+
+def from_environment(settings: Settings, environ: Mapping[str, str] = os.environ) -> Settings:
+    """`settings` with what the environment says; raises ValueError naming the variable that cannot be read."""
+    changed: dict[str, object] = {}
+    for field in fields(settings):
+        name = f"DSTACK_RUNNER_{field.name.upper()}"
+        if name in environ:
+            default = getattr(settings, field.name)
+            try:
+                text = environ[name]
+                changed[field.name] = text == "1" if isinstance(default, bool) else type(default)(text)
+            except ValueError:
+                kind = type(default).__name__
+                raise ValueError(f"{name}={environ[name]!r} cannot be read as {kind}") from None
+    return replace(settings, **changed)  # pyright: ignore[reportArgumentType]  # types are those of the defaults

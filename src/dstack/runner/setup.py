@@ -1,0 +1,94 @@
+"""What a job finds when it starts: a fresh working copy, its inputs, its folders, its environment."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from dstack.protocol.messages import Assignment
+from dstack.runner.environments import EnvironmentManager, Interpreter, Order, SetupError
+from dstack.runner.executors.interface import Launch
+from dstack.snapshots.materialise import Materialiser
+from dstack.snapshots.restore import restore
+from dstack.snapshots.store import SnapshotStore
+
+_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+async def lay_out(materialiser: Materialiser, store: SnapshotStore, assignment: Assignment, folder: Path) -> Path:
+    """Make the working copy in `folder/work`; returns it. Raises SnapshotError, SetupError, OSError."""
+    work = folder / "work"
+    if assignment.code is None:
+        work.mkdir(mode=0o700, exist_ok=True)
+    elif materialiser.is_quick(assignment.code):
+        materialiser.unpack(assignment.code, work)
+    else:
+        await asyncio.to_thread(materialiser.unpack, assignment.code, work)
+    base = _inside(work, assignment.spec.working_dir, "working_dir")
+    for given in assignment.inputs:
+        target = _inside(base, given.path, f"the artifact of {given.job_name}")
+        await asyncio.to_thread(restore, store, given.manifest_id, target)
+    for path in assignment.spec.artifacts:
+        _inside(base, path, "artifacts").mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def _inside(work: Path, path: str, what: str) -> Path:
+    """`path` below `work`, checked on the resolved path: code may bring links."""
+    found = (work / path).resolve()
+    if not found.is_relative_to(work.resolve()):
+        raise SetupError(f"{what} {path!r} leads out of the job's working copy")
+    return found
+
+
+async def launch_of(
+    environments: EnvironmentManager,
+    assignment: Assignment,
+    folder: Path,
+    work: Path,
+    gpus: tuple[int, ...],
+    spool: Path,
+) -> Launch:
+    """The command with its whole environment. What the set-up of a Python prints goes to the job's log."""
+    spec = assignment.spec
+    environment = dict(assignment.environment)
+    argv = spec.argv
+    # The empty value hides every card from CUDA; a job that asked for none must not take another's.
+    environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in gpus)
+    if not environment.get("PATH"):
+        environment["PATH"] = _SYSTEM_PATH
+    if spec.python is not None or (argv and argv[0] == "python"):
+        interpreter = await _interpreter(environments, assignment, work, environment, spool)
+        environment["PATH"] = f"{interpreter.bin_dir}:{environment['PATH']}"
+        if interpreter.venv is not None:
+            environment["VIRTUAL_ENV"] = str(interpreter.venv)
+        if argv and argv[0] == "python":
+            argv = (str(interpreter.path), *argv[1:])
+    environment.update(spec.environment)
+    return Launch(
+        attempt_id=assignment.attempt_id,
+        folder=folder,
+        cwd=work / spec.working_dir,
+        env=environment,
+        argv=argv,
+        script=spec.commands,
+    )
+
+
+async def _interpreter(
+    environments: EnvironmentManager, assignment: Assignment, work: Path, environment: dict[str, str], spool: Path
+) -> Interpreter:
+    order = Order(
+        attempt_id=assignment.attempt_id,
+        spec=assignment.spec.python,
+        code_root=work,
+        environment=environment,
+        shell_python=assignment.python,
+        shell_version=assignment.python_version,
+    )
+
+    def show(data: bytes) -> None:
+        with open(spool, "ab") as file:
+            file.write(data)
+
+    return await environments.prepare(order, show)

@@ -1,0 +1,142 @@
+"""One attempt's log on its way from the spool to the server: masked, by offset, resumable after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from pathlib import Path
+from uuid import UUID
+
+from dstack.domain.ports import Clock
+from dstack.logs.masking import Masker
+from dstack.logs.quota import LogQuota, Ship, Skip
+from dstack.logs.spool import Spool
+from dstack.logs.times import MarkRecorder
+from dstack.protocol.messages import LogChunk
+from dstack.runner.inotify import SpoolWatch
+from dstack.runner.senders import LogSender
+
+PIECE = 4 << 20
+PUNCH_STEP = 4 << 20
+_STATE = struct.Struct("<QQQ")
+"""Raw offset up to which bytes were fed, shipped offset, and how much the mask covers beyond."""
+
+
+class Shipper:
+    """Call `run` while the job lives and `finish` once it is over."""
+
+    def __init__(
+        self, attempt_id: UUID, folder: Path, sender: LogSender, watch: SpoolWatch, clock: Clock, limit: int
+    ) -> None:
+        self._attempt_id = attempt_id
+        self._path = folder / "spool"
+        self._state_path = folder / "shipped"
+        self._spool = Spool(self._path)
+        self._sender = sender
+        self._watch = watch
+        self._clock = clock
+        self._quota = LogQuota(limit)
+        self._marks = MarkRecorder()
+        self._raw, self._shipped, covered = self._load()
+        self._punched = 0
+        # The mask set is empty until secrets exist; its place is here, before a byte leaves.
+        self._masker = Masker((), covered=covered)
+        self.incomplete = False
+        """The server does not take this stream: what is shipped so far is all there will be."""
+
+    @property
+    def length(self) -> int:
+        """Bytes shipped and acknowledged."""
+        return self._shipped
+
+    async def run(self) -> None:
+        """Ship what the job writes, as it writes it; ends when cancelled."""
+        while not self.incomplete:
+            size = await self._watch.grown(self._path, self._raw)
+            if not await self._ship(size, ended=False):
+                # Between head and tail of the quota: nothing is shipped before the end.
+                begin, end = self._quota.disposable(size)
+                if begin < end:
+                    self._spool.punch(end, step=PUNCH_STEP)
+                await self._watch.grown(self._path, size)
+
+    async def finish(self) -> None:
+        """Ship the rest, held-back bytes included; returns once it is acknowledged."""
+        while not self.incomplete and await self._ship(self._spool.size(), ended=True):
+            pass
+        rest = self._masker.flush()
+        if rest:
+            await self._send(rest)
+        self._watch.forget(self._path)
+        self._spool.close()
+
+    async def _ship(self, size: int, *, ended: bool) -> bool:
+        """Ship up to one piece; False when there is nothing to ship now."""
+        step = self._quota.next(self._raw, size, ended=ended)
+        if step is None:
+            return False
+        if isinstance(step, Skip):
+            await self._skip(step)
+            return True
+        return await self._piece(step)
+
+    async def _piece(self, step: Ship) -> bool:
+        data = self._spool.read(step.begin, min(PIECE, step.end - step.begin))
+        if not data:
+            return False
+        self._save()
+        self._raw = step.begin + len(data)
+        await self._send(self._masker.feed(data))
+        done = self._raw - self._masker.held
+        if done - self._punched >= PUNCH_STEP:
+            # What is punched out cannot be read again, so no restart may begin before it.
+            self._save()
+            self._spool.punch(done)
+            self._punched = done
+        return True
+
+    async def _skip(self, step: Skip) -> None:
+        self._save()
+        self._masker.discard()
+        window_begin = max(step.begin, step.end - self._masker.longest)
+        window = self._spool.read(window_begin, 2 * self._masker.longest)
+        self._raw = window_begin + self._masker.safe_cut(window, step.end - window_begin)
+        await self._send(step.marker)
+
+    async def _send(self, data: bytes) -> None:
+        """Send `data` at the shipped offset until the server has all of it."""
+        if not data:
+            return
+        times = self._marks.mark(self._shipped, self._clock.now())
+        begin, view = self._shipped, memoryview(data)
+        while self._shipped < begin + len(data) and not self.incomplete:
+            part = view[self._shipped - begin :]
+            chunk = LogChunk(attempt_id=self._attempt_id, offset=self._shipped, data=bytes(part), times=times)
+            wanted = await self._sender.send(chunk)
+            if wanted < begin:
+                self.incomplete = True
+            else:
+                self._shipped = wanted
+
+    def _save(self) -> None:
+        """Persisted before each piece: a restart ships it again from here, and the server skips what it has."""
+        state = _STATE.pack(self._raw - self._masker.held, self._shipped, self._masker.covered)
+        fd = os.open(self._state_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, state, 0)
+        finally:
+            os.close(fd)
+
+    def _load(self) -> tuple[int, int, int]:
+        try:
+            return _STATE.unpack(self._state_path.read_bytes())
+        except (FileNotFoundError, struct.error):
+            return 0, 0, 0
+
+
+async def cancelled(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task and wait until it is over."""
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
