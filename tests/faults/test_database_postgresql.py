@@ -196,7 +196,7 @@ def test_all_of_our_own_connections_busy(postgresql_url: str) -> None:
         tx.execute(text("SELECT 1"))
         keys(database)
 
-    with pytest.raises(DatabaseUnavailable, match=r"every connection to the database .* is busy"):
+    with pytest.raises(DatabaseUnavailable, match=r"every connection of this server to the database .* is busy"):
         database.write(WRITE, work)
     database.close()
 

@@ -144,4 +144,6 @@ def test_read_only_database(folder: Path, folder_mode: int, file_mode: int) -> N
     said = write_as_somebody(path)
     assert said.startswith(f"DatabaseReadOnly the database {path} cannot be written")
     assert "DSTACK_HOME" in said
+    folder.chmod(0o755)
+    path.chmod(0o644)
     assert whole(path)

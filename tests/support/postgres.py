@@ -155,7 +155,8 @@ def _binaries(folder: Path, as_other: bool) -> Path:
     package = Path(found.origin).parent
     binaries = package / "pginstall" / "bin"
     if as_other and not all(parent.stat().st_mode & 0o001 for parent in binaries.parents):
-        shutil.copytree(package / "pginstall", folder / package.name / "pginstall")
+        needless = shutil.ignore_patterns("include", "*.a")
+        shutil.copytree(package / "pginstall", folder / package.name / "pginstall", ignore=needless)
         libraries = package.with_name(f"{package.name}.libs")  # where the wheel's programs look for theirs
         if libraries.is_dir():
             shutil.copytree(libraries, folder / libraries.name)
