@@ -7,14 +7,17 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from dstack import embedded
-from dstack.client.wire import SocketTransport, Transport, WireError
+from dstack.client.wire import SocketTransport, WireError
 from dstack.protocol import messages
 from dstack.runner.settings import Settings
+
+if TYPE_CHECKING:
+    from dstack.client.wire import Transport
 
 T = TypeVar("T")
 _HEADERS = {"content-type": "application/msgpack", messages.PROTOCOL_HEADER: str(messages.PROTOCOL)}

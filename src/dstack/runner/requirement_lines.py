@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ def _note(line: str, base: Path, place: str, result: Requirements, stack: tuple[
     result.material.append(line.encode())
     option = _FILE_OPTION.fullmatch(line)
     if option:
-        _note_file(base / option[2].strip(), place, result, stack)
+        _note_file(Path(os.path.normpath(base / option[2].strip())), place, result, stack)
     elif _EDITABLE.match(line):
         result.shared = False
     elif not line.startswith("-"):

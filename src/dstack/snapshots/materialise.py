@@ -70,6 +70,10 @@ class Materialiser:
         _make(plan, target)
         return plan.result
 
+    def is_quick(self, manifest_id: bytes) -> bool:
+        """Whether `unpack` would read nothing from the store."""
+        return self._plans.get(manifest_id) is not None
+
     def _plan(self, manifest_id: bytes) -> _Plan | None:
         if manifest_id in self._plans:
             self._plans.move_to_end(manifest_id)

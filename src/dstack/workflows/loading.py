@@ -159,11 +159,10 @@ class _Loader:
         needs = dependencies.read(entry.source, entry.node, filled.data, unknown, self.report)
         for dependency in needs:
             self._check_dependency(entry, dependency)
-        help_text = filled.data.get("help")
         return Workflow(
             name=entry.name,
             provider=provider,
-            help=help_text if isinstance(help_text, str) else "",
+            help=text_of(filled.data.get("help")),
             file=entry.source.file,
             line=entry.at[0],
             source=entry.source,

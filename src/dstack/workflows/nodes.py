@@ -22,6 +22,7 @@ MAX_NODES = 200_000
 MAX_EXPANDED = 400_000
 """Nodes when every alias is written out, long texts counting once more per 64 characters."""
 
+_UNCLOSED = "is a quote or bracket left open?"
 _CORE_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))
 
 
@@ -196,7 +197,7 @@ class _Composer:
 
     def _start(self, event: Any, make: type[ListNode | MapNode]) -> None:
         if len(self.open) >= MAX_DEPTH:
-            _refuse(event, f"nested deeper than {MAX_DEPTH} levels", "no workflow needs this; is a bracket left open?")
+            _refuse(event, f"nested deeper than {MAX_DEPTH} levels", _UNCLOSED)
         if event.tag is not None:
             self._check_tag(event)
         if event.anchor:
@@ -277,12 +278,21 @@ def _refuse(event: Any, message: str, hint: str) -> NoReturn:
 
 def _report_syntax(source: Source, error: yaml.MarkedYAMLError, report: Report) -> None:
     mark = error.problem_mark or error.context_mark
-    if error.context_mark is not None and "end of stream" in (error.problem or ""):
+    at_end = mark is not None and mark.index >= len(source.text.rstrip())
+    if at_end and error.context_mark is not None:
         mark = error.context_mark  # where it was opened; the end of the file says nothing
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
     problem = error.problem or "not valid YAML"
+    if "nesting depth" in problem:
+        report.error(source, (line, column), f"nested deeper than {MAX_DEPTH} levels", _UNCLOSED)
+        return
     message = f"{problem}, {error.context}" if error.context else problem
-    report.error(source, (line, column), f"not valid YAML: {message}", _syntax_hint(source.line(line), column, problem))
+    report.error(
+        source,
+        (line, column),
+        f"not valid YAML: {message}",
+        _UNCLOSED if at_end else _syntax_hint(source.line(line), column, problem),
+    )
 
 
 def _syntax_hint(line: str, column: int, problem: str) -> str:
@@ -290,10 +300,6 @@ def _syntax_hint(line: str, column: int, problem: str) -> str:
         return "YAML is indented with spaces; replace the tab"
     if "mapping values are not allowed" in problem:
         return "a value that holds `: ` needs quotes; else the indentation is wrong"
-    if "nesting" in problem:
-        return "is a bracket left open?"
-    if "end of stream" in problem:
-        return "it is not closed: a quote or bracket is missing"
     if line[column - 1 : column] in tuple(":@`%&*!"):
         return "put the value in quotes"
     return "check the indentation, brackets and quotes around here"
