@@ -13,7 +13,11 @@ _PUBLIC = {
     "PlanContext": "dstack.sdk.provider",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["JobSpec", "PlanContext", "Provider", "__version__"]
+
+TYPE_CHECKING = False  # `typing` alone would double the time that `dstack --help` takes
+if TYPE_CHECKING:
+    from dstack.sdk.provider import JobSpec, PlanContext, Provider
 
 
 def __getattr__(name: str) -> object:
