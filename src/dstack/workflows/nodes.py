@@ -277,22 +277,18 @@ def _refuse(event: Any, message: str, hint: str) -> NoReturn:
 
 
 def _report_syntax(source: Source, error: yaml.MarkedYAMLError, report: Report) -> None:
-    mark = error.problem_mark or error.context_mark
-    at_end = mark is not None and mark.index >= len(source.text.rstrip())
-    if at_end and error.context_mark is not None:
-        mark = error.context_mark  # where it was opened; the end of the file says nothing
-    line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-    problem = error.problem or "not valid YAML"
+    problem = error.problem or "cannot be read"
+    end = len(source.text.rstrip())
+    # The end of the file says nothing: told is where something was opened, else the last character.
+    known = [mark for mark in (error.problem_mark, error.context_mark) if mark is not None and mark.index < end]
+    at = (known[0].line + 1, known[0].column + 1) if known else source.position(max(end - 1, 0))
     if "nesting depth" in problem:
-        report.error(source, (line, column), f"nested deeper than {MAX_DEPTH} levels", _UNCLOSED)
+        report.error(source, at, f"nested deeper than {MAX_DEPTH} levels", _UNCLOSED)
         return
-    message = f"{problem}, {error.context}" if error.context else problem
-    report.error(
-        source,
-        (line, column),
-        f"not valid YAML: {message}",
-        _UNCLOSED if at_end else _syntax_hint(source.line(line), column, problem),
-    )
+    at_end = error.problem_mark is None or error.problem_mark.index >= end
+    hint = _UNCLOSED if at_end else _syntax_hint(source.line(at[0]), at[1], problem)
+    context = f", {error.context}" if error.context else ""
+    report.error(source, at, f"not valid YAML: {problem}{context}", hint)
 
 
 def _syntax_hint(line: str, column: int, problem: str) -> str:

@@ -1,0 +1,107 @@
+"""Texts made to hang or end the process are refused at once, with a place."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from dstack.workflows.diagnostics import Report, Source
+from dstack.workflows.nodes import MAX_DEPTH, MAX_NODES, MAX_SIZE, ListNode, MapNode, compose, expression_position
+
+
+def composed(text: str) -> tuple[object, list[str]]:
+    report = Report()
+    node = compose(Source("f.yaml", text), report)
+    return node, [diagnostic.message for diagnostic in report.diagnostics()]
+
+
+def bomb(levels: int) -> str:
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 500_000, "nested deeper"),
+        ("{a: " * 300_000, "nested deeper"),
+        ("- " * 500_000, "nested deeper"),
+        ("? " * 500_000, "nested deeper"),
+        ("\n".join(" " * i + "a:" for i in range(1000)), "nested deeper"),
+        (bomb(12), "aliases"),
+        ("a: &a [*a]", "inside what it names"),
+        ("a: *b", "names no anchor"),
+        ("-\n" * (MAX_NODES + 10), "too many values"),
+        ("a" * (MAX_SIZE + 1), "larger than 2 MiB"),
+        ("a: b\n\x00", "not a text file"),
+        ("a: \ud800", "not valid Unicode"),
+        ("a: !!python/object:os.system x", "`!!python/object:os.system` is not allowed"),
+        ("a: !custom x", "`!custom` is not allowed"),
+        ("!!set {a}", "`!!set` is not allowed"),
+        ("[a]: b", "key must be text"),
+        ("a: 1\n---\nb: 2", "second document"),
+        ("%YAML 3.0\n---\na: b", "not valid YAML"),
+        ("\x85\x85a: [\x85", "not valid YAML"),
+    ],
+)
+def test_hostile_text_is_refused(text: str, message: str) -> None:
+    node, messages = composed(text)
+
+    assert node is None
+    assert len(messages) == 1
+    assert message in messages[0]
+
+
+def test_long_text_behind_aliases_counts_by_length() -> None:
+    text = f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 400)}]"
+
+    node, messages = composed(text)
+
+    assert node is None
+    assert "aliases" in messages[0]
+
+
+def test_depth_below_the_limit_is_fine() -> None:
+    node, messages = composed("[" * MAX_DEPTH + "]" * MAX_DEPTH)
+
+    assert isinstance(node, ListNode)
+    assert messages == []
+
+
+def test_nodes_hold_what_the_yaml_library_reads() -> None:
+    text = 'a: [1, "2", x]\nb: {c: "d e", f: null}\ng: |\n  one\n  two\nh: >\n  x\n'
+
+    node, _ = composed(text)
+
+    assert isinstance(node, MapNode)
+    assert node.data == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "ordinal", "position"),
+    [
+        ("a: b ${{ x }}", 0, (1, 6)),
+        ("a: 'ü ${{ x }}'", 0, (1, 7)),
+        ("\n\na: |\n  one\n  ${{ x }} and $${{ y }} and ${{ z }}\n", 2, (5, 30)),
+        ("a: >-\r\n  one\r\n  ${{ x }}\r\n", 0, (3, 3)),
+        ('a: "\\x24{{ x }}"', 0, (1, 4)),
+    ],
+)
+def test_an_expression_is_found_in_the_text(text: str, ordinal: int, position: tuple[int, int]) -> None:
+    source = Source("f.yaml", text)
+    node = compose(source, Report())
+
+    assert isinstance(node, MapNode)
+    assert expression_position(source, node.entries["a"], ordinal) == position  # pyright: ignore[reportArgumentType]
+
+
+def test_the_source_line_of_an_endless_line_is_cut() -> None:
+    assert len(Source("f.yaml", "x" * 100_000).line(1)) < 250
+
+
+def test_lines_break_where_yaml_breaks_them() -> None:
+    source = Source("f.yaml", "a\r\nb\rc\x85d\u2028e\nf")
+
+    assert [source.line(number) for number in range(1, 8)] == ["a", "b", "c", "d", "e", "f", ""]
+    assert source.position(source.text.index("e")) == (5, 1)
