@@ -22,7 +22,7 @@ SEEN: Final = 200_000
 
 
 class PackWriter:
-    """Takes chunks from any thread; at most UPLOADS packs are on their way while the next one fills (some 80 MiB in all).
+    """Takes chunks from any thread; at most UPLOADS packs are on their way while the next one fills: some 80 MiB.
 
     Objects (directories, links, roots) wait until every chunk before them is stored and recorded: an object that the
     catalog knows has everything that it names, whenever the process ends.
