@@ -66,9 +66,10 @@ class Dstack:
         shutil.rmtree(self.home, ignore_errors=True)
 
     def pid(self, program: str) -> int | None:
-        """Process id of the running `server` or `runner`, read from its lock file."""
+        """Process id of the running `server` or `runner`, read from its lock file; the runner's is just the number."""
         try:
-            return int(json.loads((self.home / program / "lock").read_text())["pid"])
+            holder = json.loads((self.home / program / "lock").read_text())
+            return int(holder["pid"] if isinstance(holder, dict) else holder)
         except (FileNotFoundError, ValueError, KeyError):
             return None
 
