@@ -67,7 +67,9 @@ class Source:
         if self._lines is None:
             self._lines = _LINE_BREAK.split(self.text)
         line = self._lines[number - 1] if 0 < number <= len(self._lines) else ""
-        return line if len(line) <= _MAX_SOURCE else line[:_MAX_SOURCE] + "…"
+        line = line if len(line) <= _MAX_SOURCE else line[:_MAX_SOURCE] + "…"
+        # A file that is not Unicode text has such lines, and JSON does not take them.
+        return line.encode(errors="replace").decode()
 
     def position(self, index: int) -> tuple[int, int]:
         """Line and column, from 1, of the character at `index`."""

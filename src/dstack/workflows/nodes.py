@@ -294,6 +294,8 @@ def _report_syntax(source: Source, error: yaml.MarkedYAMLError, report: Report) 
 def _syntax_hint(line: str, column: int, problem: str) -> str:
     if "\t" in line[:column]:
         return "YAML is indented with spaces; replace the tab"
+    if "${{" in line[: column + 2] and "did not find expected" in problem:
+        return 'within `[ ]` and `{ }`, put an expression in quotes: "${{ name }}"'
     if "mapping values are not allowed" in problem:
         return "a value that holds `: ` needs quotes; else the indentation is wrong"
     if line[column - 1 : column] in tuple(":@`%&*!"):
