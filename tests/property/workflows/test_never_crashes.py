@@ -174,8 +174,8 @@ def test_any_value_of_any_key_plans_or_gives_a_place(provider: str, keys: dict[s
 OPTIONS = [
     "--", "-", "---", "-x", "--seed", "--seed=3", "--rows", "--prepare.rows", "--train.x=1", "--global.gpu", "--gpu",
     "--gpu=x", "-e", "-eA", "A=b", "-a", "data", "/data", "-i", "--interruptible=perhaps", "--cpu", "--memory", "16GB",
-    "--gpu-name", "-r", "requirements.txt", "--working-dir", "--shm-size", "--lr=", "--batch_size", "8", "--sed", "--.x",
-    "--x.",
+    "--gpu-name", "-r", "requirements.txt", "--working-dir", "--shm-size", "--lr=", "--batch_size", "8", "--sed",
+    "--.x", "--x.",
 ]  # fmt: skip
 words = st.lists(st.sampled_from(OPTIONS) | st.text(max_size=6), max_size=8).map(tuple)
 
