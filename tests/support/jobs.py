@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from dstack.runner.executors import tree
@@ -26,3 +29,16 @@ def processes_of(attempt: uuid.UUID) -> list[int]:
 
 def spool(launch: Launch) -> bytes:
     return (launch.folder / "spool").read_bytes()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for something that another process does; fails when it takes longer than `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not come to that within {seconds} s"
+        await asyncio.sleep(0.005)
+
+
+async def until_spool(launch: Launch, text: bytes = b"up") -> None:
+    """Wait until the job has written `text`."""
+    await until(lambda: (launch.folder / "spool").exists() and text in spool(launch), 60)

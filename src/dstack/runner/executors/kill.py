@@ -100,18 +100,17 @@ class Killer:
         """SIGTERM (and SIGCONT, for those that are held), `grace` seconds, SIGKILL."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
-        told: set[tree.Entry] = set()
-        rounds = 0
+        told = False
         while loop.time() < deadline:
             members = await self._members(target)
             wrapper = self._wrapper(target)
             if not members and wrapper is None:
                 return Survivors()
-            if rounds < 2 or not told:  # what starts later is a clean-up of those already told
-                await _signal(set(members) - told, signal.SIGTERM, signal.SIGCONT)
-                told.update(members)
-            rounds += 1
-            wait = deadline - loop.time() if members and rounds > 1 else 0.01
+            if not told and not _starting(members, wrapper):
+                # Told once: what is started from here on is most likely the clean-up of those that were told.
+                await _signal(members, signal.SIGTERM, signal.SIGCONT)
+                told = bool(members)
+            wait = deadline - loop.time() if told and members else 0.01
             await watch.any_end(members or filter(None, [wrapper]), wait)
             self.reap()
         return await self.kill(target)
@@ -192,6 +191,14 @@ class Killer:
             alive = {(entry.pid, entry.start) for entry in found}
             self._strays = {key: owners for key, owners in self._strays.items() if key in alive}
         return found
+
+
+def _starting(members: list[tree.Entry], wrapper: tree.Entry | None) -> bool:
+    """Whether the wrapper has yet to become the command: in between, a shell swallows the signals it traps."""
+    if wrapper is None:
+        return False
+    script = tree.command(wrapper.pid)
+    return not members or any(entry.parent == wrapper.pid and tree.command(entry.pid) == script for entry in members)
 
 
 async def _signal(entries: Iterable[tree.Entry], *numbers: signal.Signals) -> None:

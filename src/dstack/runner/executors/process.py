@@ -118,7 +118,8 @@ class ProcessExecutor:
         self._processes[attempt_id] = process
         alive = record is not None and record.boot_id == self._boot_id and process.target.carries_marker()
         if not alive or not watch.on_end(process.pid, process.target.start, lambda: self._ended(process)):
-            process.target.watched = False
+            # The number may be anybody's by now: what is left of the job is found by its marker and group alone.
+            process.target.watched, process.target.pid, process.target.start = False, 0, 0
             process.finish()
         return process
 

@@ -94,6 +94,11 @@ def environment(pid: int) -> bytes:
     return b"\0" + b"".join(f"{name}={value}\0".encode() for name, value in pairs.items())
 
 
+def command(pid: int) -> bytes:
+    """Program and arguments, each ended by NUL; empty where they cannot be read."""
+    return _read(f"/proc/{pid}/cmdline") if LINUX else b""
+
+
 def send(entries: Iterable[Entry], number: signal.Signals) -> set[Entry]:
     """Signal exactly these processes, never a recycled pid; returns those that could not be signalled."""
     refused: set[Entry] = set()
