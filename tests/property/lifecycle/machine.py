@@ -91,13 +91,17 @@ class Lifecycle(RuleBasedStateMachine):
         self.registered = [agent.incarnation for agent in self.agents]
         self.incarnations = RUNNERS
         self.past: tuple[Any, ...] = ()
+        self.moves = 0
+        self.calm = 0
+        """Moves before anybody gives up or asks to stop: without it, few runs would get anywhere."""
 
     def make_server(self, dag: Dag) -> Server:
         raise NotImplementedError
 
-    @initialize(dag=dags())
-    def submit(self, dag: Dag) -> None:
+    @initialize(dag=dags(), calm=st.integers(0, 100))
+    def submit(self, dag: Dag, calm: int) -> None:
         self.server = self.make_server(dag)
+        self.calm = calm
         self.past = self._snapshot()
 
     # --- the server ------------------------------------------------------------------------------------------------
@@ -130,6 +134,8 @@ class Lifecycle(RuleBasedStateMachine):
     def deadline(self, data: st.DataObject) -> None:
         """The deadline of the state that an attempt is in passes."""
         index, number = data.draw(st.sampled_from(self._live()))
+        if self.moves <= self.calm and self.server.state.jobs[index].state is JobState.STARTING:
+            return  # it would end the job for good
         event = {
             JobState.ASSIGNED: job_table.Returned(number),
             JobState.STARTING: job_table.SetupFailed(number, timeout=True),
@@ -141,7 +147,7 @@ class Lifecycle(RuleBasedStateMachine):
     def _live(self) -> list[Key]:
         return [key for runner in range(RUNNERS) for key in self.server.state.live_on(runner)]
 
-    @precondition(lambda self: self._queued())
+    @precondition(lambda self: self.moves > self.calm and self._queued())
     @rule(data=st.data())
     def give_up_waiting(self, data: st.DataObject) -> None:
         index = data.draw(st.sampled_from(self._queued()))
@@ -233,14 +239,15 @@ class Lifecycle(RuleBasedStateMachine):
             self._deliver(message)
             self._deliver(self.network.pop())
 
-    @rule(data=st.data(), runner=st.integers(0, RUNNERS - 1), bad=st.booleans(), oom=st.booleans())
-    def work(self, data: st.DataObject, runner: int, bad: bool, oom: bool) -> None:
+    def _busy(self) -> list[tuple[Agent, Key]]:
+        phases = ("assigned", "starting", "running", "saving")
+        return [(agent, key) for agent in self.agents for key in agent.in_phase(*phases)]
+
+    @precondition(lambda self: self._busy())
+    @rule(data=st.data(), bad=st.integers(0, 3).map(lambda drawn: drawn == 3), oom=st.booleans())
+    def work(self, data: st.DataObject, bad: bool, oom: bool) -> None:
         """An attempt takes its next step, in one of the ways in which it can."""
-        agent = self.agents[runner]
-        keys = agent.in_phase("assigned", "starting", "running", "saving")
-        if not keys:
-            return
-        key = data.draw(st.sampled_from(keys))
+        agent, key = data.draw(st.sampled_from(self._busy()))
         match agent.held[key].phase:
             case "assigned":
                 (agent.reject if bad else agent.accept)(key)
@@ -251,6 +258,36 @@ class Lifecycle(RuleBasedStateMachine):
             case _:
                 agent.save(key, refused=bad)
 
+    @rule(data=st.data())
+    def moment_of_peace(self, data: st.DataObject) -> None:
+        self.good_times(data, 1)
+
+    @rule(data=st.data(), rounds=st.integers(1, 3))
+    def good_times(self, data: st.DataObject, rounds: int) -> None:
+        """Nothing goes wrong for a while, though jobs may fail."""
+        for _ in range(rounds):
+            self.clock.advance(60.0)
+            for place, index in enumerate(self._queued()):
+                self.server.apply([Happening(index, job_table.Placed(), place % RUNNERS)])
+            for agent in self.agents:
+                self.converse(agent.number)
+            for agent, key in self._busy():
+                if agent.held[key].phase == "running":
+                    agent.exit(key, data.draw(st.sampled_from([0, 0, 0, 1])), oom=False)
+                else:
+                    self._go_on(agent, key)
+
+    def _go_on(self, agent: Agent, key: Key) -> None:
+        match agent.held[key].phase:
+            case "assigned":
+                agent.accept(key)
+            case "starting":
+                agent.start(key)
+            case "running":
+                agent.exit(key, 0, oom=False)
+            case _:
+                agent.save(key, refused=False)
+
     @rule(runner=st.integers(0, RUNNERS - 1), keep=st.booleans())
     def crash_runner(self, runner: int, keep: bool) -> None:
         """The agent starts anew, beside its processes or on an empty disk; what was on its connections is gone."""
@@ -259,6 +296,7 @@ class Lifecycle(RuleBasedStateMachine):
         agent.restart(self.incarnations, keep)
         self._register(agent)
 
+    @precondition(lambda self: self.moves > self.calm)
     @rule(abort=st.booleans(), crash=st.booleans())
     def ask_stop(self, abort: bool, crash: bool) -> None:
         """A CLI that dies after it asked leaves its request on the way; one that lives asks until it is heard."""
@@ -280,6 +318,7 @@ class Lifecycle(RuleBasedStateMachine):
     def holds(self) -> None:
         if not self.past:
             return
+        self.moves += 1
         self.server.check()
         state = self.server.state
         jobs, attempts, run = self.past
@@ -315,14 +354,9 @@ class Lifecycle(RuleBasedStateMachine):
     def _quiet_round(self) -> None:
         self.clock.advance(HOUR)
         for agent in self.agents:
-            for key in agent.in_phase("saving"):
-                agent.save(key, refused=False)
-            for key in agent.in_phase("running"):
-                agent.exit(key, 0, oom=False)
-            for key in agent.in_phase("starting"):
-                agent.start(key)
-            for key in agent.in_phase("assigned"):
-                agent.accept(key)
+            for owner, key in self._busy():
+                if owner is agent:
+                    self._go_on(agent, key)
             self.talk(agent.number, len(agent.outbox))
         while self.network:
             self._deliver(self.network.pop(0))

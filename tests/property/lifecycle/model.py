@@ -70,6 +70,7 @@ class Reference:
     runner_of: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     late: dict[tuple[int, int], str] = field(default_factory=dict[tuple[int, int], str])
     story: list[Told] = field(default_factory=list[Told])
+    _moved: list[tuple[int, JobState]] = field(default_factory=list[tuple[int, JobState]])
 
     def __post_init__(self) -> None:
         for number, spec in enumerate(self.dag):
@@ -81,9 +82,14 @@ class Reference:
     # --- changes -------------------------------------------------------------------------------------------------
 
     def apply(self, batch: Sequence[Happening], now: int) -> list[str]:
-        """Decide a batch; the run's roll-up follows once. Returns `applied`, `ignored` or `rejected` for each."""
+        """Decide a batch, then what follows for steps and dependents, then the run's roll-up once.
+
+        Returns `applied`, `ignored` or `rejected` for each.
+        """
         begun = self._rolled()
         answers = [self._job(happening, now) for happening in batch]
+        while self._moved:
+            self._step(*self._moved.pop(0), now)
         if self._rolled() != begun:
             self._roll_up(now)
         return answers
@@ -107,7 +113,7 @@ class Reference:
             self.story.append(told)
             self._attempt(happening, before, decision)
             if after.state is not before.state:
-                self._step(index, now)
+                self._moved.append((index, after.state))
         elif isinstance(decision, Ignored) and decision.late:
             self.late[index, getattr(happening.event, "attempt")] = name(happening.event)  # noqa: B009 -- a union
         return answer(decision)
@@ -128,10 +134,10 @@ class Reference:
             self.attempts[key] = Attempt(move.after.attempt)
             self.runner_of[key] = happening.runner
 
-    def _step(self, index: int, now: int) -> None:
+    def _step(self, index: int, moved_to: JobState, now: int) -> None:
         number = self.step_of[index]
         before = self.steps[number]
-        decision = step_table.decide(before, step_table.JobMoved(self.jobs[index].state), now)
+        decision = step_table.decide(before, step_table.JobMoved(moved_to), now)
         if isinstance(decision, Transition):
             self.steps[number] = after = decision.after
             if after.state is not before.state:

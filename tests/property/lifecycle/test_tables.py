@@ -19,7 +19,7 @@ def test_the_tables_survive_a_bad_world() -> None:
         OverTables,
         settings=settings(
             max_examples=150,
-            stateful_step_count=50,
+            stateful_step_count=80,
             deadline=None,
             derandomize=True,
             database=None,
