@@ -192,9 +192,7 @@ class SaveRefused(Event, kw_only=True, tag="save-refused"):
     detail: str
 
 
-AttemptEvent = (
-    Accepted | Rejected | Recalled | Started | SetupFailed | Exited | SnapshotTaken | Saved | SaveRefused
-)
+AttemptEvent = Accepted | Rejected | Recalled | Started | SetupFailed | Exited | SnapshotTaken | Saved | SaveRefused
 
 
 class EventsRequest(Message, kw_only=True):

@@ -187,6 +187,7 @@ class Agent:
             known=tuple(
                 messages.KnownAttempt(attempt_id=attempt_id, state=attempt.state, stop=attempt.stop)
                 for attempt_id, attempt in self._attempts.items()
+                if attempt.state != "ending"
             ),
             wait=self._registered.heartbeat,
         )
@@ -210,7 +211,7 @@ class Agent:
                 self._attempts[stop.attempt_id].ask_stop(stop.abort)
         for attempt_id in commands.kill:
             attempt = self._attempts.get(attempt_id)
-            if attempt is not None and attempt.state != "killed":
+            if attempt is not None:
                 task = asyncio.create_task(attempt.kill())
                 self._kills.add(task)
                 task.add_done_callback(self._kills.discard)

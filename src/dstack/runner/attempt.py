@@ -78,7 +78,12 @@ class Attempt:
         self._ending: asyncio.Task[object] | None = None
         self._task: asyncio.Task[None] | None = None
         self._shipper = Shipper(
-            assignment.attempt_id, self._folder, workshop.logs, workshop.watch, workshop.clock, workshop.settings.log_limit
+            assignment.attempt_id,
+            self._folder,
+            workshop.logs,
+            workshop.watch,
+            workshop.clock,
+            workshop.settings.log_limit,
         )
 
     # --- what the agent calls ----------------------------------------------------------------------------------
@@ -111,6 +116,8 @@ class Attempt:
 
     async def kill(self) -> None:
         """The server has moved on without this attempt: end it and report nothing."""
+        if self.state in ("ending", "killed"):
+            return
         self.state = "killed"
         if self._task is not None:
             self._task.cancel()
@@ -189,6 +196,7 @@ class Attempt:
         exited = self._exited(process.exit, at)
         if exited.aborted:
             await self._finish_log()
+            self.state = "ending"
             await self._send(exited)
             self._remove()
             return
@@ -200,6 +208,7 @@ class Attempt:
         saved, warnings, problem = await self._final_snapshots()
         await self._finish_log()
         faults.point("runner.saved")
+        self.state = "ending"
         if problem is not None:
             await self._send(
                 messages.SaveRefused(attempt_id=self.assignment.attempt_id, at=self._now(), detail=problem)
@@ -268,9 +277,8 @@ class Attempt:
         await self._give_up(detail)
 
     async def _give_up(self, detail: str) -> None:
-        await self._send(
-            messages.SetupFailed(attempt_id=self.assignment.attempt_id, at=self._now(), detail=detail)
-        )
+        self.state = "ending"
+        await self._send(messages.SetupFailed(attempt_id=self.assignment.attempt_id, at=self._now(), detail=detail))
         self._remove()
 
     async def _end_process(self) -> None:
@@ -380,5 +388,3 @@ def artifacts_of(found: Mapping[str, SavedSnapshot]) -> tuple[messages.SavedArti
         )
         for path, snapshot in found.items()
     )
-
-

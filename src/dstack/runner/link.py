@@ -71,9 +71,7 @@ class Channel:
             if self._transport is None:
                 self._transport = self._connect()
             body = messages.encode(message)
-            answer = self._transport.request(
-                "POST", f"/rpc/v1/{route}", headers=_HEADERS, body=body, timeout=timeout
-            )
+            answer = self._transport.request("POST", f"/rpc/v1/{route}", headers=_HEADERS, body=body, timeout=timeout)
             content = answer.read()
         except (WireError, OSError) as error:
             self._drop()

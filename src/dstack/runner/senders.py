@@ -43,7 +43,9 @@ class EventSender:
             for (event, future), answer in zip(batch, answers, strict=True):
                 self._waiting.popleft()
                 if answer.outcome == "rejected":
-                    _log.warning("attempt %s: %s was rejected: %s", event.attempt_id, type(event).__name__, answer.detail)
+                    _log.warning(
+                        "attempt %s: %s was rejected: %s", event.attempt_id, type(event).__name__, answer.detail
+                    )
                 if not future.done():
                     future.set_result(answer)
             if not self._waiting:

@@ -29,6 +29,7 @@ from dstack.server.loops import local_runner
 from dstack.server.loops.driver import drive
 from dstack.server.loops.place import place
 from dstack.server.loops.sweep import extend_leases, next_deadline, sweep
+from dstack.server.loops.unsatisfiable import fail_unsatisfiable
 from dstack.server.rpc.routes import routes as rpc_routes
 from dstack.server.services.context import Context
 from dstack.server.services.idle import Activity
@@ -68,7 +69,9 @@ def build_context(settings: Settings, clock: Clock | None = None, ids: Ids | Non
 
 def _begin(tx: Transaction, settings: Settings, ids: Ids) -> tuple[UUID, UUID, int]:
     """The project's and the deployment's id, made the first time."""
-    found = {row.key: row.value for row in tx.execute(select(meta.c.key, meta.c.value).where(meta.c.project_id == SYSTEM))}
+    found = {
+        row.key: row.value for row in tx.execute(select(meta.c.key, meta.c.value).where(meta.c.project_id == SYSTEM))
+    }
     deployment = found.get("deployment")
     if deployment is None:
         deployment = ids.new(tx.now).hex
@@ -134,13 +137,20 @@ class Server:
         gap = _GapWatch(context)
         found: list[Coroutine[Any, Any, None]] = [
             drive("place", context.bus, ["place"], lambda: settings.tick, lambda: place(context)),
-            drive("sweep", context.bus, ["runners"], lambda: next_deadline(context), lambda: gap.look() or sweep(context)),
+            drive(
+                "unsatisfiable",
+                context.bus,
+                ["submitted", "runners", "rejected"],
+                lambda: settings.tick,
+                lambda: fail_unsatisfiable(context),
+            ),
+            drive(
+                "sweep", context.bus, ["runners"], lambda: next_deadline(context), lambda: gap.look() or sweep(context)
+            ),
         ]
         if settings.local_runner:
             tick = lambda: settings.tick  # noqa: E731
-            found.append(
-                drive("local runner", context.bus, ["runners"], tick, lambda: local_runner.ensure(settings))
-            )
+            found.append(drive("local runner", context.bus, ["runners"], tick, lambda: local_runner.ensure(settings)))
         if settings.idle_exit > 0:
             found.append(self._watch_idle())
         return found

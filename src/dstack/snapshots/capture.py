@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import stat
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
+from dstack.domain.ports import Clock, SystemClock
 from dstack.snapshots.chunking import DEFAULT
 from dstack.snapshots.errors import CaptureFailed
 from dstack.snapshots.manifests import (
@@ -63,6 +63,7 @@ READERS: Final = max(2, min(4, os.cpu_count() or 2))
 TAILS: Final = 256
 """Grown files whose state is kept in memory from one live snapshot to the next."""
 
+_CLOCK: Final = SystemClock()
 _KINDS: Final = {
     stat.S_IFIFO: "named pipe",
     stat.S_IFSOCK: "socket",
@@ -80,6 +81,7 @@ def save(
     paths: Iterable[bytes] | None = None,
     cache: FileCache | None = None,
     live: bool = False,
+    clock: Clock = _CLOCK,
 ) -> SavedSnapshot:
     """Save everything below `root`, or exactly `paths` (relative to it), as a snapshot.
 
@@ -89,7 +91,7 @@ def save(
     Raises CaptureFailed, StoreRefused, and what the store's catalog raises.
     """
     with PackWriter(store) as writer:
-        capture = _Capture(store, writer, cache if cache is not None else FileCache(), live=live)
+        capture = _Capture(store, writer, cache if cache is not None else FileCache(), clock, live=live)
         try:
             return capture.run(root, None if paths is None else select(paths))
         finally:
@@ -121,13 +123,13 @@ class _Folder:
 class _Capture:
     """One save. Lives on one thread, which the readers of large files serve."""
 
-    def __init__(self, store: SnapshotStore, writer: PackWriter, cache: FileCache, *, live: bool) -> None:
+    def __init__(self, store: SnapshotStore, writer: PackWriter, cache: FileCache, clock: Clock, *, live: bool) -> None:
         self._store = store
         self._writer = writer
         self._cache = cache
         self._live = live
-        self._reader = FileReader(DEFAULT, writer.add, live=live)
-        self._started = time.time_ns()
+        self._reader = FileReader(DEFAULT, writer.add, live=live, clock=clock)
+        self._started = clock.now() * 1000
         self._known = self._still_stored()
         self._tails = dict(cache.tails) if live else {}
         self._records: dict[bytes, FolderRecord] = {}

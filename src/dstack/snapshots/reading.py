@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from blake3 import blake3
 
+from dstack.domain.ports import Clock
 from dstack.sdk.blobs import Buffer
 from dstack.snapshots.chunking import Chunker, ChunkerParameters
 from dstack.snapshots.manifests import MAX_CHUNKS, ChunkRef, pack_chunks
@@ -81,6 +82,7 @@ class FileReader:
         emit: Callable[[bytes, Buffer], None],
         *,
         live: bool,
+        clock: Clock,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.minimum = parameters.minimum
@@ -88,7 +90,8 @@ class FileReader:
         self._emit = emit
         self._live = live
         self._pause = pause
-        self._settled = _settled_before()
+        self._clock = clock
+        self._settled = self._settled_before()
         self._thread = threading.local()
 
     def read_small(self, folder: int, row: Row) -> FileRead:
@@ -148,10 +151,14 @@ class FileReader:
         for _ in range(3):  # a clock that was set back would have us wait for hours
             if found.st_ctime_ns < self._settled:
                 return
-            self._settled = _settled_before()
+            self._settled = self._settled_before()
             if found.st_ctime_ns >= self._settled:
                 self._pause(TICK)
         self._settled = max(self._settled, found.st_ctime_ns + 1)
+
+    def _settled_before(self) -> int:
+        """Nanoseconds UTC; what changes from now on bears a later time (the kernel's file clock has 100 Hz or more)."""
+        return self._clock.now() * 1000 - int(TICK * 1e9)
 
     def _chunk(self, fd: int, found: os.stat_result, tail: Tail | None, known: frozenset[bytes]) -> FileRead | None:
         """One pass over the file as long as `found` says; None where it was shorter, or not as `tail` has it."""
@@ -278,8 +285,3 @@ def _next_data(fd: int, hole: int, size: int) -> int:
         if error.errno == errno.ENXIO:  # nothing but the hole up to the end
             return size
         raise
-
-
-def _settled_before() -> int:
-    """Nanoseconds UTC; what changes from now on bears a later time, however coarse the kernel's clock (HZ >= 100)."""
-    return time.time_ns() - int(TICK * 1e9)

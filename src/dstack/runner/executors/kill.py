@@ -105,6 +105,7 @@ class Killer:
             members = await self._members(target)
             wrapper = self._wrapper(target)
             if not members and wrapper is None:
+                self.reap()
                 return Survivors()
             if not told and not _starting(members, wrapper):
                 # Told once: what is started from here on is most likely the clean-up of those that were told.
@@ -138,6 +139,7 @@ class Killer:
             self.reap()
             left = await self._members(target)
             wrapper = self._wrapper(target)
+        self.reap()
         if left:
             names = ", ".join(str(entry.pid) for entry in left[:10])
             log.warning("processes of attempt %s survive SIGKILL: %s", target.attempt_id.hex, names)

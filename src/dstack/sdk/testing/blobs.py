@@ -66,8 +66,12 @@ class BlobStoreConformance:
 
     def test_of_many_writers_one_wins(self, store: BlobStore) -> None:
         contents = [bytes([number]) * 10_000 for number in range(8)]
+
+        def put(content: bytes) -> bool:
+            return store.put("packs/ab/one", content)
+
         with ThreadPoolExecutor(len(contents)) as threads:
-            outcomes = list(threads.map(lambda content: store.put("packs/ab/one", content), contents))
+            outcomes = list(threads.map(put, contents))
         assert outcomes.count(True) == 1
         assert store.get("packs/ab/one") == contents[outcomes.index(True)]
 

@@ -145,9 +145,7 @@ class _Api:
         cause = found.root_cause
         if cause is not None:
             cause = {**cause, "tail": self._tail(found)}
-        return _json(
-            {"summary": found.summary, "lines": found.lines, "root_cause": cause, "waiting": found.waiting}
-        )
+        return _json({"summary": found.summary, "lines": found.lines, "root_cause": cause, "waiting": found.waiting})
 
     def _tail(self, found: explain.Explanation) -> list[str]:
         if found.attempt_id is None:
@@ -263,5 +261,3 @@ def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _json(body: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status_code=status, media_type="application/json")
-
-

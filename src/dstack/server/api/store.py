@@ -94,9 +94,7 @@ class _Store:
 
     async def code(self, request: Request) -> Response:
         body = await _body(request, CodeBody)
-        await asyncio.to_thread(
-            register_code, self._context, body.manifest_id, body.content_id, body.files, body.size
-        )
+        await asyncio.to_thread(register_code, self._context, body.manifest_id, body.content_id, body.files, body.size)
         return _answer(True)
 
     async def get(self, request: Request) -> Response:

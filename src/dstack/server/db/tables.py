@@ -68,7 +68,9 @@ def _intent() -> tuple[Column[str], Column[str], Column[int], Column[str]]:
 
 # --- tenancy -------------------------------------------------------------------------------------------------
 
-meta = Table("meta", metadata, _id("project_id"), _text("key"), _text("value"), PrimaryKeyConstraint("project_id", "key"))
+meta = Table(
+    "meta", metadata, _id("project_id"), _text("key"), _text("value"), PrimaryKeyConstraint("project_id", "key")
+)
 
 projects = Table("projects", metadata, _id("project_id"), _text("name"), _at("created_at", nullable=False),
     PrimaryKeyConstraint("project_id"), UniqueConstraint("name"))  # fmt: skip

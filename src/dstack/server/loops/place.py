@@ -8,10 +8,10 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import and_, bindparam, select
+from sqlalchemy import Integer, and_, bindparam, select
 
 from dstack.domain.lifecycle import job as job_table
-from dstack.domain.placement import Free, describe, unmet
+from dstack.domain.placement import Free, unmet
 from dstack.domain.resources import Capacity, Requirements
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import attempts, jobs, runners
@@ -21,13 +21,12 @@ from dstack.server.services.context import Context
 from dstack.server.services.stored import decode_need
 
 PLACE = declare_write("place")
-SECOND = 1_000_000
-PAGE = 512
-"""Queued jobs looked at per query."""
 
 
 @dataclass(slots=True)
-class _Machine:
+class Machine:
+    """A runner that is online, and what is left of it."""
+
     id: UUID
     capacity: Capacity
     slots: int
@@ -35,57 +34,52 @@ class _Machine:
     drained: bool
     jobs: int = 0
 
+    def room(self) -> int:
+        """How many jobs of one CPU it could still be given."""
+        return 0 if self.drained else max(0, self.free.cpu) + max(0, self.free.ahead)
+
 
 def place(context: Context) -> int:
-    """Place what fits now, and fail what no runner could ever run; returns how many were placed."""
+    """Place what fits now; returns how many jobs were placed."""
     return context.database.write(PLACE, lambda tx: _place(tx, context))
 
 
 def _place(tx: Transaction, context: Context) -> int:
-    machines = _machines(tx, context)
+    machines = find_machines(tx, context)
     batch = Batch(tx, context.project_id, context.settings, context.ids)
     chosen: list[tuple[UUID, UUID]] = []
-    hopeless: list[tuple[UUID, str]] = []
     full: set[str] = set()
     after: tuple[int, int, UUID] | None = None
-    while True:
-        page = _queued(tx, context, after)
+    # Looking at the queue ends with the last free place, not with the last job: it may be 10,000 long.
+    while room := sum(machine.room() for machine in machines):
+        page = _queued(tx, context, after, 2 * room)
         for row in page:
             if row.need in full or (row.not_before is not None and row.not_before > tx.now):
                 continue
-            need = _need(row.need)
-            excluded = _excluded(row.excluded)
-            machine = _choose(machines, need, excluded)
+            excluded = excluded_of(row.excluded)
+            machine = _choose(machines, need_of(row.need), excluded)
             if machine is not None:
                 chosen.append((row.id, machine.id))
-                continue
-            why = _never(context, tx.now, machines, row, need, excluded)
-            if why is not None:
-                hopeless.append((row.id, why))
             elif not excluded:
                 full.add(row.need)
-        if len(page) < PAGE or _nothing_free(machines):
+        if len(page) < 2 * room:
             break
         after = (page[-1].priority, page[-1].queued_at, page[-1].id)
-    batch.load_jobs([job_id for job_id, _ in chosen] + [job_id for job_id, _ in hopeless])
+    batch.load_jobs([job_id for job_id, _ in chosen])
     placed = 0
     for job_id, runner_id in chosen:
         facts = Facts(runner_id=runner_id, attempt_id=context.ids.new(tx.now))
         placed += batch.job(job_id, job_table.Placed(), facts).outcome == "applied"
-    for job_id, why in hopeless:
-        batch.job(job_id, job_table.Unsatisfiable(), Facts(detail=why))
     batch.store()
     return placed
 
 
-def _choose(machines: list[_Machine], need: Requirements, excluded: set[UUID]) -> _Machine | None:
+def _choose(machines: list[Machine], need: Requirements, excluded: set[UUID]) -> Machine | None:
     """The runner with the fewest jobs that has room now, else one that may let the job wait."""
     fitting = [
         machine
         for machine in machines
-        if not machine.drained
-        and machine.id not in excluded
-        and not unmet(need, machine.capacity, machine.slots)
+        if not machine.drained and machine.id not in excluded and not unmet(need, machine.capacity, machine.slots)
     ]
     for machine in sorted(fitting, key=lambda machine: machine.jobs):
         if machine.free.take(need):
@@ -98,31 +92,11 @@ def _choose(machines: list[_Machine], need: Requirements, excluded: set[UUID]) -
     return None
 
 
-def _never(
-    context: Context, now: int, machines: list[_Machine], row: Any, need: Requirements, excluded: set[UUID]
-) -> str | None:
-    """Why no runner could ever run a job that waited for `unsatisfiable_after`, else None."""
-    if not machines or now - row.queued_at < context.settings.unsatisfiable_after * SECOND:
-        return None
-    reasons: list[str] = []
-    for machine in machines:
-        missing = unmet(need, machine.capacity, machine.slots)
-        if not missing and machine.id not in excluded:
-            return None
-        reasons.append("; ".join(missing) or "it rejected the job")
-    told = ", or ".join(dict.fromkeys(reasons))
-    return f"asked for {describe(need)}: {told}. Lower `resources` in the workflow, or add a machine that has it."
-
-
-def _nothing_free(machines: list[_Machine]) -> bool:
-    return all(machine.free.ahead <= 0 and machine.free.cpu <= 0 for machine in machines)
-
-
-def _machines(tx: Transaction, context: Context) -> list[_Machine]:
+def find_machines(tx: Transaction, context: Context) -> list[Machine]:
     """Online runners with what is left of them after the attempts they hold."""
     found = {
-        row.id: _Machine(
-            row.id, _capacity(row.capacity), row.slots, Free.of(_capacity(row.capacity), row.slots), row.drain_asked
+        row.id: Machine(
+            row.id, capacity_of(row.capacity), row.slots, Free.of(capacity_of(row.capacity), row.slots), row.drain_asked
         )
         for row in tx.execute(_SELECT_RUNNERS, {"project": context.project_id})
     }
@@ -131,7 +105,7 @@ def _machines(tx: Transaction, context: Context) -> list[_Machine]:
         if machine is None or row.state == "saving":
             continue
         machine.jobs += 1
-        need = _need(row.need)
+        need = need_of(row.need)
         if row.state != "assigned" or not machine.free.take(need):
             if row.state == "assigned":
                 machine.free.ahead -= 1
@@ -140,7 +114,7 @@ def _machines(tx: Transaction, context: Context) -> list[_Machine]:
     return list(found.values())
 
 
-def _queued(tx: Transaction, context: Context, after: tuple[int, int, UUID] | None) -> list[Any]:
+def _queued(tx: Transaction, context: Context, after: tuple[int, int, UUID] | None, size: int) -> list[Any]:
     query = _SELECT_QUEUED
     if after is not None:
         priority, queued_at, job_id = after
@@ -149,10 +123,10 @@ def _queued(tx: Transaction, context: Context, after: tuple[int, int, UUID] | No
             | and_(jobs.c.priority == priority, jobs.c.queued_at > queued_at)
             | and_(jobs.c.priority == priority, jobs.c.queued_at == queued_at, jobs.c.id > job_id)
         )
-    return list(tx.execute(query, {"project": context.project_id}))
+    return list(tx.execute(query, {"project": context.project_id, "size": size}))
 
 
-def _excluded(blob: bytes | None) -> set[UUID]:
+def excluded_of(blob: bytes | None) -> set[UUID]:
     if not blob:
         return set()
     found: list[bytes] = msgspec.msgpack.decode(blob)
@@ -160,12 +134,12 @@ def _excluded(blob: bytes | None) -> set[UUID]:
 
 
 @lru_cache(maxsize=4096)
-def _need(text: str) -> Requirements:
+def need_of(text: str) -> Requirements:
     return decode_need(text)
 
 
 @lru_cache(maxsize=4096)
-def _capacity(blob: bytes) -> Capacity:
+def capacity_of(blob: bytes) -> Capacity:
     return msgspec.msgpack.decode(blob, type=Capacity)
 
 
@@ -182,5 +156,5 @@ _SELECT_QUEUED = (
     select(jobs.c.id, jobs.c.need, jobs.c.excluded, jobs.c.priority, jobs.c.queued_at, jobs.c.not_before)
     .where(jobs.c.project_id == _PROJECT, jobs.c.state == "queued")
     .order_by(jobs.c.priority.desc(), jobs.c.queued_at, jobs.c.id)
-    .limit(PAGE)
+    .limit(bindparam("size", type_=Integer))
 )

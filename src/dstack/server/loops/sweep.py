@@ -211,7 +211,9 @@ def next_deadline(context: Context) -> float:
 
     def read(tx: Transaction) -> int | None:
         job = select(func.min(jobs.c.deadline_at)).where(jobs.c.project_id == project, jobs.c.deadline_at.is_not(None))
-        lease = select(func.min(runners.c.lease_until)).where(runners.c.project_id == project, runners.c.state == "online")
+        lease = select(func.min(runners.c.lease_until)).where(
+            runners.c.project_id == project, runners.c.state == "online"
+        )
         found = [tx.execute(query).scalar() for query in (job, lease)]
         return min((at for at in found if at is not None), default=None)
 

@@ -48,16 +48,19 @@ class _Rpc:
         """Held open until there is something to say, or the runner's patience ends."""
         loop = asyncio.get_running_loop()
         end = loop.time() + min(request.wait, self._context.settings.poll_wait)
-        with self._context.bus.subscribe([f"runner:{request.runner_id.hex}", "shutdown"]) as subscription:
+        ended = f"ended:{request.runner_id.hex}"
+        with self._context.bus.subscribe([f"runner:{request.runner_id.hex}", ended, "shutdown"]) as subscription:
+            news = {ended}
             while True:
-                found = await asyncio.to_thread(runners.poll, self._context, request)
+                # What the runner itself has ended since it asked is no news to it; what the server ended is.
+                found = await asyncio.to_thread(runners.poll, self._context, request, tell_ended=ended in news)
                 if isinstance(found, runners.RunnerGone):
                     return messages.Commands(register=True)
                 left = end - loop.time()
                 if found != messages.Commands() or left <= 0:
                     return found
-                woken = await subscription.wait_topics(left)
-                if not woken or "shutdown" in woken:
+                news = await subscription.wait_topics(left)
+                if not news or "shutdown" in news:
                     return messages.Commands()
 
     async def events(self, request: messages.EventsRequest) -> messages.EventsReply:
@@ -95,9 +98,7 @@ class _Rpc:
             self._streams[attempt_id] = run_id
 
 
-def _endpoint(
-    kind: type[T], handle: Callable[[T], Awaitable[Any]]
-) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(kind: type[T], handle: Callable[[T], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
     decode = msgspec.msgpack.Decoder(kind).decode
 
     async def endpoint(request: Request) -> Response:

@@ -259,8 +259,9 @@ class Batch:
                 change = self._change(row, effect.number)
                 change.state = "ended"
                 change.facts.update(outcome=effect.outcome, ended_at=self._at(facts), detail=facts.detail)
-                if event_name(event) in _BY_SERVER:
+                if event_name(event) in _BY_SERVER and topic:
                     self.tx.notify(topic)
+                    self.tx.notify(topic.replace("runner:", "ended:"))
                 row.runner_id = None if row.state == "queued" else row.runner_id
                 self.tx.notify("place")
             elif isinstance(effect, Signal | Recall):
@@ -343,6 +344,7 @@ class Batch:
             for row, state in moves:
                 if state is JobState.QUEUED:
                     self.tx.notify("place")
+                    self.tx.notify("submitted" if row.rejections == 0 else "rejected")
                 if state in job_table.TERMINAL or state not in (JobState.WAITING, JobState.QUEUED):
                     self._roll_up.add(row.run_id)
                 step = self.steps[row.step_id]
@@ -352,7 +354,9 @@ class Batch:
                     step.state, step.open_jobs = decision.after.state.value, decision.after.open_jobs
                     self._dirty_steps.add(step.id)
                     if step.state != before.state:
-                        self._event(step.run_id, "step", step.id, "job-moved", before.state, step.state, None, None, None)
+                        self._event(
+                            step.run_id, "step", step.id, "job-moved", before.state, step.state, None, None, None
+                        )
                         if decision.after.state in step_table.TERMINAL:
                             ended.append(step)
             if ended:
@@ -448,7 +452,9 @@ _BY_SERVER = frozenset({"lost", "save-failed", "returned", "setup-failed", "stop
 """Events that the runner may not know of: it has to be told that the attempt is over."""
 
 _OF_RUN = (jobs.c.project_id == bindparam("project", type_=Id), jobs.c.run_id == bindparam("run", type_=Id))
-_STATES_PRESENT = select(*[exists(select(jobs.c.id).where(*_OF_RUN, jobs.c.state == state.value)) for state in JobState])
+_STATES_PRESENT = select(
+    *[exists(select(jobs.c.id).where(*_OF_RUN, jobs.c.state == state.value)) for state in JobState]
+)
 """For each job state, whether the run has a job in it: one index probe each, whatever the size of the run."""
 
 

@@ -88,7 +88,9 @@ def _inputs(tx: Transaction, context: Context, row: Any, plan: StoredPlan) -> tu
     if plan.needs:
         needed = (
             select(jobs.c.id)
-            .join(step_needs, and_(step_needs.c.project_id == jobs.c.project_id, step_needs.c.needs_id == jobs.c.step_id))
+            .join(
+                step_needs, and_(step_needs.c.project_id == jobs.c.project_id, step_needs.c.needs_id == jobs.c.step_id)
+            )
             .where(step_needs.c.project_id == context.project_id, step_needs.c.step_id == row.step_id)
         )
         ids = set(tx.execute(needed).scalars())

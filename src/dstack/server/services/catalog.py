@@ -77,5 +77,3 @@ class DatabaseCatalog:
                     "raw_length": chunk.raw_length,
                     "codec": chunk.codec,
                 }
-
-

@@ -1,9 +1,9 @@
 """What a service says no with; `api` and `rpc` turn it into their answers.
 
-    ServiceError
-    ├── NotFound    404  nothing of that name
-    ├── Conflict    409  it exists, but not in a state that allows this
-    └── BadRequest  400  the request itself is wrong (422 with diagnostics for workflows)
+ServiceError
+├── NotFound    404  nothing of that name
+├── Conflict    409  it exists, but not in a state that allows this
+└── BadRequest  400  the request itself is wrong (422 with diagnostics for workflows)
 """
 
 from __future__ import annotations

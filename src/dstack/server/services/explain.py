@@ -50,7 +50,9 @@ def explain(tx: Transaction, context: Context, name: str) -> Explanation:
         lines.append(f"{skipped} skipped because {root['name']} did not succeed")
     lines.extend(f"{item['job']} {item['why']}" for item in held)
     if run["state"] not in ("done", "failed", "stopped"):
-        lines.extend(_unreachable(row) for row in rows if row["runner_state"] == "lost" and row["state"] not in TERMINAL)
+        lines.extend(
+            _unreachable(row) for row in rows if row["runner_state"] == "lost" and row["state"] not in TERMINAL
+        )
     cause = None
     if root is not None:
         view = views.job_view(root)

@@ -93,9 +93,7 @@ class _Follower:
                     yield _frame({"t": "beat"})
                 elif len(self._streams) > 1:
                     await asyncio.sleep(MIN_INTERVAL)
-        shown = await self._context.database.aread(
-            lambda tx: views.run_view(tx, self._context.project_id, self._name)
-        )
+        shown = await self._context.database.aread(lambda tx: views.run_view(tx, self._context.project_id, self._name))
         yield _frame({"t": "end", "run": shown})
 
     def _look(self, tx: Transaction) -> _Look:

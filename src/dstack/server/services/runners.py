@@ -69,8 +69,11 @@ def register(context: Context, request: messages.RegisterRequest) -> messages.Re
     )
 
 
-def poll(context: Context, request: messages.PollRequest) -> messages.Commands | RunnerGone:
-    """What the runner should do differently from what it says it knows; renews its lease."""
+def poll(context: Context, request: messages.PollRequest, *, tell_ended: bool = True) -> messages.Commands | RunnerGone:
+    """What the runner should do differently from what it says it knows; renews its lease.
+
+    `tell_ended`: also name attempts that it knows and that are over.
+    """
     row = context.database.read(lambda tx: _row(tx, context, request.runner_id))
     if row is None:
         return RunnerGone("the server does not know this runner")
@@ -79,7 +82,8 @@ def poll(context: Context, request: messages.PollRequest) -> messages.Commands |
     due = row.heartbeat_at + int(context.settings.heartbeat * SECOND / 2)
     if row.state != runner_table.RunnerState.ONLINE or context.clock.now() >= due:
         context.database.write(HEARTBEAT, lambda tx: _heartbeat(tx, context, request))
-    return context.database.read(lambda tx: _commands(tx, context, request.runner_id, request.known))
+    found = context.database.read(lambda tx: _commands(tx, context, request.runner_id, request.known))
+    return found if tell_ended else msgspec.structs.replace(found, kill=(), orphaned=())
 
 
 def goodbye(context: Context, runner_id: UUID, incarnation: UUID) -> None:

@@ -107,7 +107,8 @@ def submit(context: Context, submission: Submission, idempotency_key: str | None
         name = context.database.read(lambda tx: _free_name(tx, context))
         planned = plan(context, submission, name)
         stored = context.database.write(
-            SUBMIT, lambda tx, planned=planned, name=name: _store(tx, context, submission, planned, name, idempotency_key)
+            SUBMIT,
+            lambda tx, planned=planned, name=name: _store(tx, context, submission, planned, name, idempotency_key),
         )
         if stored is not None:
             return stored
@@ -249,6 +250,7 @@ def _store(
     batch.run(run_id, run_table.Planned(), Facts(actor=submission.user))
     batch.store()
     tx.notify("place")
+    tx.notify("submitted")
     return name, True
 
 

@@ -165,9 +165,7 @@ def resolve(
     return found
 
 
-def newest_done(
-    tx: Transaction, project_id: UUID, repository_id: UUID | None, workflow: str
-) -> list[ReusedInput]:
+def newest_done(tx: Transaction, project_id: UUID, repository_id: UUID | None, workflow: str) -> list[ReusedInput]:
     """The artifacts of the newest run in which `workflow` ended done; raises UnknownTag where there is none."""
     run_id = tx.execute(
         select(steps.c.run_id)
@@ -205,5 +203,3 @@ def _inputs(
         for row in newest_of_run(tx, project_id, run_id)
         if row["workflow"] == workflow
     ]
-
-

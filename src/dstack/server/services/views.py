@@ -58,7 +58,9 @@ def run_view(tx: Transaction, project_id: UUID, name: str) -> dict[str, Any] | N
     return _runs(tx, project_id, found)[0] if found else None
 
 
-def job_rows(tx: Transaction, project_id: UUID, run_ids: Iterable[UUID], job_ids: Sequence[UUID] | None = None) -> list[Any]:
+def job_rows(
+    tx: Transaction, project_id: UUID, run_ids: Iterable[UUID], job_ids: Sequence[UUID] | None = None
+) -> list[Any]:
     """Rows of jobs with their runner's name and the current attempt's log facts, in plan order."""
     where = [jobs.c.project_id == project_id, jobs.c.run_id.in_(list(run_ids))]
     if job_ids is not None:

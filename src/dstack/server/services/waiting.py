@@ -67,9 +67,7 @@ def _assigned(tx: Transaction, project_id: UUID, job: Any) -> str:
     row = tx.execute(
         select(attempts.c.runner_id, runners.c.name)
         .join(runners, and_(runners.c.project_id == attempts.c.project_id, runners.c.id == attempts.c.runner_id))
-        .where(
-            attempts.c.project_id == project_id, attempts.c.job_id == job["id"], attempts.c.number == job["attempt"]
-        )
+        .where(attempts.c.project_id == project_id, attempts.c.job_id == job["id"], attempts.c.number == job["attempt"])
     ).first()
     if row is None:
         return "is being given to a runner"
