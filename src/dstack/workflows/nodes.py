@@ -148,7 +148,7 @@ class _Composer:
         next_event: Any = loader.get_event
         while True:
             event = next_event()
-            kind = cast(type[object], type(event))
+            kind = event.__class__
             if kind is yaml.ScalarEvent:
                 self._add(self._scalar(event))
             elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:

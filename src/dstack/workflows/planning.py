@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,11 +107,14 @@ class _Planner:
         self.root = root
         self.run_name = run_name
         self.report = Report()
-        self.read_text = read_text
+        # Many workflows name one requirements file.
+        self.read_text = functools.cache(read_text)
         self.choices = Choices()
         self.bound: dict[str, _Bound] = {}
         self.values: dict[int, _Values] = {}
         self.providers: dict[str, Provider] = {}
+        self.artifacts: dict[str, frozenset[str]] = {}
+        """Of the workflows whose step is made."""
 
     def settle(self, args: list[str]) -> list[Workflow]:
         """The workflows of the run in order, bound to the values that `args` choose.
@@ -191,7 +195,22 @@ class _Planner:
         name, jobs = self._jobs(workflow, bound, values)
         if jobs is None:
             return None
+        self.artifacts[workflow.name] = frozenset(path for job in jobs for path in job.artifacts)
+        self._warn_of_shared_paths(workflow, bound, reused)
         return PlannedStep(workflow.name, workflow.name, name, needs, reused, values.shown, jobs)
+
+    def _warn_of_shared_paths(self, workflow: Workflow, bound: _Bound, reused: Sequence[ReusedInput]) -> None:
+        """What steps of this run will write is not known yet, so that two of one path may or may not differ."""
+        brought = {item.path: f"run {item.run_name}" for item in reused}
+        for dependency in bound.dependencies:
+            if dependency.kind != "run" or dependency.workflow is None:
+                continue
+            for path in sorted(self.artifacts.get(dependency.workflow, ())):
+                other = brought.setdefault(path, f"`{dependency.workflow}`")
+                if other != f"`{dependency.workflow}`":
+                    message = f"`{dependency.workflow}` and {other} both bring `{path}`"
+                    hint = "this works only if they hold the same files"
+                    self.report.warning(workflow.source, dependency.at, message, hint)
 
     def _report_missing(self, workflow: Workflow, bound: _Bound) -> None:
         for missing in bound.filled.missing:

@@ -92,6 +92,36 @@ def test_the_same_bytes_twice_are_one_input(project: Make, artifact: Make) -> No
     assert len(example.steps("train")["train"].inputs) == 1
 
 
+def test_one_path_from_two_steps_is_a_warning(project: Make, artifact: Make) -> None:
+    writes = "    artifacts: [data, logs]\n"
+    text = "workflows:\n" + workflow("a", more=writes) + workflow("b", more="    artifacts: [data]\n")
+    example = project(text + workflow("train", "a", "b", "prepare:v1"))
+    example.tags["prepare", "v1"] = [artifact("logs")]
+
+    assert [(warning.line, warning.message) for warning in example.plan("train").warnings] == [
+        (14, "`a` and run run-a both bring `logs`"),
+        (15, "`b` and `a` both bring `data`"),
+    ]
+
+
+def test_a_requirements_file_is_read_once(project: Make) -> None:
+    text = "workflows:\n" + "".join(workflow(f"w{i}", more="    requirements: r.txt\n") for i in range(5))
+    example = project(text + workflow("train", *(f"w{i}" for i in range(5))))
+    read: list[str] = []
+
+    plan(
+        example.load(),
+        "train",
+        [],
+        run_name="goose-1",
+        read_text=lambda path: read.append(path) or "",
+        resolve_tag=example.resolve_tag,
+        newest_done=example.newest_done,
+    )
+
+    assert read == ["r.txt"]
+
+
 def test_a_partial_input_is_a_warning(project: Make, artifact: Make) -> None:
     example = project("workflows:\n" + workflow("prepare") + workflow("train", "prepare:v1"))
     example.tags["prepare", "v1"] = [artifact("data", partial=True)]
