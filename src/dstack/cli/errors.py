@@ -111,11 +111,11 @@ def click_error_text(error: object) -> str:
     return text
 
 
-def near(name: str, known: list[str]) -> str | None:
+def near(name: str, known: list[str], cutoff: float = 0.6) -> str | None:
     """A hint that offers what `name` may have meant."""
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
     return "did you mean " + " or ".join(f"`{other}`" for other in close) + "?" if close else None
 
 

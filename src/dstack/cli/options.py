@@ -74,7 +74,7 @@ def parse(words: list[str]) -> RunOptions:
         elif options.workflow is not None:
             options.arguments.append(word)
         elif word.startswith("-") and len(word) > 1:
-            hint = near(word, [*FLAGS, *VALUES]) or "a workflow's own options stand after its name"
+            hint = near(word, [*FLAGS, *VALUES], cutoff=0.75) or "a workflow's own options stand after its name"
             raise UserError(f"dstack run has no option {word}", hint)
         else:
             options.workflow = word

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-_MAX_PARTIAL = 1 << 16
+_MAX_PARTIAL = 1 << 15
 
 
 class LogOutput:

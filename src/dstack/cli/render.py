@@ -149,12 +149,12 @@ def ago(at: int | None, now: float | None = None) -> str:
 
 
 def duration(start: int | None, end: int | None) -> str:
-    """The time between two points (microseconds UTC): `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
+    """The time between two points (microseconds UTC): `0.04 s`, `2.5 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
     if start is None or end is None:
         return ""
     seconds = max(0.0, (end - start) / 1e6)
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

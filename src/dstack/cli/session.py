@@ -31,7 +31,7 @@ class Session:
         connect = self.connector.connect if self.connector else _deployed(self.address)
         patience = _DEPLOYED_PATIENCE if self.address else 10.0
         project = os.environ.get("DSTACK_PROJECT") or "main"
-        self.user = os.environ.get("USER") or str(os.getuid())
+        self.user = os.environ.get("USER") or _user_name()
         self.api = Api(connect, project=project, user=self.user, patience=patience)
 
     def begin(self) -> None:
@@ -47,6 +47,15 @@ class Session:
 
 def open_api() -> Api:
     return Session().api
+
+
+def _user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())  # containers often run as a number without a name
 
 
 def _deployed(address: str) -> Callable[[], Transport]:

@@ -1,0 +1,42 @@
+"""`dstack --help` is served from text that was generated."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import dstack
+from dstack.cli.commands import COMMANDS, summary
+from dstack.cli.helptext import HELP
+
+
+def test_the_text_is_current() -> None:
+    assert summary() == HELP, "run: python scripts/generate_help.py"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_table_names_commands_that_exist(name: str) -> None:
+    module, function, about = COMMANDS[name]
+    command = getattr(importlib.import_module(module), function)
+    assert isinstance(command, click.Command)
+    assert command.name == name
+    assert about in HELP
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys; from dstack.cli import main; code = main(sys.argv[1:]); "
+        "heavy = {'click', 'json', 're', 'socket', 'typing', 'enum', 'dstack.cli.errors'} & set(sys.modules); "
+        "sys.exit(code or ', '.join(sorted(heavy)))"
+    )
+    # Without `site`, which loads what other packages ask for; so the package's place is given.
+    environment = {"PYTHONPATH": str(Path(dstack.__file__).parent.parent)}
+    command = [sys.executable, "-S", "-c", code, *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, HELP, "")

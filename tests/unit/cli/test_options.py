@@ -1,0 +1,48 @@
+"""How `dstack run` reads its words."""
+
+from __future__ import annotations
+
+import pytest
+
+from dstack.cli.errors import UserError
+from dstack.cli.options import parse
+
+
+def test_own_options_stand_before_or_after_the_name() -> None:
+    for words in (["-d", "-t", "v1", "train", "--lr", "0.1"], ["train", "--lr", "0.1", "-t", "v1", "--detach"]):
+        options = parse(words)
+        assert (options.workflow, options.arguments) == ("train", ["--lr", "0.1"])
+        assert (options.detach, options.tags) == (True, ["v1"])
+
+
+def test_everything_else_stays_as_it_was_typed() -> None:
+    words = ["-data", "x", "-1", "--epochs=3", "", "-", "--tags", "--jsonl", "a b", "-tx"]
+    assert parse(["train", *words]).arguments == words
+
+
+def test_after_two_dashes_nothing_is_ours() -> None:
+    options = parse(["train", "--lr", "1", "--", "-d", "--json", "--", "x"])
+    assert options.arguments == ["--lr", "1", "--", "-d", "--json", "--", "x"]
+    assert not options.detach
+
+
+def test_values_may_be_joined() -> None:
+    options = parse(["train", "--tag=a", "--tag", "b", "--repo=x=y"])
+    assert (options.tags, options.repo) == (["a", "b"], "x=y")
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["--detatch", "train"], "no option --detatch", "did you mean `--detach`"),
+        (["--gpu", "2", "train"], "no option --gpu", "after its name"),
+        (["train", "-t"], "option -t needs a value", ""),
+        (["train", "--tag="], "empty value", ""),
+        (["--", "train"], "before the name", "dstack run NAME --"),
+    ],
+)
+def test_mistakes(words: list[str], message: str, hint: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(words)
+    assert message in error.value.message
+    assert hint in (error.value.hint or "")

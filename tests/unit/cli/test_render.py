@@ -1,0 +1,74 @@
+"""Words for people."""
+
+from __future__ import annotations
+
+import pytest
+
+from dstack.cli.render import ago, diagnostics_text, duration, plain_table, size_words
+
+NOW = 1_700_000_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "now"),
+        (5, "5 seconds ago"),
+        (60, "a minute ago"),
+        (150, "2 minutes ago"),
+        (3600, "an hour ago"),
+        (7300, "2 hours ago"),
+        (86400, "a day ago"),
+        (3 * 86400, "3 days ago"),
+        (-100, "now"),
+    ],
+)
+def test_ago(seconds: int, words: str) -> None:
+    assert ago((NOW - seconds) * 10**6, NOW) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.42, "0.42 s"), (12, "12 s"), (185, "3 min 5 s"), (7800, "2 h 10 min"), (2.51, "2.5 s"), (-3, "0.00 s")],
+)
+def test_duration(seconds: float, words: str) -> None:
+    assert duration(NOW * 10**6, int((NOW + seconds) * 10**6)) == words
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(0, "0B"), (900, "900B"), (1536, "1.5KiB"), (16 << 30, "16GiB"), (3 << 40, "3.0TiB")]
+)
+def test_size(size: int, words: str) -> None:
+    assert size_words(size) == words
+
+
+def test_a_diagnostic_points_at_its_column() -> None:
+    text = diagnostics_text(
+        [
+            {
+                "severity": "error",
+                "file": ".dstack/workflows.yaml",
+                "line": 3,
+                "column": 6,
+                "message": "unknown key `provder`",
+                "source": "\t    provder: python",
+                "hint": "did you mean `provider`?",
+            },
+            {"severity": "warning", "file": "a.yaml", "line": 1, "column": 1, "message": "old", "source": None},
+            {"severity": "error", "file": None, "message": "unknown option --x", "hint": None},
+        ]
+    )
+    assert text == (
+        ".dstack/workflows.yaml:3:6: unknown key `provder`\n"
+        "    \t    provder: python\n"
+        "    \t    ^\n"
+        "  hint: did you mean `provider`?\n"
+        "a.yaml:1:1: warning: old\n"
+        "error: unknown option --x\n"
+    )
+
+
+def test_a_table_is_aligned_and_never_wrapped() -> None:
+    assert plain_table(["A", "LONG"], [["x" * 200, "1"], ["y", ""]]) == (
+        "A" + " " * 201 + "LONG\n" + "x" * 200 + "  1\n" + "y\n"
+    )
