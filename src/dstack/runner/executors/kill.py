@@ -62,7 +62,7 @@ class Killer:
         """Children this process had before it ran any job."""
 
     def add(self, target: Target) -> None:
-        """A wrapper was started as our child."""
+        """A wrapper runs."""
         self._running[target.pid] = target
 
     def ended(self, target: Target) -> None:

@@ -121,6 +121,8 @@ class ProcessExecutor:
             # The number may be anybody's by now: what is left of the job is found by its marker and group alone.
             process.target.watched, process.target.pid, process.target.start = False, 0, 0
             process.finish()
+        else:
+            self._killer.add(process.target)
         return process
 
     async def stop(self, process: Process, grace: float) -> Survivors:
@@ -214,9 +216,8 @@ class ProcessExecutor:
         return process
 
     def _ended(self, process: JobProcess) -> None:
-        if process.target.child:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(process.pid, 0)
+        with contextlib.suppress(ChildProcessError):  # one that we found again is only our child after an exec of ours
+            os.waitpid(process.pid, 0)
         self._killer.ended(process.target)
         process.finish()
 
