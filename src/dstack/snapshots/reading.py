@@ -243,6 +243,8 @@ def _read_all(folder: int, name: bytes, size: int) -> tuple[bytes, os.stat_resul
     try:
         data = os.read(fd, size + 1)
         after = os.fstat(fd)
+    except IsADirectoryError as error:
+        raise FileGone from error
     finally:
         os.close(fd)
     if not stat.S_ISREG(after.st_mode):
