@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dstack.sdk.blobs import SignedRequest
-from dstack.server.services.artifacts import register_code
 from dstack.server.services.catalog import DatabaseCatalog
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
@@ -32,7 +31,6 @@ def store_routes(context: Context) -> list[tuple[str, str, Handler]]:
         ("POST", "/store/locate", store.locate),
         ("POST", "/store/add", store.add),
         ("POST", "/store/sign", store.sign),
-        ("POST", "/store/code", store.code),
         ("GET", "/store/blobs/{key:path}", store.get),
         ("PUT", "/store/blobs/{key:path}", store.put),
     ]
@@ -41,13 +39,6 @@ def store_routes(context: Context) -> list[tuple[str, str, Handler]]:
 class SignBody(msgspec.Struct, frozen=True):
     method: str
     keys: tuple[str, ...]
-
-
-class CodeBody(msgspec.Struct, frozen=True):
-    manifest_id: bytes
-    content_id: bytes
-    files: int
-    size: int
 
 
 class _Store:
@@ -91,11 +82,6 @@ class _Store:
         expires = self._context.clock.now() + int(TTL.total_seconds() * 1_000_000)
         path = f"/api/v1/projects/{self._context.settings.project}/store/blobs/{key}"
         return SignedRequest(method, path, (), expires)
-
-    async def code(self, request: Request) -> Response:
-        body = await _body(request, CodeBody)
-        await asyncio.to_thread(register_code, self._context, body.manifest_id, body.content_id, body.files, body.size)
-        return _answer(True)
 
     async def get(self, request: Request) -> Response:
         key = _checked(request.path_params["key"])

@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, insert, select
+from sqlalchemy import and_, insert, select, update
 
 from dstack.protocol.messages import SavedArtifact
-from dstack.server.db.engine import Transaction, declare_write
+from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import artifacts, code_snapshots, jobs, runs, tags
 from dstack.server.services.catalog import DatabaseCatalog
 from dstack.server.services.context import Context
-from dstack.server.services.errors import BadRequest, NotFound
+from dstack.server.services.errors import CodeMissing, NotFound
 from dstack.snapshots.errors import RestoreFailed
 from dstack.snapshots.listing import Leaf, walk_tree
 from dstack.snapshots.manifests import FileEntry, file_chunks
 from dstack.snapshots.store import SnapshotStore
-
-CODE = declare_write("store.code")
 
 
 def read_text(context: Context, manifest_id: bytes, path: str) -> str | None:
@@ -38,19 +36,24 @@ def read_text(context: Context, manifest_id: bytes, path: str) -> str | None:
         return None
 
 
-def register_code(context: Context, manifest_id: bytes, content_id: bytes, files: int, size: int) -> None:
-    """Remember a code snapshot that a client has stored; raises BadRequest when its root is not in the store."""
+def require_code(context: Context, manifest_id: bytes) -> None:
+    """Raise CodeMissing unless the store knows the code snapshot."""
     if DatabaseCatalog(context.database, context.project_id).missing([manifest_id]):
-        raise BadRequest(f"the code snapshot {manifest_id.hex()} is not in the store", hint="submit again")
+        raise CodeMissing(f"the code snapshot {manifest_id.hex()} is not in the store", hint="ship it and submit again")
 
-    def write(tx: Transaction) -> None:
-        row = {
-            "project_id": context.project_id, "manifest_id": manifest_id, "content_id": content_id,
-            "files": files, "size": size, "used_at": tx.now,
-        }  # fmt: skip
-        tx.insert_new(code_snapshots, row)
 
-    context.database.write(CODE, write)
+def use_code(tx: Transaction, context: Context, row: dict[str, Any]) -> None:
+    """Remember that a run uses the code snapshot `row` (manifest_id, content_id, files, size)."""
+    values = {**row, "project_id": context.project_id, "used_at": tx.now}
+    if not tx.insert_new(code_snapshots, values):
+        tx.execute(
+            update(code_snapshots)
+            .where(
+                code_snapshots.c.project_id == context.project_id,
+                code_snapshots.c.manifest_id == row["manifest_id"],
+            )
+            .values(used_at=tx.now)
+        )
 
 
 def record(

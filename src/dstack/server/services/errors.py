@@ -3,6 +3,7 @@
 ServiceError
 ├── NotFound    404  nothing of that name
 ├── Conflict    409  it exists, but not in a state that allows this
+├── CodeMissing 409  the code snapshot is not in the store: ship it again
 └── BadRequest  400  the request itself is wrong (422 with diagnostics for workflows)
 """
 
@@ -31,6 +32,10 @@ class NotFound(ServiceError):
 class Conflict(ServiceError):
     code = "conflict"
     status = 409
+
+
+class CodeMissing(Conflict):
+    code = "code-missing"
 
 
 class BadRequest(ServiceError):

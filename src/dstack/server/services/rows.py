@@ -187,6 +187,11 @@ ATTEMPT_FACTS = (
 )  # fmt: skip
 """What events add to an attempt's row; None leaves the column as it is."""
 
+
+def _added(name: str) -> Any:
+    return func.coalesce(bindparam(f"v_{name}", type_=attempts.c[name].type), attempts.c[name])
+
+
 UPDATE_ATTEMPTS = (
     update(attempts)
     .where(
@@ -197,7 +202,7 @@ UPDATE_ATTEMPTS = (
     )
     .values(
         state=bindparam("v_state"),
-        **{name: func.coalesce(bindparam(f"v_{name}"), attempts.c[name]) for name in ATTEMPT_FACTS},
+        **{name: _added(name) for name in ATTEMPT_FACTS},
     )
 )
 

@@ -101,6 +101,8 @@ def submit(context: Context, submission: Submission, idempotency_key: str | None
             return seen, False
     for tag in submission.tags:
         tags.check_name(tag)
+    if submission.code is not None:
+        artifacts.require_code(context, bytes.fromhex(submission.code.manifest_id))
     # The name is chosen before planning, because `${{ run.name }}` may stand anywhere; a name that is taken
     # meanwhile costs one more round.
     for _ in range(100):
@@ -243,6 +245,10 @@ def _store(
         key = {"project_id": project_id, "key": idempotency_key, "object_id": run_id, "created_at": tx.now}
         if not tx.insert_new(idempotency_keys, key):
             raise BadRequest("the same submission is being stored by another request", hint="send it again")
+    if submission.code is not None:
+        code = submission.code
+        ids = {"manifest_id": bytes.fromhex(code.manifest_id), "content_id": bytes.fromhex(code.content_id)}
+        artifacts.use_code(tx, context, {**ids, "files": code.files, "size": code.size})
     written = insert_plan(tx, project_id, run_id, planned.steps, context.ids)
     batch = Batch(tx, project_id, context.settings, context.ids)
     batch.load_runs([run_id])
