@@ -177,16 +177,19 @@ def test_an_orphan_without_a_name_lives_until_the_last_job_that_may_own_it(tmp_p
 def test_orphans_that_end_by_themselves_are_reaped(tmp_path: Path) -> None:
     async def main() -> None:
         executor = ProcessExecutor(None)
+        before = _zombies()
         launch = make_launch(tmp_path, "for i in 1 2 3 4 5; do (setsid true &); done", "echo up", "sleep 1000")
         process = executor.start(launch)
         await until_spool(launch)
-
-        def zombies() -> list[int]:
-            executor.reap()
-            return [pid for pid, entry in tree.snapshot().items() if entry.zombie and entry.parent == os.getpid()]
-
-        await until(lambda: not zombies())
+        await until(lambda: len(_zombies() - before) == 5)
+        executor.reap()
+        assert _zombies() <= before
         await executor.stop(process, 5)
         await executor.sweep(launch.attempt_id)
+        assert _zombies() <= before
 
     asyncio.run(main())
+
+
+def _zombies() -> set[int]:
+    return {pid for pid, entry in tree.snapshot().items() if entry.zombie and entry.parent == os.getpid()}
