@@ -11,6 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from dstack.snapshots.errors import BadManifest
 from dstack.snapshots.listing import Enter, Leaf, Leave, walk_tree
 from dstack.snapshots.manifests import DirectoryEntry, FileEntry, Root, SymlinkEntry, file_chunks
 from dstack.snapshots.restore import KEPT_BITS, Restored, restore
@@ -81,7 +82,7 @@ class Materialiser:
         root = self._store.root(manifest_id)
         # Hard links are rare in code and `restore` knows them.
         small = root.size <= SMALL_BYTES and root.files <= SMALL_FILES and not root.links
-        plan = _load(self._store, root) if small else None
+        plan = _load(self._store, manifest_id, root) if small else None
         self._plans[manifest_id] = plan
         self._kept += plan.cost if plan else KEPT_ENTRY
         while self._kept > KEPT_BYTES:
@@ -90,7 +91,7 @@ class Materialiser:
         return plan
 
 
-def _load(store: SnapshotStore, root: Root) -> _Plan:
+def _load(store: SnapshotStore, manifest_id: bytes, root: Root) -> _Plan:
     folders: list[_Folder] = []
     entries: list[tuple[bytes, FileEntry]] = []
     symlinks: list[tuple[bytes, SymlinkEntry]] = []
@@ -117,6 +118,8 @@ def _load(store: SnapshotStore, root: Root) -> _Plan:
         for at, entry in entries
     ]
     size = sum(len(file.data) for file in files)
+    if size != sum(entry.size for _, entry in entries):
+        raise BadManifest(manifest_id, "the chunks of its files are not as long as it says")
     return _Plan(folders, files, symlinks, Restored(len(files) + len(symlinks), size))
 
 

@@ -15,9 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from dstack.snapshots.errors import RestoreFailed
+from dstack.snapshots.errors import BadManifest, RestoreFailed
 from dstack.snapshots.listing import Enter, Entry, Leaf, Leave, Step, entries, walk_tree
-from dstack.snapshots.manifests import DirectoryEntry, FileEntry, Root, SymlinkEntry, file_chunks
+from dstack.snapshots.manifests import DirectoryEntry, FileEntry, SymlinkEntry, file_chunks
 from dstack.snapshots.scanning import shown
 from dstack.snapshots.store import SnapshotStore
 
@@ -43,13 +43,13 @@ class Restored(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A run of chunks of a file, the first at `offset`; `last` closes the file."""
+    """A run of chunks of a file, from `offset` to `end`; the last one ends with the file."""
 
     leaf: Leaf
     entry: FileEntry
     offset: int
+    end: int
     chunks: list[bytes]
-    last: bool
 
 
 _Work = _Part | Enter | Leaf | Leave
@@ -70,7 +70,10 @@ def restore(
     root = store.root(manifest_id)
     links = {path: group for group, members in enumerate(store.links(root)) for path in members}
     batches = _batches(walk_tree(store, root, paths), links)
-    with ThreadPoolExecutor(AHEAD, thread_name_prefix="dstack-restore") as readers, _Target(target, root, links) as out:
+    with (
+        ThreadPoolExecutor(AHEAD, thread_name_prefix="dstack-restore") as readers,
+        _Target(target, manifest_id, links) as out,
+    ):
         for batch, chunks in _ahead(batches, store, readers):
             for work in batch.work:
                 out.do(work, chunks)
@@ -130,21 +133,21 @@ def _parts(leaf: Leaf, entry: FileEntry) -> Iterator[tuple[_Part, int]]:
     chunks: list[bytes] = []
     for chunk_id, length in file_chunks(entry):
         if chunks and size + length > BATCH_BYTES // 2:
-            yield _Part(leaf, entry, offset, chunks, last=False), size
+            yield _Part(leaf, entry, offset, offset + size, chunks), size
             offset, size, chunks = offset + size, 0, []
         chunks.append(chunk_id)
         size += length
-    yield _Part(leaf, entry, offset, chunks, last=True), size
+    yield _Part(leaf, entry, offset, entry.size, chunks), size
 
 
 class _Target:
     """The folder that is written to, and the way down to where the walk is."""
 
-    def __init__(self, target: Path, root: Root, links: dict[bytes, int]) -> None:
+    def __init__(self, target: Path, manifest_id: bytes, links: dict[bytes, int]) -> None:
         self.files = 0
         self.size = 0
         self._target = target
-        self._root = root
+        self._manifest_id = manifest_id
         self._links = links
         self._made: dict[tuple[int, bytes], bytes] = {}
         """Hard-link group and digest → the first path made of it."""
@@ -189,9 +192,11 @@ class _Target:
             else:
                 _write_all(self._file, data, offset)
             offset += len(data)
-        if not part.last:
+        if offset != part.end:
+            raise BadManifest(self._manifest_id, f"the chunks of {entry.name!r} are not as long as it says")
+        if part.end != entry.size:
             return
-        if entry.holes or offset != entry.size:
+        if entry.holes:
             os.ftruncate(self._file, entry.size)
         os.fchmod(self._file, entry.mode & KEPT_BITS)
         os.utime(self._file, ns=(entry.mtime, entry.mtime))

@@ -209,7 +209,7 @@ class TestGrownFiles:
     ) -> None:
         cache, data = FileCache(), os.urandom(BIG)
         (root / "f").write_bytes(data)
-        save(root, store, cache=cache, live=True, clock=later())
+        saved = save(root, store, cache=cache, live=True, clock=later())
         for _ in range(3):
             read.clear()
             data += os.urandom(700_000)
