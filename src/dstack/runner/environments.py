@@ -150,7 +150,8 @@ class EnvironmentManager:
             raise SetupError(f"the Python environment could not be made with {base}: {_brief(message)}")
         target = ("--python", str(venv / "bin" / "python"))
         if requirements.arguments:
-            code, message = await uv.run("pip", "install", *target, *requirements.arguments)
+            options = package_index.install_options(environment)
+            code, message = await uv.run("pip", "install", *target, *options, *requirements.arguments)
             if code != 0:
                 await asyncio.to_thread(shutil.rmtree, venv, ignore_errors=True)
                 raise SetupError(_install_failure(message, requirements))

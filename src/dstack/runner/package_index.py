@@ -21,7 +21,7 @@ _MAPPED = {
     "trusted-host": "UV_INSECURE_HOST",
     "cert": "SSL_CERT_FILE",
     "constraint": "UV_CONSTRAINT",
-    "no-index": "UV_NO_INDEX",
+    "no-index": "UV_NO_INDEX",  # no variable of uv's (yet): see `install_options`
 }
 _OLD_NAMES = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -55,6 +55,11 @@ def uv_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return result
 
 
+def install_options(environment: Mapping[str, str]) -> list[str]:
+    """Options of `uv pip install` for what uv has no variable for; `environment` as `uv_environment` gives it."""
+    return ["--no-index"] if _true(environment.get("UV_NO_INDEX", "")) else []
+
+
 def key_material(environment: Mapping[str, str]) -> list[str]:
     """What of `uv_environment(…)` decides which packages are installed; passwords in addresses are left out."""
     parts: list[str] = []
@@ -70,8 +75,14 @@ def key_material(environment: Mapping[str, str]) -> list[str]:
 def _value(option: str, value: str) -> str:
     words = value.split()
     if option == "no-index":
-        return "0" if value.lower() in ("0", "false", "no", "off") else "1"
-    return ",".join(words) if option == "find-links" else " ".join(words)
+        return "1" if _true(value) else ""
+    if option == "find-links":  # pip passes over folders that are not there, uv fails
+        return ",".join(word for word in words if not word.startswith("/") or os.path.exists(word))
+    return " ".join(words)
+
+
+def _true(value: str) -> bool:
+    return value.lower() not in ("", "0", "false", "no", "off")
 
 
 def _has_uv_config(environment: Mapping[str, str]) -> bool:

@@ -17,7 +17,7 @@ def test_pip_variables_become_uv_variables() -> None:
         **NO_FILES,
         "PIP_INDEX_URL": "https://a/simple",
         "PIP_EXTRA_INDEX_URL": "https://b/simple https://c/simple",
-        "PIP_FIND_LINKS": "/wheels /more",
+        "PIP_FIND_LINKS": "/usr /nonexistent/wheels https://more",
         "PIP_TRUSTED_HOST": "a b",
         "PIP_CERT": "/ca.pem",
         "PIP_NO_INDEX": "true",
@@ -28,7 +28,7 @@ def test_pip_variables_become_uv_variables() -> None:
         "UV_DEFAULT_INDEX": "https://a/simple",
         "UV_INDEX": "https://b/simple https://c/simple",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
-        "UV_FIND_LINKS": "/wheels,/more",
+        "UV_FIND_LINKS": "/usr,https://more",
         "UV_INSECURE_HOST": "a b",
         "SSL_CERT_FILE": "/ca.pem",
         "UV_NO_INDEX": "1",
@@ -50,10 +50,10 @@ def test_uv_variables_win_old_names_too() -> None:
 
 def test_configuration_files_count_unless_uv_has_its_own(tmp_path: Path) -> None:
     conf = tmp_path / "pip.conf"
-    conf.write_text("[global]\nindex-url = https://a/simple\n[install]\nfind_links =\n    /one\n    /two\n")
+    conf.write_text("[global]\nindex-url = https://a/simple\n[install]\nfind_links =\n    /usr\n    /etc\n")
     environment = {"PIP_CONFIG_FILE": str(conf), "HOME": str(tmp_path), "XDG_CONFIG_DIRS": str(tmp_path / "none")}
     result = uv_environment(environment)
-    assert (result["UV_DEFAULT_INDEX"], result["UV_FIND_LINKS"]) == ("https://a/simple", "/one,/two")
+    assert (result["UV_DEFAULT_INDEX"], result["UV_FIND_LINKS"]) == ("https://a/simple", "/usr,/etc")
     assert uv_environment({**environment, "PIP_INDEX_URL": "https://b"})["UV_DEFAULT_INDEX"] == "https://b"
     (tmp_path / ".config/uv").mkdir(parents=True)
     (tmp_path / ".config/uv/uv.toml").write_text("")
