@@ -27,7 +27,8 @@ def artifacts() -> None:
 @click.option("--json", "as_json", is_flag=True, help="A list of objects.")
 def list_artifacts(source: str, workflow: str | None, as_json: bool) -> None:
     """List the artifacts of RUN or :TAG."""
-    found = _find(open_api(), source, workflow)
+    with open_api() as api:
+        found = _find(api, source, workflow)
     if as_json:
         write_json(found)
         return
@@ -63,24 +64,28 @@ def download(source: str, workflow: str | None, output: Path | None, force: bool
 
     They appear under the same paths that the job wrote. Files that are there and differ are kept unless you agree.
     """
-    from dstack.client.artifacts import Differs, download_to
-
-    api = open_api()
-    found = _find(api, source, workflow)
-    if not found:
-        raise UserError(f"{source} has no artifacts" + (f" of {workflow}" if workflow else ""), exit_code=1)
     target = output or Path(source.removeprefix(":"))
-    try:
-        results = download_to(api, found, target, overwrite=force)
-    except Differs as error:
-        if not _may_overwrite(error.paths, target):
-            raise
-        results = download_to(api, found, target, overwrite=True)
+    with open_api() as api:
+        found = _find(api, source, workflow)
+        if not found:
+            raise UserError(f"{source} has no artifacts" + (f" of {workflow}" if workflow else ""), exit_code=1)
+        results = _fetch(api, found, target, force=force)
     if as_json:
         write_json([{**item, "target": str(path)} for item, path in results])
         return
     for item, path in results:
         say(f"{path}: {count(item.get('files', 0), 'file')}, {size_words(item.get('size', 0))}")
+
+
+def _fetch(api: Api, found: list[Artifact], target: Path, *, force: bool) -> list[tuple[Artifact, Path]]:
+    from dstack.client.artifacts import Differs, download_to
+
+    try:
+        return download_to(api, found, target, overwrite=force)
+    except Differs as error:
+        if not _may_overwrite(error.paths, target):
+            raise
+    return download_to(api, found, target, overwrite=True)
 
 
 def _find(api: Api, source: str, workflow: str | None) -> list[Artifact]:

@@ -16,7 +16,8 @@ from dstack.client.types import Explanation
 @click.option("--json", "as_json", is_flag=True, help="The same as an object in a list.")
 def explain(run: str, as_json: bool) -> None:
     """Say why RUN waits, or why it failed: the job that caused it, how it ended, and its last lines."""
-    found = open_api().explain(run)
+    with open_api() as api:
+        found = api.explain(run)
     if as_json:
         write_json([found])
     else:

@@ -10,6 +10,7 @@ from dstack.cli.follow import Follower
 from dstack.cli.interrupts import Interrupted, Interrupts, Terminated
 from dstack.cli.output import LogOutput
 from dstack.cli.session import Session
+from dstack.client.api import Api
 
 
 @click.command()
@@ -23,15 +24,9 @@ def logs(run: str, job: str | None, follow: bool, since: int | None) -> int:
     """Show the output of RUN, or of its JOB only, exactly as it was written."""
     session = Session()
     session.accept_newer_server()
-    found = session.api.run(run)
-    names = {name for item in found.get("jobs", []) for name in (item.get("name"), item.get("workflow")) if name}
-    if job is not None and job not in names:
-        raise UserError(f"run {run} has no job {job}", near(job, sorted(names)) or f"jobs: {', '.join(sorted(names))}")
-    follower = Follower(session.api, run, LogOutput(), follow=follow, job=job, since=since, quiet=not follow)
-    follower.expect(found)
     try:
-        with Interrupts() as interrupts:
-            follower.follow(interrupts)
+        with session.api as api, Interrupts() as interrupts:
+            _follower(api, run, job, follow=follow, since=since).follow(interrupts)
     except Interrupted:
         return INTERRUPTED
     except Terminated:
@@ -40,3 +35,13 @@ def logs(run: str, job: str | None, follow: bool, since: int | None) -> int:
         forget_stdout()
         return BROKEN_PIPE
     return 0
+
+
+def _follower(api: Api, run: str, job: str | None, *, follow: bool, since: int | None) -> Follower:
+    found = api.run(run)
+    names = {name for item in found.get("jobs", []) for name in (item.get("name"), item.get("workflow")) if name}
+    if job is not None and job not in names:
+        raise UserError(f"run {run} has no job {job}", near(job, sorted(names)) or f"jobs: {', '.join(sorted(names))}")
+    follower = Follower(api, run, LogOutput(), follow=follow, job=job, since=since, quiet=not follow)
+    follower.expect(found)
+    return follower

@@ -16,6 +16,7 @@ class LogOutput:
 
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
+        self._shared = fd == 2 or os.isatty(fd)
         self._jobs: list[str] = []
         self._partial: dict[str, bytes] = {}
         self._open: str | None = None
@@ -46,10 +47,13 @@ class LogOutput:
             self._write(job, self._prefix(job) + rest)
 
     def end_line(self) -> None:
-        """End the line that is open, before something else is written to the same terminal."""
+        """Show what is left, and end the line that is open where something else may be written to the same place.
+
+        A file or pipe gets the bytes of a single job and nothing else.
+        """
         for job in list(self._partial):
             self.end(job)
-        if self._open is not None:
+        if self._open is not None and (len(self._jobs) > 1 or self._shared):
             self._write(self._open, b"\n")
 
     def _prefix(self, job: str) -> bytes:

@@ -56,6 +56,11 @@ def run(words: list[str]) -> int:
 
         return show_help(root, options.workflow) if options.workflow else show_workflows(root, as_json=options.json)
     session = Session()
+    with session.api:
+        return _run(options, root, session)
+
+
+def _run(options: RunOptions, root: str, session: Session) -> int:
     # git lists the files, and the server is looked for, while everything else is read.
     submission, ship = _prepare(options, root, session)
     submission["code"] = ship(False)

@@ -20,8 +20,8 @@ RECENT = 10
 @click.option("--json", "as_json", is_flag=True, help="A list of objects, newest first.")
 def runs(run: str | None, everything: bool, as_json: bool) -> None:
     """List the unfinished and the newest runs, or show RUN with its jobs."""
-    api = open_api()
-    found = [api.run(run)] if run else api.runs() if everything else _recent(api)
+    with open_api() as api:
+        found = [api.run(run)] if run else api.runs() if everything else _recent(api)
     if as_json:
         write_json(found)
     elif run:

@@ -37,7 +37,8 @@ def start(foreground: bool) -> None:
         os.execv(command[0], command)
     transport = Connector().connect()
     transport.close()
-    _show(Session().api.info())
+    with Session().api as api:
+        _show(api.info())
 
 
 @server.command()
@@ -54,7 +55,8 @@ def status(as_json: bool) -> int:
                 _show_nobody(session.home)
             return 1
         transport.close()
-    info = session.api.info()
+    with session.api as api:
+        info = api.info()
     if as_json:
         holder = read_holder(session.home)
         write_json([{**info, "home": session.home, "socket": holder["socket"] if holder else None}])

@@ -21,7 +21,8 @@ def stop(run: str, yes: bool, abort: bool, as_json: bool) -> None:
     """Stop RUN: its processes get SIGTERM, time to end, and then SIGKILL; artifacts are saved."""
     if not yes and not _is_sure(run, abort=abort):
         raise UserError(f"{run} was left alone", exit_code=1)
-    stopped = open_api().stop(run, abort=abort)
+    with open_api() as api:
+        stopped = api.stop(run, abort=abort)
     if as_json:
         write_json([stopped])
         return

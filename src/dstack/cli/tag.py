@@ -22,7 +22,8 @@ def tag(run: str, name: str | None, option: str | None, force: bool, as_json: bo
     """
     if name and option and name != option:
         raise click.UsageError(f"two names were given: {name} and {option}")
-    tags = open_api().tag(run, name or option or run, force=force, repository=current_repository())
+    with open_api() as api:
+        tags = api.tag(run, name or option or run, force=force, repository=current_repository())
     if as_json:
         write_json(tags)
         return

@@ -25,7 +25,8 @@ def tags(context: click.Context) -> None:
 def list_tags(everywhere: bool, as_json: bool) -> None:
     """List the tags of this repository; outside of one, of all."""
     repository = None if everywhere else current_repository()
-    found = open_api().tags(repository=repository)
+    with open_api() as api:
+        found = api.tags(repository=repository)
     if as_json:
         write_json(found)
     elif not found:

@@ -15,7 +15,8 @@ from dstack.cli.session import open_api
 @click.option("--json", "as_json", is_flag=True, help="The tags that were removed.")
 def untag(name: str, workflow: str | None, as_json: bool) -> None:
     """Remove the tag TAG, or all tags of RUN. The run and its artifacts stay."""
-    removed = open_api().untag(name.removeprefix(":"), repository=current_repository(), workflow=workflow)
+    with open_api() as api:
+        removed = api.untag(name.removeprefix(":"), repository=current_repository(), workflow=workflow)
     if as_json:
         write_json(removed)
         return

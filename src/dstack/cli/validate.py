@@ -16,7 +16,9 @@ from dstack.client.repository import read_files, require_root
 @click.option("--json", "as_json", is_flag=True, help="The diagnostics as a list of objects.")
 def validate(repo: str | None, as_json: bool) -> int:
     """Check the workflow files of this repository. Exit code 2 when something is wrong."""
-    found = open_api().validate(read_files(require_root(repo)))
+    files = read_files(require_root(repo))
+    with open_api() as api:
+        found = api.validate(files)
     problems = found.get("diagnostics", [])
     if as_json:
         write_json(problems)

@@ -42,7 +42,9 @@ def show_help(root: str, name: str) -> int:
 
 
 def _validate(root: str) -> Validation:
-    found = open_api().validate(read_files(root))
+    files = read_files(root)
+    with open_api() as api:
+        found = api.validate(files)
     problems = found.get("diagnostics", [])
     if problems:
         sys.stderr.write(diagnostics_text(problems))

@@ -15,7 +15,7 @@ from dstack.client.wire import ConnectFailed, WireError, quote
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, Self
 
     from dstack.client.types import (
         Artifact,
@@ -74,6 +74,12 @@ class Api:
         if self._transport is None:
             self._transport = self._connect()
         return self._transport
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drop()
 
     def drop(self) -> None:
         """Forget the connection, and with it the server: the next call looks for one anew."""

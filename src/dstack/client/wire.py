@@ -188,13 +188,13 @@ class SocketTransport:
         searched = self._start
         while True:
             found = self._buffer.find(mark, searched, self._end)
+            if found - self._start > _MAX_HEAD or (found < 0 and self._end - self._start > _MAX_HEAD):
+                self.close()
+                raise BadAnswer(f"{self._where()} sent a head of more than {_MAX_HEAD >> 10} KiB")
             if found >= 0:
                 taken = bytes(self._buffer[self._start : found])
                 self._start = found + len(mark)
                 return taken
-            if self._end - self._start > _MAX_HEAD:
-                self.close()
-                raise BadAnswer(f"{self._where()} sent a head of more than {_MAX_HEAD >> 10} KiB")
             kept = self._end - self._start
             self._fill()
             searched = max(self._start, self._start + kept - len(mark) + 1)
@@ -255,12 +255,13 @@ class SocketAnswer:
         self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
         self._keep = headers.get("connection", "").lower() != "close"
         length = headers.get("content-length")
+        has_body = has_body and status not in (204, 304)
         self._until_end = has_body and not self._chunked and length is None
         self._left = 0 if self._chunked else int(length or 0)
         self._between = False
         """Whether the line end of a chunk that was handed out is still to be taken."""
         self.finished = False
-        if not has_body or status in (204, 304) or (not self._chunked and not self._until_end and self._left == 0):
+        if not has_body or (not self._chunked and not self._until_end and self._left == 0):
             self._finish()
 
     def read_some(self) -> bytes | memoryview:

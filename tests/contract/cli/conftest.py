@@ -1,0 +1,95 @@
+"""A stub server, a repository, and the command line run within this process against both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstack.cli import main
+from tests.support.stub_api import StubApi
+
+
+@dataclass
+class Done:
+    """How a command ended. Bytes that are not UTF-8 stand as surrogates."""
+
+    code: int
+    out: str
+    err: str
+
+
+Dstack = Callable[..., Done]
+
+
+@pytest.fixture
+def stub() -> Iterator[StubApi]:
+    stub = StubApi()
+    yield stub
+    stub.close()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    (root / ".dstack").mkdir(parents=True)
+    (root / ".dstack" / "workflows.yaml").write_text("workflows:\n  - name: train\n    provider: bash\n")
+    (root / "train.py").write_text("print(1)\n")
+    return root
+
+
+@pytest.fixture
+def dstack(
+    stub: StubApi,
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> Dstack:
+    monkeypatch.setenv("DSTACK_SERVER", stub.address)
+    monkeypatch.setenv("DSTACK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USER", "me")
+    monkeypatch.delenv("DSTACK_TOKEN", raising=False)
+    monkeypatch.chdir(repository)
+
+    def run(*words: str) -> Done:
+        capfdbinary.readouterr()
+        code = main(list(words))
+        out, err = capfdbinary.readouterr()
+        return Done(code, out.decode("utf-8", "surrogateescape"), err.decode())
+
+    return run
+
+
+def a_job(name: str, status: str = "done", **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "workflow": name,
+        "status": status,
+        "status_text": status.capitalize(),
+        "artifacts": [],
+        **more,
+    }
+
+
+def a_run(name: str = "odd-cat-1", status: str = "done", **more: Any) -> dict[str, Any]:
+    """A run as the API shows it."""
+    code = {"done": 0, "failed": 1, "stopped": 122}.get(status)
+    found = {
+        "id": "run_" + "0" * 32,
+        "name": name,
+        "workflow": "train",
+        "status": status,
+        "status_text": status.capitalize(),
+        "reason": None,
+        "reason_text": None,
+        "exit_code": code,
+        "tags": [],
+        "submitted_at": 1_700_000_000_000_000,
+        "finished_at": 1_700_000_012_000_000 if code is not None else None,
+        "jobs": [a_job("train", status)],
+    }
+    return {**found, **more}

@@ -1,0 +1,262 @@
+"""What each command asks the server for, and what it makes of the answer."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.contract.cli.conftest import Dstack, a_job, a_run
+from tests.support.stub_api import Call, Reply, StubApi, error, frames, log
+
+
+def ask(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a person at a terminal who answers."""
+    monkeypatch.setattr("os.isatty", lambda fd: fd in (0, 2))
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+
+
+class TestRuns:
+    def test_the_unfinished_and_the_newest_by_default(self, stub: StubApi, dstack: Dstack) -> None:
+        newest = [a_run(f"new-{at}", submitted_at=(1000 - at) * 10**6) for at in range(10)]
+        old = a_run("old-but-running", "running", submitted_at=1)
+
+        def answer(call: Call) -> Reply:
+            if call.query.get("active"):
+                return Reply(body={"items": [old], "next": None})
+            assert call.query["limit"] == "10"
+            return Reply(body={"items": newest, "next": "more"})
+
+        stub.on("GET …/runs", answer)
+        done = dstack("runs", "--json")
+        assert [run["name"] for run in json.loads(done.out)] == [*(run["name"] for run in newest), "old-but-running"]
+
+    def test_all_pages(self, stub: StubApi, dstack: Dstack) -> None:
+        def page(call: Call) -> Reply:
+            cursor = call.query.get("cursor")
+            return Reply(body={"items": [a_run("b")], "next": None} if cursor else {"items": [a_run("a")], "next": "x"})
+
+        stub.on("GET …/runs", page)
+        for words in (["runs", "-a", "--json"], ["ps", "-a", "--json"], ["status", "-a", "--json"]):
+            assert [run["name"] for run in json.loads(dstack(*words).out)] == ["a", "b"]
+
+    def test_the_table(self, stub: StubApi, dstack: Dstack) -> None:
+        now = int(time.time() * 1e6)
+        saved = [{"path": "data"}]
+        jobs = [a_job("prepare", artifacts=saved), a_job("train", "failed")]
+        run = a_run(status="failed", reason_text="train exited with code 7", tags=["v1"], jobs=jobs, submitted_at=now)
+        stub.on("GET …/runs", Reply(body={"items": [run], "next": None}))
+        assert dstack("runs", "-a").out == (
+            "RUN        WORKFLOW  STATUS                            JOBS  ARTIFACTS  SUBMITTED  TAG\n"
+            "odd-cat-1  train     Failed: train exited with code 7  1/2   data       now        v1\n"
+        )
+
+    def test_one_run_with_its_jobs(self, stub: StubApi, dstack: Dstack) -> None:
+        job = a_job("train", attempt=2, runner="box", started_at=10**12, finished_at=10**12 + 3 * 10**6)
+        stub.on("GET …/runs/odd-cat-1", Reply(body=a_run(jobs=[job], variables={"lr": 0.1})))
+        out = dstack("runs", "odd-cat-1").out
+        assert "--lr 0.1\n" in out
+        assert out.endswith(
+            "JOB    WORKFLOW  STATUS  ATTEMPT  RUNNER  TOOK   ARTIFACTS\n"
+            "train  train     Done    2        box     3.0 s\n"
+        )
+
+    def test_none(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/runs", Reply(body={"items": [], "next": None}))
+        done = dstack("runs")
+        assert (done.code, done.out) == (0, "")
+        assert json.loads(dstack("runs", "--json").out) == []
+
+    def test_an_unknown_run(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/runs/x", error(404, "not-found", "there is no run 'x'", "did you mean y?"))
+        done = dstack("runs", "x")
+        assert (done.code, done.err) == (2, "error: there is no run 'x'\n  hint: did you mean y?\n")
+
+
+class TestLogs:
+    def test_the_whole_output(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/runs/odd-cat-1", Reply(body=a_run()))
+        stub.on(
+            "GET …/runs/odd-cat-1/logs",
+            Reply(stream=[*log("train", 0, b"a\r\nb"), *frames({"t": "end", "run": a_run()})]),
+        )
+        done = dstack("logs", "odd-cat-1")
+        assert (done.code, done.err) == (0, "")
+        assert stub.named("GET …/runs/odd-cat-1/logs")[0].query == {"follow": "0"}
+
+    def test_of_one_job_from_a_time_on(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/runs/odd-cat-1", Reply(body=a_run(jobs=[a_job("prepare"), a_job("train")])))
+        stub.on(
+            "GET …/runs/odd-cat-1/logs", Reply(stream=[*log("train", 5, b"x\n"), *frames({"t": "end", "run": a_run()})])
+        )
+        before = time.time()
+        done = dstack("logs", "-f", "--since", "5m", "odd-cat-1", "train")
+        assert done.out == "x\n"
+        query = stub.named("GET …/runs/odd-cat-1/logs")[0].query
+        assert (query["follow"], query["job"]) == ("1", "train")
+        assert before - 301 < int(query["since"]) / 1e6 < time.time() - 299
+
+    def test_an_iso_time(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/runs/odd-cat-1", Reply(body=a_run()))
+        stub.on("GET …/runs/odd-cat-1/logs", Reply(stream=frames({"t": "end", "run": a_run()})))
+        dstack("logs", "--since", "2022-07-01T12:00:00+02:00", "odd-cat-1")
+        assert stub.named("GET …/runs/odd-cat-1/logs")[0].query["since"] == "1656669600000000"
+
+    def test_mistakes(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/runs/odd-cat-1", Reply(body=a_run()))
+        assert "did you mean `train`?" in dstack("logs", "odd-cat-1", "trian").err
+        done = dstack("logs", "--since", "soon", "odd-cat-1")
+        assert (done.code, "'soon' is neither a duration" in done.err) == (2, True)
+
+
+class TestStop:
+    def test_yes(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("POST …/runs/odd-cat-1/stop", Reply(body=a_run(status="running", message="")))
+        done = dstack("stop", "-y", "--abort", "odd-cat-1")
+        assert (done.code, done.err) == (0, "odd-cat-1: aborting\n")
+        assert stub.named("POST …/runs/odd-cat-1/stop")[0].json == {"abort": True}
+
+    def test_it_asks(self, stub: StubApi, dstack: Dstack, monkeypatch: pytest.MonkeyPatch) -> None:
+        stub.on("POST …/runs/odd-cat-1/stop", Reply(body=a_run(message="already finished")))
+        ask("n\n", monkeypatch)
+        assert dstack("stop", "odd-cat-1").code == 1
+        assert not stub.calls
+        ask("y\n", monkeypatch)
+        assert "odd-cat-1: already finished\n" in dstack("stop", "odd-cat-1").err
+
+    def test_without_a_terminal_it_does_not_guess(self, stub: StubApi, dstack: Dstack) -> None:
+        done = dstack("stop", "odd-cat-1")
+        assert (done.code, "dstack stop -y odd-cat-1" in done.err, stub.calls) == (2, True, [])
+
+
+class TestTags:
+    TAG = {"name": "v1", "workflow": "train", "run": "odd-cat-1", "repository": "project", "at": 1, "partial": False}  # noqa: RUF012
+
+    @pytest.mark.parametrize(
+        ("words", "name"), [(["v1"], "v1"), (["-n", "v1"], "v1"), ([], "odd-cat-1"), (["v1", "--name", "v1"], "v1")]
+    )
+    def test_tag(self, stub: StubApi, dstack: Dstack, repository: Path, words: list[str], name: str) -> None:
+        stub.on("POST …/tags", Reply(body={"items": [{**self.TAG, "partial": True}]}))
+        done = dstack("tag", "odd-cat-1", *words)
+        assert (done.code, done.err) == (0, "train:v1 is now odd-cat-1 (partial)\n")
+        sent = {"run": "odd-cat-1", "name": name, "force": False, "repository": str(repository)}
+        assert stub.named("POST …/tags")[0].json == sent
+
+    def test_two_names(self, dstack: Dstack) -> None:
+        done = dstack("tag", "odd-cat-1", "a", "-n", "b")
+        assert (done.code, "two names" in done.err) == (2, True)
+
+    def test_untag(self, stub: StubApi, dstack: Dstack, repository: Path) -> None:
+        stub.on("DELETE …/tags/v1", Reply(body={"items": [self.TAG]}))
+        assert dstack("untag", "v1").err == "train:v1 removed; it was odd-cat-1\n"
+        assert stub.calls[0].query == {"repository": str(repository)}
+
+    def test_list(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/tags", Reply(body={"items": [self.TAG]}))
+        assert dstack("tags", "list").out.startswith("TAG  WORKFLOW  RUN        TAGGED")
+        assert json.loads(dstack("tags", "list", "--json").out) == [self.TAG]
+        assert "REPOSITORY" in dstack("tags", "list", "-a").out
+        assert dstack("tags").out == dstack("tags", "list").out
+
+
+class TestExplain:
+    def test_a_failure(self, stub: StubApi, dstack: Dstack) -> None:
+        cause = {"job": "train", "sentence": "train exited with code 7", "tail": ["Traceback", "KeyError"]}
+        found = {"summary": "run x failed", "lines": ["train exited with code 7"], "root_cause": cause, "waiting": []}
+        stub.on("GET …/runs/x/explain", Reply(body=found))
+        assert dstack("explain", "x").out == (
+            "run x failed\n  train exited with code 7\n\ncause: train exited with code 7\n"
+            "  train said last:\n    Traceback\n    KeyError\n"
+        )
+        assert json.loads(dstack("explain", "--json", "x").out) == [found]
+
+    def test_a_waiting_job_is_told_of_once(self, stub: StubApi, dstack: Dstack) -> None:
+        waiting = [{"job": "train", "why": "waits for prepare"}, {"job": "eval", "why": "waits for a GPU"}]
+        found = {"summary": "run x is running", "lines": ["train waits for prepare"], "root_cause": None}
+        stub.on("GET …/runs/x/explain", Reply(body={**found, "waiting": waiting}))
+        assert dstack("explain", "x").out == "run x is running\n  train waits for prepare\n  eval: waits for a GPU\n"
+
+
+class TestValidate:
+    def test_no_errors(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("POST …/validate", Reply(body={"diagnostics": [], "workflows": [{"name": "train"}]}))
+        done = dstack("validate")
+        assert (done.code, done.out) == (0, "1 workflow: no errors\n")
+        assert json.loads(dstack("validate", "--json").out) == []
+
+    def test_errors(self, stub: StubApi, dstack: Dstack) -> None:
+        problem = {"severity": "error", "file": "w.yaml", "line": 1, "column": 2, "message": "bad"}
+        stub.on("POST …/validate", Reply(body={"diagnostics": [problem], "workflows": []}))
+        done = dstack("validate")
+        assert (done.code, done.err) == (2, "w.yaml:1:2: bad\n")
+        done = dstack("validate", "--json")
+        assert (done.code, json.loads(done.out)) == (2, [problem])
+
+
+class TestArtifacts:
+    ITEM = {"run": "odd-cat-1", "job": "train", "path": "out", "files": 2, "size": 2048, "partial": True, "at": 1}  # noqa: RUF012
+
+    def test_list_by_run_and_by_tag(self, stub: StubApi, dstack: Dstack, repository: Path) -> None:
+        stub.on("GET …/artifacts", Reply(body={"items": [self.ITEM]}))
+        out = dstack("artifacts", "list", "odd-cat-1").out
+        assert [line.split() for line in out.splitlines()] == [
+            ["PATH", "JOB", "RUN", "FILES", "SIZE", "SAVED", "NOTE"],
+            ["out", "train", "odd-cat-1", "2", "2KiB", "1970-01-01", "partial"],
+        ]
+        assert json.loads(dstack("artifacts", "list", ":v1", "--json").out) == [self.ITEM]
+        assert [call.query for call in stub.calls] == [
+            {"run": "odd-cat-1"},
+            {"tag": "v1", "repository": str(repository)},
+        ]
+
+    def test_nothing_to_download(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/artifacts", Reply(body={"items": []}))
+        done = dstack("artifacts", "download", "odd-cat-1")
+        assert (done.code, done.err) == (1, "error: odd-cat-1 has no artifacts\n")
+
+
+class TestMistakes:
+    def test_an_unknown_command(self, dstack: Dstack) -> None:
+        done = dstack("artefacts")
+        assert (done.code, done.err) == (
+            2,
+            "error: there is no command `artefacts`; did you mean `artifacts`?\n  hint: dstack --help\n",
+        )
+
+    def test_an_unknown_option(self, dstack: Dstack) -> None:
+        done = dstack("runs", "--jsn")
+        assert (done.code, "'--jsn'" in done.err, "--json" in done.err) == (2, True, True)
+
+    def test_a_missing_argument(self, dstack: Dstack) -> None:
+        done = dstack("logs")
+        assert (done.code, "Missing argument" in done.err) == (2, True)
+
+    def test_a_token_is_sent(self, stub: StubApi, dstack: Dstack, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DSTACK_TOKEN", "s3cret")
+        stub.on("GET …/runs", Reply(body={"items": [], "next": None}))
+        dstack("runs")
+        assert stub.calls[0].headers["authorization"] == "Bearer s3cret"
+
+    def test_an_answer_that_is_not_the_apis(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/runs/x", Reply(502, b"<html>bad gateway</html>"))
+        done = dstack("runs", "x")
+        assert (done.code, "the server answered 502: <html>bad gateway</html>" in done.err) == (2, True)
+
+    def test_a_defect_leaves_no_traceback_on_the_terminal(
+        self, dstack: Dstack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError("a defect")
+
+        monkeypatch.setattr("dstack.cli.session.Session.__init__", broken)
+        done = dstack("runs")
+        assert done.code == 2
+        [path] = (tmp_path / "home" / "cli").glob("crash-*.log")
+        assert done.err == (
+            "error: dstack failed unexpectedly: ZeroDivisionError: a defect\n"
+            f"  hint: this is a defect of dstack; please report it with {path}\n"
+        )
+        assert "Traceback" in path.read_text()

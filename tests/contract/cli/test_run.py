@@ -1,0 +1,279 @@
+"""`dstack run` against a server that misbehaves on demand."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dstack.client import code
+from dstack.snapshots.catalog import MemoryCatalog
+from dstack.snapshots.interfaces import PackIndex
+from tests.contract.cli.conftest import Dstack, a_job, a_run
+from tests.support.stub_api import PROJECT, Call, Reply, StubApi, error, frames, log
+
+LOGS = "GET …/runs/odd-cat-1/logs"
+
+
+class Store:
+    """The store's calls, answered from memory."""
+
+    def __init__(self, stub: StubApi) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.catalog = MemoryCatalog()
+        for name in ("missing", "add", "sign"):
+            stub.on(f"POST …/store/{name}", getattr(self, f"_{name}"))
+        self._stub = stub
+
+    def _missing(self, call: Call) -> Reply:
+        ids = msgspec.msgpack.decode(call.body, type=list[bytes])
+        return Reply(body=msgspec.msgpack.encode(list(self.catalog.missing(ids))))
+
+    def _add(self, call: Call) -> Reply:
+        packs = msgspec.msgpack.decode(call.body, type=list[PackIndex])
+        self.catalog.add(packs)
+        return Reply(body=msgspec.msgpack.encode(len(packs)))
+
+    def _sign(self, call: Call) -> Reply:
+        asked = msgspec.msgpack.decode(call.body)
+        signed = []
+        for key in asked["keys"]:
+            target = f"{PROJECT}/store/blobs/{key}"
+            self._stub.on(f"PUT {target}", self._put)
+            signed.append({"method": asked["method"], "url": target, "headers": [], "expires": 2**60})
+        return Reply(body=msgspec.msgpack.encode(signed))
+
+    def _put(self, call: Call) -> Reply:
+        self.blobs[call.path] = call.body
+        return Reply(body=msgspec.msgpack.encode(True))
+
+
+@pytest.fixture
+def store(stub: StubApi) -> Store:
+    return Store(stub)
+
+
+@pytest.fixture
+def accepting(stub: StubApi, store: Store) -> StubApi:
+    stub.on("POST …/runs", Reply(201, a_run(status="queued", jobs=[a_job("train", "queued")])))
+    return stub
+
+
+def end(**more: object) -> list[bytes]:
+    return frames({"t": "end", "run": a_run(**more)})
+
+
+def test_a_run_is_submitted_whole_and_followed(accepting: StubApi, dstack: Dstack, repository: Path) -> None:
+    accepting.on(LOGS, Reply(stream=[*log("train", 0, b"epoch 1\r\n"), *log("train", 9, b"\x1b[32mdone\xff"), *end()]))
+    done = dstack("run", "-t", "v1", "train", "--lr", "0.1")
+    assert done.code == 0
+    [call] = accepting.named("POST …/runs")
+    sent = call.json
+    assert (sent["workflow"], sent["args"], sent["tags"], sent["user"]) == ("train", ["--lr", "0.1"], ["v1"], "me")
+    assert sent["files"] == {".dstack/workflows.yaml": (repository / ".dstack/workflows.yaml").read_text()}
+    assert sent["repository"]["key"] == str(repository)
+    assert (sent["code"]["files"], len(sent["code"]["manifest_id"])) == (2, 64)
+    assert "PATH" in sent["environment"]
+    assert len(call.headers["idempotency-key"]) == 32
+    assert done.err.startswith("RUN        WORKFLOW  STATUS  TAG\nodd-cat-1  train     Queued\n")
+    assert done.err.endswith("odd-cat-1 done in 12 s\n")
+
+
+def test_the_bytes_of_a_job_reach_stdout_as_they_are(accepting: StubApi, dstack: Dstack) -> None:
+    content = bytes(range(256)) * 3000
+    pieces = [log("train", at, content[at : at + 50_001]) for at in range(0, len(content), 50_001)]
+    accepting.on(LOGS, Reply(stream=[*(part for piece in pieces for part in piece), *end()]))
+    assert dstack("run", "train").out.encode("utf-8", "surrogateescape") == content
+
+
+def test_the_exit_code_is_the_runs(accepting: StubApi, dstack: Dstack) -> None:
+    ended = {"status": "failed", "exit_code": 7, "reason_text": "train exited with code 7"}
+    accepting.on(LOGS, Reply(stream=end(**ended)))
+    done = dstack("run", "train")
+    assert done.code == 7
+    assert done.err.endswith("odd-cat-1 failed: train exited with code 7\n  why: dstack explain odd-cat-1\n")
+
+
+def test_results_are_named_at_the_end(accepting: StubApi, dstack: Dstack) -> None:
+    saved = {"path": "checkpoint", "job": "train", "files": 2, "size": 2048, "partial": True}
+    accepting.on(LOGS, Reply(stream=end(jobs=[a_job("train", artifacts=[saved])])))
+    done = dstack("run", "train")
+    assert "  checkpoint of train: 2 files, 2KiB, partial\n  fetch: dstack artifacts download odd-cat-1\n" in done.err
+
+
+def test_a_cut_stream_goes_on_from_the_cursor(accepting: StubApi, dstack: Dstack) -> None:
+    accepting.on(
+        LOGS,
+        Reply(stream=log("train", 0, b"one\n"), cut=True),
+        Reply(close=True),
+        # More than was asked for: nothing may be shown twice.
+        Reply(stream=log("train", 0, b"one\ntwo\n"), cut=True),
+        error(503, "unavailable", "starting"),
+        Reply(stream=log("train", 8, b"three\n")),
+        Reply(stream=[*log("train", 14, b"four\n"), *end(status="failed", exit_code=3)]),
+    )
+    done = dstack("run", "train")
+    assert (done.code, done.out) == (3, "one\ntwo\nthree\nfour\n")
+    cursors = [json.loads(call.query["cursor"]) for call in accepting.named(LOGS) if "cursor" in call.query]
+    assert cursors[0] == {"train": [1, 4]}
+    assert cursors[-1] == {"train": [1, 14]}
+
+
+def test_a_piece_cut_in_the_middle_is_not_lost(accepting: StubApi, dstack: Dstack) -> None:
+    head = frames({"t": "log", "job": "train", "attempt": 1, "offset": 0, "n": 8})
+
+    def rest(call: Call) -> Reply:
+        if "cursor" not in call.query:
+            return Reply(stream=[*head, b"one\nt"], cut=True)
+        assert json.loads(call.query["cursor"]) == {"train": [1, 5]}
+        return Reply(stream=[*log("train", 5, b"wo\n"), *end()])
+
+    accepting.on(LOGS, rest)
+    assert dstack("run", "train").out == "one\ntwo\n"
+
+
+def test_a_new_attempt_starts_its_log_anew(accepting: StubApi, dstack: Dstack) -> None:
+    stream = [*log("train", 0, b"first\n"), *log("train", 0, b"second\n", attempt=2), *log("train", 6, b"late\n")]
+    accepting.on(LOGS, Reply(stream=[*stream, *end()]))
+    done = dstack("run", "train")
+    assert done.out == "first\nsecond\n"
+    assert "train: attempt 2\n" in done.err
+
+
+def test_lines_of_several_jobs_carry_their_names(accepting: StubApi, dstack: Dstack) -> None:
+    def job(name: str, status: str) -> bytes:
+        return frames({"t": "job", "job": name, **a_job(name, status)})[0]
+
+    stream = [
+        job("prepare", "running"),
+        job("train", "waiting"),
+        *log("prepare", 0, b"data\n"),
+        job("prepare", "done"),
+        *log("train", 0, b"epoch 1\nepoch 2"),
+        job("train", "done"),
+    ]
+    accepting.on(LOGS, Reply(stream=[*stream, *end()]))
+    done = dstack("run", "train")
+    assert done.out == "prepare | data\ntrain   | epoch 1\ntrain   | epoch 2\n"
+    assert "prepare: done" in done.err
+
+
+def test_a_submission_is_repeated_with_the_same_key(accepting: StubApi, dstack: Dstack) -> None:
+    accepting.on("POST …/runs", Reply(close=True), Reply(close=True), Reply(200, a_run(status="queued")))
+    accepting.on(LOGS, Reply(stream=end()))
+    assert dstack("run", "train").code == 0
+    assert len({call.headers["idempotency-key"] for call in accepting.named("POST …/runs")}) == 1
+    assert len(accepting.named("POST …/runs")) == 3
+
+
+class _Later:
+    """The clock, a minute ahead."""
+
+    def time_ns(self) -> int:
+        return time.time_ns() + 60 * 10**9
+
+
+def test_unchanged_code_is_not_looked_at_again(
+    accepting: StubApi, dstack: Dstack, store: Store, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepting.on(LOGS, Reply(stream=end()))
+    for text in ("print(1)\n", "print(2)\n"):
+        (repository / "train.py").write_text(text)
+        # A change counts as settled two seconds later; the clock is turned on instead of waiting.
+        monkeypatch.setattr(code, "time", _Later())
+        dstack("run", "train")
+        accepting.calls.clear()
+        dstack("run", "train")
+        assert not [call for call in accepting.calls if "/store/" in call.path]
+    assert len(store.blobs) == 2
+
+
+def test_code_that_the_server_lost_is_sent_again(accepting: StubApi, dstack: Dstack, store: Store) -> None:
+    accepting.on("POST …/runs", error(409, "code-missing", "no such snapshot"), Reply(201, a_run(status="queued")))
+    accepting.on(LOGS, Reply(stream=end()))
+    assert dstack("run", "train").code == 0
+    assert len(accepting.named("POST …/runs")) == 2
+
+
+def test_everything_wrong_is_shown_at_once(accepting: StubApi, dstack: Dstack) -> None:
+    problems = [
+        {"severity": "error", "file": ".dstack/workflows.yaml", "line": 3, "column": 5, "message": "unknown key `x`",
+         "source": "    x: 1", "hint": "did you mean `y`?"},
+        {"severity": "error", "file": None, "message": "unknown option --z"},
+    ]  # fmt: skip
+    accepting.on("POST …/runs", error(422, "invalid", "2 errors", diagnostics=problems))
+    done = dstack("run", "train", "--z", "1")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        ".dstack/workflows.yaml:3:5: unknown key `x`\n        x: 1\n        ^\n  hint: did you mean `y`?\n"
+        "error: unknown option --z\n"
+    )
+
+
+def test_detached(accepting: StubApi, dstack: Dstack) -> None:
+    done = dstack("run", "-d", "train")
+    assert (done.code, done.out) == (0, "odd-cat-1\n")
+    assert not accepting.named(LOGS)
+    done = dstack("run", "-d", "--json", "train")
+    assert [run["name"] for run in json.loads(done.out)] == ["odd-cat-1"]
+
+
+def test_json_keeps_stdout_for_the_run(accepting: StubApi, dstack: Dstack) -> None:
+    accepting.on(LOGS, Reply(stream=[*log("train", 0, b"line\n"), *end(status="failed", exit_code=9)]))
+    done = dstack("run", "--json", "train")
+    assert done.code == 9
+    assert json.loads(done.out)[0]["exit_code"] == 9
+    assert "line\n" in done.err
+
+
+def test_the_plan_runs_nothing(accepting: StubApi, dstack: Dstack) -> None:
+    steps = [
+        {"name": "prepare", "action": "reuse", "from": "old-cow-2", "tag": "latest"},
+        {"name": "train", "action": "run", "provider": "bash", "needs": ["prepare"], "requirements": "1 CPU",
+         "commands": ["python train.py"], "artifacts": ["out"],
+         "variables": {"lr": {"value": 0.1, "source": "command line"}}},
+    ]  # fmt: skip
+    accepting.on("POST …/plan", Reply(body={"workflow": "train", "steps": steps}))
+    done = dstack("run", "--plan", "train")
+    assert done.code == 0
+    assert done.out == (
+        "prepare: reuse from old-cow-2 (tag latest)\n\n"
+        "train: run\n"
+        "  provider   bash\n"
+        "  after      prepare\n"
+        "  needs      1 CPU\n"
+        "  artifacts  out\n"
+        "  variable   lr = 0.1  (command line)\n"
+        "  $          python train.py\n"
+    )
+    assert not accepting.named("POST …/runs")
+
+
+def test_without_a_name_the_workflows_are_listed(accepting: StubApi, dstack: Dstack) -> None:
+    known = [{"name": "train", "provider": "bash", "file": ".dstack/workflows.yaml", "line": 2, "help": "Usage: x"}]
+    accepting.on("POST …/validate", Reply(body={"diagnostics": [], "workflows": known}))
+    done = dstack("run")
+    assert done.code == 0
+    assert "train     bash      .dstack/workflows.yaml:2\n" in done.out
+    done = dstack("run", "train", "--help")
+    assert done.out.startswith("Usage: dstack run")
+    assert done.out.endswith("\nUsage: x\n")
+    done = dstack("run", "trian", "--help")
+    assert (done.code, "did you mean `train`?" in done.err) == (2, True)
+
+
+def test_outside_of_a_repository(dstack: Dstack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = dstack("run", "train")
+    assert done.code == 2
+    assert f"no .dstack/workflows.yaml in {tmp_path}" in done.err
+
+
+def test_nobody_answers(dstack: Dstack, stub: StubApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSTACK_SERVER", "nonsense")
+    done = dstack("run", "train")
+    assert done.code == 2
+    assert "DSTACK_SERVER=nonsense is not an address" in done.err
