@@ -42,3 +42,12 @@ def test_system_clock_counts_microseconds() -> None:
 
 def test_ids_at_the_api() -> None:
     assert format_id("run", UUID(int=0x0193)) == "run_00000000000000000000000000000193"
+
+
+def test_ids_of_one_process_rise_within_a_millisecond_and_while_the_clock_is_set_back() -> None:
+    ids = SystemIds()
+    moment = 1_700_000_000_000_000
+    made = [ids.new(moment - step // 100 * 3_600_000_000) for step in range(1000)]
+    assert made == sorted(set(made))
+    assert all((value.version, value.variant) == (7, RFC_4122) for value in made)
+    assert ids.new(moment + 1000).int >> 80 == moment // 1000 + 1, "and follow the clock again"

@@ -1,0 +1,211 @@
+"""A server in the test's own process, on a real database, with fake time and runners that do as they are told.
+
+    world.runner(slots=2)
+    name = world.submit(WORKFLOWS, "train")
+    world.complete()
+    assert world.run(name)["status"] == "done"
+
+On PostgreSQL too "now" is the fake clock's: what it decides is then the same on both databases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Table, select
+
+from dstack.server.app import build_context
+from dstack.server.db.engine import Backend, Transaction
+from dstack.server.db.tables import events, jobs, runs
+from dstack.server.loops.place import place
+from dstack.server.loops.sweep import sweep
+from dstack.server.loops.unsatisfiable import fail_unsatisfiable
+from dstack.server.services import runs as run_service
+from dstack.server.services import tags, views
+from dstack.server.services.apply import Answer
+from dstack.server.services.context import Context
+from dstack.server.services.runs import CodeRef, RepositoryRef, Submission
+from dstack.server.settings import Settings
+from tests.support.ports import FakeClock
+from tests.support.runner import FakeRunner
+
+T = TypeVar("T")
+
+REPOSITORY = "git:example.org/ada/digits:."
+
+
+class World:
+    """`context` is what services take; everything else is short for what tests do most."""
+
+    def __init__(self, url: str, home: Path, **settings: Any) -> None:
+        self.clock = FakeClock()
+        self.settings = Settings(home=home, database_url=url, local_runner=False, **settings)
+        self.context: Context = build_context(self.settings, clock=self.clock)
+        database = self.context.database
+        database._backend = _OnTime(database._backend, self.clock)  # pyright: ignore[reportPrivateUsage]
+
+    def close(self) -> None:
+        self.context.database.close()
+        self.context.logs.close()
+
+    # --- people ------------------------------------------------------------------------------------------------
+
+    def submission(
+        self,
+        workflows: str,
+        workflow: str,
+        *args: str,
+        tags: Sequence[str] = (),
+        variables: str | None = None,
+        repository: str = REPOSITORY,
+        aliases: Sequence[str] = (),
+        code: CodeRef | None = None,
+        user: str | None = "ada",
+    ) -> Submission:
+        files = {".dstack/workflows.yaml": workflows}
+        if variables is not None:
+            files[".dstack/variables.yaml"] = variables
+        return Submission(
+            workflow=workflow,
+            files=files,
+            repository=RepositoryRef(key=repository, name="digits", aliases=tuple(aliases)),
+            args=args,
+            code=code,
+            tags=tuple(tags),
+            user=user,
+        )
+
+    def submit(self, workflows: str, workflow: str, *args: str, key: str | None = None, **more: Any) -> str:
+        """Submit; the run's name."""
+        return run_service.submit(self.context, self.submission(workflows, workflow, *args, **more), key)[0]
+
+    def stop(self, name: str, *, abort: bool = False, actor: str | None = "ada") -> Answer:
+        return run_service.stop(self.context, name, abort=abort, actor=actor)
+
+    def tag(self, name: str, tag: str, *, force: bool = False) -> list[dict[str, Any]]:
+        return tags.tag(self.context, name, tag, force=force, actor="ada")
+
+    def run(self, name: str) -> dict[str, Any]:
+        """The run as the API shows it."""
+        found = self.read(lambda tx: views.run_view(tx, self.context.project_id, name))
+        assert found is not None, f"there is no run {name}"
+        return found
+
+    def job(self, name: str, job: str | None = None) -> dict[str, Any]:
+        """A job of run `name` as the API shows it; the only one where none is named."""
+        found = [item for item in self.run(name)["jobs"] if job in (None, item["name"])]
+        assert len(found) == 1, f"{len(found)} jobs of {name} are called {job}"
+        return found[0]
+
+    def states(self, name: str) -> dict[str, str]:
+        """Job name → state."""
+        return {item["name"]: item["status"] for item in self.run(name)["jobs"]}
+
+    # --- the server's loops ------------------------------------------------------------------------------------
+
+    def place(self) -> int:
+        return place(self.context)
+
+    def sweep(self) -> int:
+        return sweep(self.context)
+
+    def fail_unsatisfiable(self) -> int:
+        return fail_unsatisfiable(self.context)
+
+    def runner(self, name: str = "north", **more: Any) -> FakeRunner:
+        """A registered runner."""
+        runner = FakeRunner(self.context, name, **more)
+        runner.register()
+        return runner
+
+    def complete(self, *runners: FakeRunner, codes: dict[str, int] | None = None) -> list[str]:
+        """Run whatever there is to run to its end; the names of the jobs in the order they ended.
+
+        `codes` are exit codes by job name, 0 for the others. Each job saves what it declares.
+        """
+        codes = codes or {}
+        ended: list[str] = []
+        while True:
+            self.place()
+            held = [(runner, job) for runner in runners for job in runner.take()]
+            if not held:
+                return ended
+            for runner, job in held:
+                runner.finish(job, codes.get(job, 0))
+                ended.append(job)
+
+    # --- the database ------------------------------------------------------------------------------------------
+
+    def read(self, work: Callable[[Transaction], T]) -> T:
+        return self.context.database.read(work)
+
+    def rows(self, table: Table, **where: Any) -> list[Any]:
+        """Rows of `table` whose columns have these values."""
+        query = select(table).where(*[table.c[name] == value for name, value in where.items()])
+        return list(self.read(lambda tx: tx.execute(query).all()))
+
+    def job_row(self, name: str, job: str) -> Any:
+        (run,) = self.rows(runs, name=name)
+        (found,) = self.rows(jobs, run_id=run.id, name=job)
+        return found
+
+    def story(self, name: str, kind: str = "job") -> list[tuple[str, str | None, str | None]]:
+        """(event, before, after) of a run's objects of one kind, in order."""
+        (run,) = self.rows(runs, name=name)
+        found = sorted(self.rows(events, run_id=run.id, kind=kind), key=lambda row: row.seq)
+        return [(row.event, row.before, row.after) for row in found]
+
+    def check_events(self) -> None:
+        """Each run's events are numbered from 1 without a gap, and its row knows the last number."""
+        for run in self.rows(runs):
+            numbers = sorted(row.seq for row in self.rows(events, run_id=run.id))
+            assert numbers == list(range(1, run.seq + 1))
+
+
+@contextmanager
+def counted(counts: list[str]) -> Any:
+    """Append the text of every statement that is executed meanwhile to `counts`."""
+    plain = Transaction.execute
+
+    def execute(self: Transaction, statement: Any, params: Any = None) -> Any:
+        counts.append(str(statement))
+        return plain(self, statement, params)
+
+    Transaction.execute = execute
+    try:
+        yield
+    finally:
+        Transaction.execute = plain
+
+
+def digest(text: str) -> bytes:
+    """32 bytes that stand for some content."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+class _OnTime:
+    """A backend whose transactions all have the fake clock's time."""
+
+    def __init__(self, backend: Backend, clock: FakeClock) -> None:
+        self._backend = backend
+        self._clock = clock
+        self.where = backend.where
+        self.writers = backend.writers
+        self.readers = backend.readers
+
+    def write(self, work: Callable[[Transaction], T], before: str, after: str, topics: set[str]) -> T:
+        return self._backend.write(lambda tx: work(self._timed(tx)), before, after, topics)
+
+    def read(self, work: Callable[[Transaction], T]) -> T:
+        return self._backend.read(lambda tx: work(self._timed(tx)))
+
+    def close(self) -> None:
+        self._backend.close()
+
+    def _timed(self, tx: Transaction) -> Transaction:
+        tx._now = self._clock.now()  # pyright: ignore[reportPrivateUsage]
+        return tx
