@@ -44,7 +44,7 @@ class SystemIds:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last = 0
+        self._last = -1
 
     def new(self, now: int) -> UUID:
         random = int.from_bytes(os.urandom(10), "big")
