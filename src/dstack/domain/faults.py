@@ -1,7 +1,9 @@
 """Fault points: named places where a test may end the process, so that every crash window is proven.
 
 A point costs one set look-up when nothing is armed. `DSTACK_FAULT=name[:n]` sends SIGKILL to this process the
-n-th time `name` is reached; `DSTACK_FAULT_LOG=FILE` appends each name the first time it is reached.
+n-th time `name` is reached; `DSTACK_FAULT_LOG=FILE` appends each name the first time it is reached. With
+`DSTACK_FAULT_ONCE=FILE` only the process that makes FILE is killed: the one started in its place, with the same
+environment, lives.
 """
 
 from __future__ import annotations
@@ -27,8 +29,19 @@ class _Armed:
         self.name = name if count.isdigit() else told
         self.left = int(count) if count.isdigit() else 1
         self.log = os.environ.get("DSTACK_FAULT_LOG", "")
+        self.once = os.environ.get("DSTACK_FAULT_ONCE", "")
         self.seen: set[str] = set()
         self.active = bool(self.name or self.log)
+
+    def may_kill(self) -> bool:
+        """Whether no other process was killed here before."""
+        if not self.once:
+            return True
+        try:
+            os.close(os.open(self.once, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            return False
+        return True
 
 
 _armed = _Armed()
@@ -46,7 +59,7 @@ def point(name: str) -> None:
             file.write(name + "\n")
     if name == _armed.name:
         _armed.left -= 1
-        if _armed.left == 0:
+        if _armed.left == 0 and _armed.may_kill():
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dstack.domain import faults
 from dstack.logs.times import TimeIndex
 from dstack.sdk.blobs import Buffer
 from dstack.sdk.logs import LogPage, StreamId, StreamSealed, TimeMark
 
+faults.declare("logs.append:before", "logs.append:after")
 _OPEN_STREAMS = 64
 _WRITABLE, _SEALED = 0o600, 0o400
 """A sealed stream is one whose file is read-only."""
@@ -53,6 +55,7 @@ class FileLogStore:
             return handle.length
         if handle.sealed:
             raise StreamSealed(f"the log of attempt {stream.hex} is complete at {handle.length} bytes")
+        faults.point("logs.append:before")
         if times:  # before the data: after a crash between the two the data comes again, the marks would be skipped
             self._times(stream, handle, create=True).append(times)
         rest = memoryview(data)[skip:]
@@ -60,6 +63,7 @@ class FileLogStore:
             written = os.pwrite(handle.fd, rest, handle.length)
             handle.length += written
             rest = rest[written:]
+        faults.point("logs.append:after")
         return handle.length
 
     def read_now(self, stream: StreamId, offset: int = 0, limit: int = 1 << 20) -> LogPage:

@@ -27,7 +27,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Base of all messages: immutable, keyword-only, defaults left out on the wire."""
 
 
-class RegisterRequest(Message, kw_only=True):
+class RegisterRequest(Message, frozen=True, kw_only=True):
     runner_id: UUID | None = None
     """The id the server gave this runner's home before; None the first time."""
     incarnation: UUID
@@ -40,7 +40,7 @@ class RegisterRequest(Message, kw_only=True):
     """Attempts this runner still holds (adopted after a restart)."""
 
 
-class RegisterReply(Message, kw_only=True):
+class RegisterReply(Message, frozen=True, kw_only=True):
     runner_id: UUID
     deployment_id: UUID
     epoch: int
@@ -48,7 +48,7 @@ class RegisterReply(Message, kw_only=True):
     """Seconds between heartbeats; a poll counts as one."""
 
 
-class InputRef(Message, kw_only=True):
+class InputRef(Message, frozen=True, kw_only=True):
     """A snapshot to put at `path` (relative to the working copy) before the job starts."""
 
     path: str
@@ -57,7 +57,7 @@ class InputRef(Message, kw_only=True):
     job_name: str
 
 
-class Assignment(Message, kw_only=True):
+class Assignment(Message, frozen=True, kw_only=True):
     attempt_id: UUID
     number: int
     job_id: UUID
@@ -82,12 +82,12 @@ class Assignment(Message, kw_only=True):
     setup_deadline: float = 1800.0
 
 
-class Stop(Message, kw_only=True):
+class Stop(Message, frozen=True, kw_only=True):
     attempt_id: UUID
     abort: bool = False
 
 
-class Commands(Message, kw_only=True):
+class Commands(Message, frozen=True, kw_only=True):
     assign: tuple[Assignment, ...] = ()
     recall: tuple[UUID, ...] = ()
     """Give back if not accepted yet."""
@@ -100,14 +100,14 @@ class Commands(Message, kw_only=True):
     """The server does not know this runner or incarnation: register again."""
 
 
-class KnownAttempt(Message, kw_only=True):
+class KnownAttempt(Message, frozen=True, kw_only=True):
     attempt_id: UUID
     state: str
     stop: str = ""
     """"", "stop" or "abort": the intent the runner has already taken up."""
 
 
-class PollRequest(Message, kw_only=True):
+class PollRequest(Message, frozen=True, kw_only=True):
     runner_id: UUID
     incarnation: UUID
     known: tuple[KnownAttempt, ...] = ()
@@ -116,14 +116,14 @@ class PollRequest(Message, kw_only=True):
     memory_used: int = 0
 
 
-class Goodbye(Message, kw_only=True):
+class Goodbye(Message, frozen=True, kw_only=True):
     """`POST /rpc/v1/goodbye`: the runner ends in order."""
 
     runner_id: UUID
     incarnation: UUID
 
 
-class SavedArtifact(Message, kw_only=True):
+class SavedArtifact(Message, frozen=True, kw_only=True):
     path: str
     manifest_id: bytes
     content_id: bytes
@@ -133,34 +133,34 @@ class SavedArtifact(Message, kw_only=True):
     """Bytes this save added to the store."""
 
 
-class Event(Message, kw_only=True, tag_field="type"):
+class Event(Message, frozen=True, kw_only=True, tag_field="type"):
     """Something that happened to one attempt; safe to send twice."""
 
     attempt_id: UUID
     at: int
 
 
-class Accepted(Event, kw_only=True, tag="accepted"):
+class Accepted(Event, frozen=True, kw_only=True, tag="accepted"):
     """A slot is taken; the attempt can no longer be recalled."""
 
 
-class Rejected(Event, kw_only=True, tag="rejected"):
+class Rejected(Event, frozen=True, kw_only=True, tag="rejected"):
     detail: str
 
 
-class Recalled(Event, kw_only=True, tag="recalled"):
+class Recalled(Event, frozen=True, kw_only=True, tag="recalled"):
     pass
 
 
-class Started(Event, kw_only=True, tag="started"):
+class Started(Event, frozen=True, kw_only=True, tag="started"):
     pid: int = 0
 
 
-class SetupFailed(Event, kw_only=True, tag="setup-failed"):
+class SetupFailed(Event, frozen=True, kw_only=True, tag="setup-failed"):
     detail: str
 
 
-class Exited(Event, kw_only=True, tag="exited"):
+class Exited(Event, frozen=True, kw_only=True, tag="exited"):
     exit_code: int | None = None
     """None when the process is gone and left no exit file."""
     signal: int | None = None
@@ -171,13 +171,13 @@ class Exited(Event, kw_only=True, tag="exited"):
     """What the runner can say beyond the code, such as "disk full on PATH"."""
 
 
-class SnapshotTaken(Event, kw_only=True, tag="snapshot"):
+class SnapshotTaken(Event, frozen=True, kw_only=True, tag="snapshot"):
     """A live snapshot, taken while the job runs."""
 
     artifacts: tuple[SavedArtifact, ...]
 
 
-class Saved(Event, kw_only=True, tag="saved"):
+class Saved(Event, frozen=True, kw_only=True, tag="saved"):
     """Artifacts are in the store and the log's tail is acknowledged: the attempt is over."""
 
     exit: Exited | None = None
@@ -188,14 +188,14 @@ class Saved(Event, kw_only=True, tag="saved"):
     warnings: tuple[str, ...] = ()
 
 
-class SaveRefused(Event, kw_only=True, tag="save-refused"):
+class SaveRefused(Event, frozen=True, kw_only=True, tag="save-refused"):
     detail: str
 
 
 AttemptEvent = Accepted | Rejected | Recalled | Started | SetupFailed | Exited | SnapshotTaken | Saved | SaveRefused
 
 
-class EventsRequest(Message, kw_only=True):
+class EventsRequest(Message, frozen=True, kw_only=True):
     runner_id: UUID
     incarnation: UUID
     events: tuple[
@@ -203,18 +203,18 @@ class EventsRequest(Message, kw_only=True):
     ]
 
 
-class EventAnswer(Message, kw_only=True):
+class EventAnswer(Message, frozen=True, kw_only=True):
     outcome: str
     """`applied`, `ignored` (a duplicate or stale message) or `rejected`."""
     detail: str = ""
 
 
-class EventsReply(Message, kw_only=True):
+class EventsReply(Message, frozen=True, kw_only=True):
     answers: tuple[EventAnswer, ...]
     commands: Commands = Commands()
 
 
-class LogChunk(Message, kw_only=True):
+class LogChunk(Message, frozen=True, kw_only=True):
     attempt_id: UUID
     offset: int
     data: bytes
@@ -222,17 +222,17 @@ class LogChunk(Message, kw_only=True):
     """(offset in the stream, time) pairs: everything from that offset on was written at or after that time."""
 
 
-class LogsRequest(Message, kw_only=True):
+class LogsRequest(Message, frozen=True, kw_only=True):
     runner_id: UUID
     chunks: tuple[LogChunk, ...]
 
 
-class LogsReply(Message, kw_only=True):
+class LogsReply(Message, frozen=True, kw_only=True):
     next_offsets: tuple[int, ...]
     """Where each stream goes on; smaller than sent means the server wants that part again."""
 
 
-class ErrorReply(Message, kw_only=True):
+class ErrorReply(Message, frozen=True, kw_only=True):
     code: str
     message: str
     hint: str = ""

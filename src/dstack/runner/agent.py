@@ -48,7 +48,8 @@ class Agent:
         self._link = Link(settings)
         self._incarnation = SystemIds().new(self._clock.now())
         self._attempts: dict[UUID, Attempt] = {}
-        self._events = EventSender(self._link.events, settings)
+        self._places = Slots(capacity, self._slots)
+        self._events = EventSender(self._link.events, settings, self._places.waiting)
         self._logs = LogSender(self._link.logs, settings)
         self._shop = self._workshop()
         self._registered: messages.RegisterReply | None = None
@@ -76,7 +77,8 @@ class Agent:
 
     def _workshop(self) -> Workshop:
         settings = self._settings
-        api = Api(connector(settings))
+        # Short: what waits for the server is tried again by its attempt.
+        api = Api(connector(settings), patience=settings.retry_last)
         store = SnapshotStore(SignedBlobs(api), RemoteCatalog(api))
         return Workshop(
             settings=settings,
@@ -84,7 +86,7 @@ class Agent:
             clock=self._clock,
             executor=ProcessExecutor(),
             environments=EnvironmentManager(settings.folder / "envs"),
-            slots=Slots(self._capacity, self._slots),
+            slots=self._places,
             events=self._events,
             logs=self._logs,
             watch=SpoolWatch(),

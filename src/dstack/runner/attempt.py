@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from dstack.client.api import ApiError, Unreachable
 from dstack.domain import faults
 from dstack.domain.ports import Clock
 from dstack.domain.resources import Capacity
@@ -33,7 +34,15 @@ from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.statcache import SavedSnapshot
 from dstack.snapshots.store import SnapshotStore
 
-faults.declare("runner.spec:before", "runner.spec:after", "runner.started", "runner.exited", "runner.saved")
+faults.declare(
+    "runner.spec:before",
+    "runner.spec:after",
+    "runner.started",
+    "runner.exited",
+    "runner.saved",
+    "runner.forget:before",
+    "runner.forget:after",
+)
 _log = logging.getLogger(__name__)
 SECOND = 1_000_000
 SAVE_RETRY = 5.0
@@ -134,9 +143,7 @@ class Attempt:
         except Exception as error:
             # A bug of ours: the job's owner hears of it, and the other attempts go on.
             _log.exception("attempt %s failed inside the runner", self.assignment.attempt_id)
-            detail = f"the runner failed: {type(error).__name__}: {error}"
-            await self._end_process()
-            await self._give_up(detail)
+            await self._failed(f"the runner failed: {type(error).__name__}: {error}")
         finally:
             self._shop.slots.release(self.assignment.attempt_id)
             self._ended(self)
@@ -152,6 +159,9 @@ class Attempt:
         except (SetupError, StartError, SnapshotError) as error:
             await self._setup_failed(str(error))
             return
+        except TimeoutError:
+            await self._setup_failed(f"it was not set up within {assignment.setup_deadline:g} s")
+            return
         except OSError as error:
             await self._setup_failed(self._disk_words(error))
             return
@@ -166,12 +176,24 @@ class Attempt:
         """Lay the working copy out, make the environment, start the process."""
         assignment = self.assignment
         async with asyncio.timeout(assignment.setup_deadline):
-            work = await lay_out(self._shop.materialiser, self._shop.store, assignment, self._folder)
+            work = await self._lay_out()
             spool = self._folder / "spool"
             launch = await launch_of(self._shop.environments, assignment, self._folder, work, gpus, spool)
         process = self._shop.executor.start(launch)
         self._begin_capture(work)
         return process
+
+    async def _lay_out(self) -> Path:
+        """The working copy; tried again for as long as the server, or its store, gives no answer."""
+        while True:
+            try:
+                return await lay_out(self._shop.materialiser, self._shop.store, self.assignment, self._folder)
+            except Unreachable as error:
+                _log.info("attempt %s: its set-up waits for the server: %s", self.assignment.attempt_id, error)
+            except ApiError as error:
+                raise SetupError(f"the server did not hand out its files: {error.message}") from error
+            shutil.rmtree(self._folder / "work", ignore_errors=True)
+            await asyncio.sleep(self._shop.settings.retry_last)
 
     async def _resumed(self) -> None:
         assert self._process is not None
@@ -236,11 +258,13 @@ class Attempt:
         while True:
             try:
                 found = await asyncio.to_thread(self._capture.final)
-            except (SnapshotError, OSError) as error:
-                if loop.time() + SAVE_RETRY >= end:
+            except (SnapshotError, ApiError, Unreachable, OSError) as error:
+                # A server that is away says nothing about the store: it is asked again sooner.
+                pause = self._shop.settings.retry_last if isinstance(error, Unreachable) else SAVE_RETRY
+                if loop.time() + pause >= end:
                     return (), (), self._disk_words(error) if isinstance(error, OSError) else str(error)
                 _log.warning("attempt %s: artifacts wait for the store: %s", self.assignment.attempt_id, error)
-                await asyncio.sleep(SAVE_RETRY)
+                await asyncio.sleep(pause)
                 continue
             warnings = tuple(warning for snapshot in found.values() for warning in snapshot.warnings)
             return artifacts_of(found), warnings, None
@@ -279,6 +303,21 @@ class Attempt:
     async def _give_up(self, detail: str) -> None:
         self.state = "ending"
         await self._send(messages.SetupFailed(attempt_id=self.assignment.attempt_id, at=self._now(), detail=detail))
+        self._remove()
+
+    async def _failed(self, detail: str) -> None:
+        """End after a defect of ours with the event that the state allows: another would be refused, and nothing would
+        ever end the job."""
+        before = self.state
+        await self._end_process()
+        if before not in ("running", "saving"):
+            await self._give_up(detail)
+            return
+        self.state = "ending"
+        attempt_id = self.assignment.attempt_id
+        if before == "running":
+            self._send(messages.Exited(attempt_id=attempt_id, at=self._now(), detail=detail))
+        await self._send(messages.SaveRefused(attempt_id=attempt_id, at=self._now(), detail=detail))
         self._remove()
 
     async def _end_process(self) -> None:
@@ -350,6 +389,10 @@ class Attempt:
         return self._shop.clock.now()
 
     def _remove(self) -> None:
+        """The spec goes first: a folder without one is swept by the next agent, never begun again."""
+        faults.point("runner.forget:before")
+        (self._folder / "spec.msgpack").unlink(missing_ok=True)
+        faults.point("runner.forget:after")
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

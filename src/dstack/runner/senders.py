@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from uuid import UUID
 
 from dstack.protocol import messages
@@ -13,15 +14,19 @@ from dstack.runner.settings import Settings
 
 _log = logging.getLogger(__name__)
 MAX_EVENTS = 512
+GATHER = 0.005
+"""Seconds for which events gather while jobs wait here anyway: fewer, larger requests."""
 MAX_LOG_BYTES = 8 << 20
 
 
 class EventSender:
     """What one request is under way for gathers in the next: a busy runner sends larger batches, not more."""
 
-    def __init__(self, channel: Channel, settings: Settings) -> None:
+    def __init__(self, channel: Channel, settings: Settings, busy: Callable[[], bool]) -> None:
+        """`busy` says whether jobs wait on this machine: then nobody gains from an early report."""
         self._channel = channel
         self._settings = settings
+        self._busy = busy
         self._waiting: deque[tuple[messages.AttemptEvent, asyncio.Future[messages.EventAnswer]]] = deque()
         self._filled = asyncio.Event()
         self.identity: tuple[UUID, UUID] | None = None
@@ -38,6 +43,8 @@ class EventSender:
         """Send for ever."""
         while True:
             await self._filled.wait()
+            if self._busy():
+                await asyncio.sleep(GATHER)
             batch = [self._waiting[index] for index in range(min(len(self._waiting), MAX_EVENTS))]
             answers = await self._deliver(tuple(event for event, _ in batch))
             for (event, future), answer in zip(batch, answers, strict=True):

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from uuid import UUID
 
+from dstack.domain import faults
 from dstack.domain.ports import Clock
 from dstack.logs.masking import Masker
 from dstack.logs.quota import LogQuota, Ship, Skip
@@ -17,6 +18,7 @@ from dstack.protocol.messages import LogChunk
 from dstack.runner.inotify import SpoolWatch
 from dstack.runner.senders import LogSender
 
+faults.declare("runner.ship:before", "runner.ship:after")
 PIECE = 4 << 20
 PUNCH_STEP = 4 << 20
 _STATE = struct.Struct("<QQQ")
@@ -87,7 +89,9 @@ class Shipper:
             return False
         self._save()
         self._raw = step.begin + len(data)
+        faults.point("runner.ship:before")
         await self._send(self._masker.feed(data))
+        faults.point("runner.ship:after")
         done = self._raw - self._masker.held
         if done - self._punched >= PUNCH_STEP:
             # What is punched out cannot be read again, so no restart may begin before it.

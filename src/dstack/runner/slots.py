@@ -41,6 +41,10 @@ class Slots:
             self.release(attempt_id)
             raise
 
+    def waiting(self) -> bool:
+        """Whether an attempt waits for room."""
+        return bool(self._waiting)
+
     def adopt(self, attempt_id: UUID, need: Requirements, gpus: tuple[int, ...]) -> None:
         """Count an attempt that runs already (found after a restart)."""
         self._hold(attempt_id, Share(need, gpus))

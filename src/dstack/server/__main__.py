@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -45,9 +46,12 @@ def _serve(is_embedded: bool, ready_fd: int | None) -> None:
         raise ValueError("a server outside embedded mode needs DSTACK_SERVER_PORT")
     context = build_context(settings)
     server = Server(context)
-    listener = listen_unix(path) if is_embedded else listen_tcp(settings.host or "127.0.0.1", settings.port)
+
+    def listen() -> socket.socket:
+        return listen_unix(path) if is_embedded else listen_tcp(settings.host or "127.0.0.1", settings.port)
+
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    asyncio.run(server.run(listener, lambda: _ready(ready_fd)))
+    asyncio.run(server.run(listen, lambda: _ready(ready_fd)))
     if lock is not None:
         remove_socket(path)
         lock.release()

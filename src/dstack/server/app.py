@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
@@ -38,6 +39,8 @@ from dstack.snapshots.blobs.local import LocalBlobStore
 
 _log = logging.getLogger(__name__)
 BEGIN = declare_write("server.begin")
+PLACE_APART = 0.005
+"""Seconds between two rounds of the placer: under load it places several jobs at once, and nobody waits for more."""
 GRACE = 5
 """Seconds that requests under way have when the server ends."""
 
@@ -85,43 +88,54 @@ def _begin(tx: Transaction, settings: Settings, ids: Ids) -> tuple[UUID, UUID, i
 
 
 class Server:
-    """One server process: `run` returns when it was asked to end."""
+    """One server process: `run` returns when it was asked to end, or when nobody needs it."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._activity = Activity(context.clock)
+        self._asked = False
+        """Whether somebody told it to end, whatever runs."""
         app = Starlette(
             routes=[*api_routes(context, self.shutdown), *rpc_routes(context)],
         )
-        self._uvicorn = uvicorn.Server(
-            uvicorn.Config(
-                _counted(app, self._activity),
-                http="httptools",
-                loop="asyncio",
-                lifespan="off",
-                ws="none",
-                access_log=False,
-                log_config=None,
-                timeout_graceful_shutdown=GRACE,
-                timeout_keep_alive=75,
-            )
+        self._config = uvicorn.Config(
+            _counted(app, self._activity),
+            http="httptools",
+            loop="asyncio",
+            lifespan="off",
+            ws="none",
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=GRACE,
+            timeout_keep_alive=75,
         )
+        self._uvicorn = uvicorn.Server(self._config)
 
     def shutdown(self) -> None:
         """End soon: long polls return, streams close, requests under way finish."""
-        self._uvicorn.should_exit = True
-        self._context.bus.publish("shutdown")
+        self._asked = True
+        self._close()
 
-    async def run(self, listener: socket.socket, ready: Callable[[], None]) -> None:
-        """Serve on `listener`; `ready` is called once requests are answered."""
+    async def run(self, listen: Callable[[], socket.socket], ready: Callable[[], None]) -> None:
+        """Serve on what `listen` opens; `ready` is called once requests are answered."""
         # The event loop would wait for a busy thread for 5 ms at each hand-over of the interpreter.
         sys.setswitchinterval(0.0005)
+        listener = listen()
         await asyncio.to_thread(extend_leases, self._context)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Besides uvicorn's own handlers: long polls have to return, and the process ends in order.
+            asyncio.get_running_loop().add_signal_handler(number, self.shutdown)
         tasks = [asyncio.create_task(loop) for loop in self._loops()]
-        serving = asyncio.create_task(self._uvicorn.serve(sockets=[listener]))
+        serving = asyncio.create_task(self._serve(listener))
         ready()
         try:
             await serving
+            while not self._asked and await asyncio.to_thread(_has_open_runs, self._context):
+                # Submitted after the last look and before the door was shut: nobody else would run it.
+                _log.info("a run came in while this server was ending: it goes on")
+                self._activity.touch()
+                self._uvicorn = uvicorn.Server(self._config)
+                await self._serve(listen())
         finally:
             self._context.bus.publish("shutdown")
             for task in tasks:
@@ -132,11 +146,26 @@ class Server:
             self._context.database.close()
             self._context.logs.close()
 
+    async def _serve(self, listener: socket.socket) -> None:
+        """Answer requests until told to end, or, where that is wanted, until nobody needs this server."""
+        idle = self._context.settings.idle_exit
+        watching = asyncio.create_task(self._watch_idle(idle)) if idle > 0 else None
+        try:
+            await self._uvicorn.serve(sockets=[listener])
+        finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    def _close(self) -> None:
+        self._uvicorn.should_exit = True
+        self._context.bus.publish("shutdown")
+
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         context, settings = self._context, self._context.settings
         gap = _GapWatch(context)
         found: list[Coroutine[Any, Any, None]] = [
-            drive("place", context.bus, ["place"], lambda: settings.tick, lambda: place(context)),
+            drive("place", context.bus, ["place"], lambda: settings.tick, lambda: place(context), PLACE_APART),
             drive(
                 "unsatisfiable",
                 context.bus,
@@ -151,13 +180,10 @@ class Server:
         if settings.local_runner:
             tick = lambda: settings.tick  # noqa: E731
             found.append(drive("local runner", context.bus, ["runners"], tick, lambda: local_runner.ensure(settings)))
-        if settings.idle_exit > 0:
-            found.append(self._watch_idle())
         return found
 
-    async def _watch_idle(self) -> None:
-        """End after `idle_exit` without a request of a person and with nothing running."""
-        wait = self._context.settings.idle_exit
+    async def _watch_idle(self, wait: float) -> None:
+        """Close after `wait` seconds without a request of a person and with nothing running."""
         while True:
             await asyncio.sleep(max(0.05, wait - self._activity.idle_for()))
             if self._activity.idle_for() < wait:
@@ -166,7 +192,7 @@ class Server:
                 self._activity.touch()
                 continue
             _log.info("nothing to do for %g s: ending", wait)
-            self.shutdown()
+            self._close()
             return
 
 

@@ -17,10 +17,12 @@ import signal
 from pathlib import Path
 from uuid import UUID
 
+from dstack.domain import faults
 from dstack.runner.executors import cgroup, tree, watch, wrapper
 from dstack.runner.executors.interface import MARKER, Exit, Launch, Process, StartError, Survivors
 from dstack.runner.executors.kill import Killer, Target
 
+faults.declare("runner.spawn:before", "runner.spawn:after")
 _PR_SET_CHILD_SUBREAPER = 36
 _SCRIPT_ARGUMENT_LIMIT = 100_000
 """A longer script goes through a file: Linux takes at most 128 KiB in one argument."""
@@ -189,6 +191,7 @@ class ProcessExecutor:
         environment = {**launch.env, MARKER: name}
         plain = all(key.isascii() and key.isidentifier() for key in environment)
         shell = "/bin/sh" if plain or not self._bash else self._bash  # dash drops variables it could not name itself
+        faults.point("runner.spawn:before")
         pid = os.posix_spawn(
             shell,
             [
@@ -207,6 +210,7 @@ class ProcessExecutor:
             setsigmask=(),
             setsigdef=_DEFAULT_SIGNALS,  # Python ignores SIGPIPE, and ignored signals are inherited
         )  # fmt: skip
+        faults.point("runner.spawn:after")
         target = Target(launch.attempt_id, pid, group=group, child=True, watched=True)
         process = JobProcess(target, launch.folder, oom_before)
         self._processes[launch.attempt_id] = process

@@ -14,11 +14,18 @@ RETRY = 1.0
 """Seconds before a loop whose work failed tries again."""
 
 
-async def drive(name: str, bus: Bus, topics: list[str], tick: Callable[[], float], work: Callable[[], object]) -> None:
-    """Run `work` in a thread at once, then whenever one of `topics` is published and every `tick()` seconds."""
+async def drive(
+    name: str, bus: Bus, topics: list[str], tick: Callable[[], float], work: Callable[[], object], apart: float = 0.0
+) -> None:
+    """Run `work` in a thread at once, then whenever one of `topics` is published and every `tick()` seconds.
+
+    Rounds begin at least `apart` seconds from each other: what happens meanwhile is done in one.
+    """
+    loop = asyncio.get_running_loop()
     with bus.subscribe(topics) as subscription:
         while True:
             wait = RETRY
+            begun = loop.time()
             try:
                 await asyncio.to_thread(work)
                 wait = tick()
@@ -27,4 +34,5 @@ async def drive(name: str, bus: Bus, topics: list[str], tick: Callable[[], float
             except Exception:
                 # A bug in one round must not end the loop: without it no job would be placed any more.
                 _log.exception("loop %s failed", name)
-            await subscription.wait(wait)
+            if await subscription.wait(wait):
+                await asyncio.sleep(max(0.0, begun + apart - loop.time()))

@@ -25,8 +25,7 @@ from dstack.domain.lifecycle.run import RunState
 from dstack.domain.lifecycle.step import StepState
 from dstack.domain.ports import Ids
 from dstack.server.db.engine import Transaction
-from dstack.server.db.tables import events, jobs, step_needs, steps
-from dstack.server.db.tables import runs as runs_table
+from dstack.server.db.tables import events, jobs
 from dstack.server.db.types import Id
 from dstack.server.services import rows
 from dstack.server.services.rows import JobRow, RunRow, StepRow
@@ -101,37 +100,27 @@ class Batch:
     def load_jobs(self, ids: Iterable[UUID]) -> None:
         """Read job rows (and lock their runs on PostgreSQL) before events are decided on them."""
         wanted = [job_id for job_id in ids if job_id not in self.jobs]
-        if not wanted:
-            return
-        if self.tx.dialect == "postgresql":
-            mine = jobs.c.project_id == self.project_id
-            found = set[UUID]()
-            for part in _parts(wanted):
-                found.update(self.tx.execute(select(jobs.c.run_id).where(mine, jobs.c.id.in_(part))).scalars())
-            self.load_runs(found)
-        for part in _parts(wanted):
-            query = rows.SELECT_JOBS.where(jobs.c.project_id == self.project_id, jobs.c.id.in_(part))
-            self._keep_jobs(self.tx.execute(query))
+        if wanted and self.tx.dialect == "postgresql":
+            self.load_runs([row[0] for row in self._select(rows.RUNS_OF_JOBS, wanted)])
+        self._keep_jobs(self._select(rows.JOBS_BY_ID, wanted))
 
     def load_jobs_of_steps(self, ids: Sequence[UUID]) -> None:
-        for part in _parts(ids):
-            query = rows.SELECT_JOBS.where(jobs.c.project_id == self.project_id, jobs.c.step_id.in_(part))
-            self._keep_jobs(self.tx.execute(query))
+        self._keep_jobs(self._select(rows.JOBS_BY_STEP, ids))
 
     def load_runs(self, ids: Iterable[UUID]) -> None:
-        wanted = sorted(run_id for run_id in ids if run_id not in self.runs)
-        for part in _parts(wanted):
-            query = rows.SELECT_RUNS.where(runs_table.c.project_id == self.project_id, runs_table.c.id.in_(part))
-            # One order for everybody, and the run before its jobs: no two batches can wait for each other.
-            query = query.order_by(runs_table.c.id).with_for_update()
-            for row in self.tx.execute(query):
-                self.runs[row[0]] = RunRow(*row)
+        wanted = sorted({run_id for run_id in ids if run_id not in self.runs})
+        for row in self._select(rows.RUNS_BY_ID, wanted):
+            self.runs[row[0]] = RunRow(*row)
 
     def _load_steps(self, ids: Iterable[UUID]) -> None:
-        for part in _parts([step_id for step_id in ids if step_id not in self.steps]):
-            query = rows.SELECT_STEPS.where(steps.c.project_id == self.project_id, steps.c.id.in_(part))
-            for row in self.tx.execute(query):
-                self.steps[row[0]] = StepRow(*row)
+        for row in self._select(rows.STEPS_BY_ID, [step_id for step_id in ids if step_id not in self.steps]):
+            self.steps[row[0]] = StepRow(*row)
+
+    def _select(self, statement: Any, ids: Sequence[UUID]) -> Iterable[Any]:
+        """Rows of a prepared statement for `ids`, in pieces that every database takes as bound parameters."""
+        for start in range(0, len(ids), _PART):
+            part = {"project": self.project_id, "ids": ids[start : start + _PART]}
+            yield from self.tx.execute(statement, part)
 
     def _keep_jobs(self, found: Iterable[Any]) -> None:
         for row in found:
@@ -181,10 +170,10 @@ class Batch:
             row.id, "run", row.id, event_name(event), before.state, after.state, None, facts.actor, facts.detail
         )
         if after.state in run_table.TERMINAL:
-            row.finished_at, row.deadline_at = self.tx.now, None
+            row.finished_at, row.deadline_at = max(self.tx.now, row.started_at or row.submitted_at), None
             row.detail = facts.detail or row.detail
         elif after.state is RunState.RUNNING and row.started_at is None:
-            row.started_at = self.tx.now
+            row.started_at = max(self.tx.now, row.submitted_at)
         return Answer("applied")
 
     def story(self, row: JobRow) -> str:
@@ -204,14 +193,17 @@ class Batch:
         self._late.append(
             {
                 "k_project": self.project_id, "k_job": row.id, "k_number": number, "v_event": event_name(event),
-                "v_exit_code": getattr(event, "exit_code", None), "v_at": self.tx.now,
+                "v_exit_code": getattr(getattr(event, "exit", None) or event, "exit_code", None), "v_at": self.tx.now,
             }
         )  # fmt: skip
 
     def _record(self, row: JobRow, before: job_table.Job, event: JobEvent, facts: Facts) -> None:
         if row.intent != before.intent:
             row.intent_by, row.intent_at, row.intent_why = facts.actor, self.tx.now, facts.why
-        if facts.detail is not None:
+        if isinstance(event, job_table.Placed):
+            # What was said of the attempt before is not said of this one.
+            row.detail, row.signal, row.log_incomplete = None, None, False
+        if facts.detail is not None or (isinstance(event, job_table.StopAsked) and row.state != before.state):
             row.detail = facts.detail
         if facts.signal is not None:
             row.signal = facts.signal
@@ -258,7 +250,9 @@ class Batch:
             elif isinstance(effect, EndAttempt):
                 change = self._change(row, effect.number)
                 change.state = "ended"
-                change.facts.update(outcome=effect.outcome, ended_at=self._at(facts), detail=facts.detail)
+                change.facts.update(outcome=effect.outcome, ended_at=self._at(row, facts), detail=facts.detail)
+                if row.exit_code is not None:
+                    change.facts["exit_code"] = row.exit_code
                 if event_name(event) in _BY_SERVER and topic:
                     self.tx.notify(topic)
                     self.tx.notify(topic.replace("runner:", "ended:"))
@@ -277,42 +271,45 @@ class Batch:
     def _attempt_times(self, row: JobRow, before: job_table.Job, facts: Facts) -> dict[str, Any]:
         if row.state == before.state:
             return {}
-        at = self._at(facts)
+        at = self._at(row, facts)
         if row.state == "starting":
             return {"accepted_at": at}
         if row.state == "running":
             return {"started_at": at}
         return {"exited_at": at, "exit_code": row.exit_code, "signal": facts.signal, "log_length": facts.log_length}
 
-    def _at(self, facts: Facts) -> int:
-        """The runner's time of an event, never in the future of this transaction."""
-        return self.tx.now if facts.at is None else min(facts.at, self.tx.now)
+    def _at(self, row: JobRow, facts: Facts) -> int:
+        """The runner's time of an event: not in the future of this transaction, nor before what came first.
+
+        Clocks differ and are set back, yet no duration is negative.
+        """
+        seen = self.tx.now if facts.at is None else min(facts.at, self.tx.now)
+        return max(seen, row.queued_at or row.submitted_at, row.started_at or 0)
 
     def _stamp(self, row: JobRow, before: job_table.Job, event: JobEvent, facts: Facts) -> None:
         """Times and the deadline that go with the state entered."""
         if row.state == before.state:
             return
-        now, at = self.tx.now, self._at(facts)
+        now, at = self.tx.now, self._at(row, facts)
         row.deadline_at = None
+        if before.state in ("assigned", "starting") and isinstance(event, _TELLS_OF_START):
+            row.started_at = at
         match row.state:
             case "queued":
-                row.queued_at = now
+                row.queued_at = max(now, row.submitted_at)
                 row.deadline_at = row.not_before
             case "assigned":
                 row.deadline_at = now + int(self.settings.assigned_lost_after * SECOND)
             case "starting":
                 row.deadline_at = now + int(self.settings.setup_deadline * SECOND)
             case "running":
-                row.started_at = at if row.queued_at is None else max(at, row.queued_at)
                 timeout = row.stored_policy().timeout
                 row.deadline_at = None if timeout is None else now + int(timeout * SECOND)
             case "saving":
-                if row.started_at is None or before.state != "running":
-                    row.started_at = at if row.queued_at is None else max(at, row.queued_at)
                 row.deadline_at = now + int(self.settings.save_deadline * SECOND)
                 self.tx.notify("place")
             case _:
-                row.finished_at = max(at, row.started_at or 0)
+                row.finished_at = at
         if facts.log_length is not None and row.state in ("saving", "done", "failed", "stopped"):
             self._change(row, row.attempt).facts["log_length"] = facts.log_length
 
@@ -365,12 +362,7 @@ class Batch:
     def _wake_dependents(self, ended: list[StepRow]) -> None:
         """Dependencies that ended count down their dependents' `unmet`, or make their rule false."""
         by_id = {step.id: step for step in ended}
-        edges: list[tuple[UUID, UUID]] = []
-        for part in _parts(list(by_id)):
-            query = select(step_needs.c.step_id, step_needs.c.needs_id).where(
-                step_needs.c.project_id == self.project_id, step_needs.c.needs_id.in_(part)
-            )
-            edges.extend((row[0], row[1]) for row in self.tx.execute(query))
+        edges = [(row[0], row[1]) for row in self._select(rows.DEPENDENTS, list(by_id))]
         if not edges:
             return
         self._load_steps({dependent for dependent, _ in edges})
@@ -448,6 +440,9 @@ class StaleRow(Exception):
     """A row changed between its read and its guarded write; the transaction is rolled back and tried again."""
 
 
+_TELLS_OF_START = (job_table.Started, job_table.Exited, job_table.Saved, job_table.SaveFailed)
+"""Events that only an attempt which has started can cause."""
+
 _BY_SERVER = frozenset({"lost", "save-failed", "returned", "setup-failed", "stop-asked"})
 """Events that the runner may not know of: it has to be told that the attempt is over."""
 
@@ -457,7 +452,4 @@ _STATES_PRESENT = select(
 )
 """For each job state, whether the run has a job in it: one index probe each, whatever the size of the run."""
 
-
-def _parts(ids: Sequence[UUID], size: int = 500) -> Iterable[Sequence[UUID]]:
-    """`ids` in pieces that every database takes as bound parameters."""
-    return (ids[start : start + size] for start in range(0, len(ids), size))
+_PART = 500

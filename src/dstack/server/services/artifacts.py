@@ -62,11 +62,24 @@ def record(
     job: tuple[UUID, UUID, int],
     saved: tuple[SavedArtifact, ...],
     *,
+    at: int,
     live: bool,
-    partial: bool,
 ) -> None:
-    """Store references to snapshots that a runner took for `job` = (run id, job id, attempt)."""
+    """Store references to snapshots that a runner took `at` that time for `job` = (run id, job id, attempt).
+
+    A live one that is stored already is the same message once more.
+    """
     run_id, job_id, attempt = job
+    at = min(at, tx.now)
+    if live:
+        known = tx.execute(
+            select(artifacts.c.path, artifacts.c.manifest_id).where(
+                artifacts.c.project_id == context.project_id, artifacts.c.job_id == job_id,
+                artifacts.c.attempt == attempt, artifacts.c.taken_at == at,
+            )
+        )  # fmt: skip
+        seen = {(path, bytes(manifest_id)) for path, manifest_id in known}
+        saved = tuple(item for item in saved if (item.path, item.manifest_id) not in seen)
     if saved:
         tx.execute(
             insert(artifacts),
@@ -75,7 +88,7 @@ def record(
                     "project_id": context.project_id, "id": context.ids.new(tx.now), "run_id": run_id,
                     "job_id": job_id, "attempt": attempt, "path": item.path, "manifest_id": item.manifest_id,
                     "content_id": item.content_id, "files": item.files, "size": item.size, "stored": item.stored,
-                    "live": live, "partial": partial, "taken_at": tx.now,
+                    "live": live, "partial": live, "taken_at": at,
                 }
                 for item in saved
             ],

@@ -8,12 +8,13 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import and_, select
+from sqlalchemy import and_, bindparam, select
 
 from dstack.protocol.messages import Assignment, InputRef
 from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import attempts, jobs, runs, step_needs, steps
+from dstack.server.db.types import Id
 from dstack.server.services.artifacts import newest_of_run
 from dstack.server.services.context import Context
 from dstack.server.services.stored import StoredPlan
@@ -24,19 +25,7 @@ _decode_plan = msgspec.msgpack.Decoder(StoredPlan).decode
 
 def build(tx: Transaction, context: Context, attempt_ids: Sequence[UUID]) -> tuple[Assignment, ...]:
     """Assignments in the order they were placed."""
-    query = (
-        select(
-            attempts.c.id, attempts.c.number, attempts.c.job_id, attempts.c.run_id,
-            jobs.c.name, jobs.c.workflow, jobs.c.spec, jobs.c.step_id,
-            steps.c.plan, runs.c.name.label("run_name"), runs.c.code_manifest_id, runs.c.workflow.label("root"),
-        )
-        .join(jobs, and_(jobs.c.project_id == attempts.c.project_id, jobs.c.id == attempts.c.job_id))
-        .join(steps, and_(steps.c.project_id == attempts.c.project_id, steps.c.id == jobs.c.step_id))
-        .join(runs, and_(runs.c.project_id == attempts.c.project_id, runs.c.id == attempts.c.run_id))
-        .where(attempts.c.project_id == context.project_id, attempts.c.id.in_(attempt_ids))
-        .order_by(attempts.c.id)
-    )  # fmt: skip
-    rows = tx.execute(query).all()
+    rows = tx.execute(_SELECT, {"project": context.project_id, "ids": attempt_ids}).all()
     submissions = {run_id: _submission(tx, context, run_id) for run_id in {row.run_id for row in rows}}
     return tuple(_assignment(tx, context, row, submissions[row.run_id]) for row in rows)
 
@@ -72,6 +61,20 @@ def _assignment(tx: Transaction, context: Context, row: Any, submission: _Enviro
         save_deadline=context.settings.save_deadline,
         setup_deadline=context.settings.setup_deadline,
     )
+
+
+_SELECT = (
+    select(
+        attempts.c.id, attempts.c.number, attempts.c.job_id, attempts.c.run_id,
+        jobs.c.name, jobs.c.workflow, jobs.c.spec, jobs.c.step_id,
+        steps.c.plan, runs.c.name.label("run_name"), runs.c.code_manifest_id, runs.c.workflow.label("root"),
+    )
+    .join(jobs, and_(jobs.c.project_id == attempts.c.project_id, jobs.c.id == attempts.c.job_id))
+    .join(steps, and_(steps.c.project_id == attempts.c.project_id, steps.c.id == jobs.c.step_id))
+    .join(runs, and_(runs.c.project_id == attempts.c.project_id, runs.c.id == attempts.c.run_id))
+    .where(attempts.c.project_id == bindparam("project", type_=Id), attempts.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(attempts.c.id)
+)  # fmt: skip
 
 
 def variable_name(name: str) -> str:

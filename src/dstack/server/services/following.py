@@ -85,8 +85,8 @@ class _Follower:
         with self._context.bus.subscribe([topic]) as subscription:
             while True:
                 look = await self._context.database.aread(self._look)
-                for frame in self._tell(look):
-                    yield frame
+                for piece in _joined(self._tell(look)):
+                    yield piece
                 if not follow or look.run.state in RUN_TERMINAL:
                     break
                 if not await subscription.wait(BEAT):
@@ -194,6 +194,20 @@ def _job_frame(row: Any) -> bytes:
 
 def _frame(frame: dict[str, Any]) -> bytes:
     return json.dumps(frame, separators=(",", ":")).encode() + b"\n"
+
+
+def _joined(frames: Iterable[bytes], size: int = 65536) -> Iterable[bytes]:
+    """Small frames together: a write each would cost more than what they tell."""
+    waiting: list[bytes] = []
+    length = 0
+    for frame in frames:
+        waiting.append(frame)
+        length += len(frame)
+        if length >= size:
+            yield b"".join(waiting) if len(waiting) > 1 else frame
+            waiting, length = [], 0
+    if waiting:
+        yield b"".join(waiting)
 
 
 def _parts(ids: list[UUID], size: int = 500) -> list[list[UUID]]:

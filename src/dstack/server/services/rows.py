@@ -13,7 +13,8 @@ from dstack.domain.lifecycle.job import Intent, Job, JobState, Policy
 from dstack.domain.lifecycle.run import Run, RunState
 from dstack.domain.lifecycle.step import Step, StepState
 from dstack.domain.reasons import Reason
-from dstack.server.db.tables import attempts, events, jobs, runs, steps
+from dstack.server.db.tables import attempts, events, jobs, runs, step_needs, steps
+from dstack.server.db.types import Id
 
 
 class StoredPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,6 +56,7 @@ class JobRow:
     signal: int | None
     artifacts_incomplete: bool
     log_incomplete: bool
+    submitted_at: int
     queued_at: int | None
     not_before: int | None
     deadline_at: int | None
@@ -133,6 +135,7 @@ class RunRow:
     reason: str | None
     detail: str | None
     root_job_id: UUID | None
+    submitted_at: int
     started_at: int | None
     finished_at: int | None
     deadline_at: int | None
@@ -141,7 +144,7 @@ class RunRow:
         return Run(RunState(self.state), Intent(self.intent), Reason(self.reason) if self.reason else None)
 
 
-_FIXED = {"id", "version", "run_id", "step_id", "name", "repository_id", "workflow", "policy"}
+_FIXED = {"id", "version", "run_id", "step_id", "name", "repository_id", "workflow", "policy", "submitted_at"}
 _NAMES: dict[type, list[str]] = {
     row: [field.name for field in fields(row) if field.name not in _FIXED] for row in (JobRow, StepRow, RunRow)
 }
@@ -172,9 +175,26 @@ def parameters(project_id: UUID, row: Any) -> dict[str, Any]:
     return {"k_project": project_id, "k_id": row.id, "k_version": row.version, **values}
 
 
-SELECT_JOBS = select(*_columns(jobs, JobRow))
-SELECT_STEPS = select(*_columns(steps, StepRow))
-SELECT_RUNS = select(*_columns(runs, RunRow))
+def _those(column: Any) -> Any:
+    """A row's column among the bound `ids`. Built once: a statement made per call costs more than its execution."""
+    return column.in_(bindparam("ids", expanding=True))
+
+
+_PROJECT = bindparam("project", type_=Id)
+JOBS_BY_ID = select(*_columns(jobs, JobRow)).where(jobs.c.project_id == _PROJECT, _those(jobs.c.id))
+JOBS_BY_STEP = select(*_columns(jobs, JobRow)).where(jobs.c.project_id == _PROJECT, _those(jobs.c.step_id))
+RUNS_OF_JOBS = select(jobs.c.run_id).distinct().where(jobs.c.project_id == _PROJECT, _those(jobs.c.id))
+STEPS_BY_ID = select(*_columns(steps, StepRow)).where(steps.c.project_id == _PROJECT, _those(steps.c.id))
+DEPENDENTS = select(step_needs.c.step_id, step_needs.c.needs_id).where(
+    step_needs.c.project_id == _PROJECT, _those(step_needs.c.needs_id)
+)
+# One order for everybody, and the run before its jobs: no two batches can wait for each other.
+RUNS_BY_ID = (
+    select(*_columns(runs, RunRow))
+    .where(runs.c.project_id == _PROJECT, _those(runs.c.id))
+    .order_by(runs.c.id)
+    .with_for_update()
+)
 UPDATE_JOBS = _guarded_update(jobs, JobRow)
 UPDATE_STEPS = _guarded_update(steps, StepRow)
 UPDATE_RUNS = _guarded_update(runs, RunRow)

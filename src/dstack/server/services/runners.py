@@ -203,10 +203,7 @@ def _existing(tx: Transaction, context: Context, ids: list[UUID]) -> set[UUID]:
 
 def _apply(tx: Transaction, context: Context, events: Sequence[messages.AttemptEvent]) -> list[Answer]:
     ids = list({event.attempt_id for event in events})
-    query = select(attempts.c.id, attempts.c.job_id, attempts.c.run_id, attempts.c.number).where(
-        attempts.c.project_id == context.project_id, attempts.c.id.in_(ids)
-    )
-    found = {row.id: row for row in tx.execute(query)}
+    found = {row.id: row for row in tx.execute(_SELECT_ATTEMPTS, {"project": context.project_id, "ids": ids})}
     batch = Batch(tx, context.project_id, context.settings, context.ids)
     batch.load_jobs({row.job_id for row in found.values()})
     answers = [_apply_one(tx, context, batch, found.get(event.attempt_id), event) for event in events]
@@ -218,17 +215,20 @@ def _apply_one(tx: Transaction, context: Context, batch: Batch, attempt: Any, ev
     if attempt is None:
         return Answer("rejected", f"attempt {event.attempt_id} is not known here (orphaned): its result is kept aside")
     job = (attempt.run_id, attempt.job_id, attempt.number)
+    known = batch.jobs.get(attempt.job_id)
     if isinstance(event, messages.SnapshotTaken):
-        artifacts.record(tx, context, job, event.artifacts, live=True, partial=True)
+        if known is None or known.attempt != attempt.number or known.state not in job_table.LIVE_ATTEMPT:
+            # Stored now, it would pass for newer than the last one.
+            return Answer("ignored", f"attempt {attempt.number} is over")
+        artifacts.record(tx, context, job, event.artifacts, at=event.at, live=True)
         tx.notify(f"run:{attempt.run_id.hex}")
         return Answer("applied")
-    known = batch.jobs.get(attempt.job_id)
-    if isinstance(event, messages.Saved) and known is not None and known.attempt == attempt.number:
-        if known.state in job_table.LIVE_ATTEMPT:
-            artifacts.record(tx, context, job, event.artifacts, live=False, partial=False)
     if isinstance(event, messages.Rejected):
         _exclude(batch, attempt, known)
-    return batch.job(attempt.job_id, _domain_event(event, attempt.number), _facts(event))
+    answer = batch.job(attempt.job_id, _domain_event(event, attempt.number), _facts(event))
+    if isinstance(event, messages.Saved) and answer.outcome == "applied":
+        artifacts.record(tx, context, job, event.artifacts, at=event.at, live=False)
+    return answer
 
 
 def _exclude(batch: Batch, attempt: Any, known: Any) -> None:
@@ -278,6 +278,9 @@ def _facts(event: messages.AttemptEvent) -> Facts:
 
 _SELECT_RUNNER = select(runners).where(
     runners.c.project_id == bindparam("project", type_=Id), runners.c.id == bindparam("runner", type_=Id)
+)
+_SELECT_ATTEMPTS = select(attempts.c.id, attempts.c.job_id, attempts.c.run_id, attempts.c.number).where(
+    attempts.c.project_id == bindparam("project", type_=Id), attempts.c.id.in_(bindparam("ids", expanding=True))
 )
 _SELECT_LIVE = (
     select(
