@@ -1,0 +1,71 @@
+"""Every fault point, and where it is proven. `test_registry` holds this against what the code declares."""
+
+from __future__ import annotations
+
+SERVER = {
+    "commit:migrate:before": 1,
+    "commit:migrate:after": 1,
+    "commit:server.begin:before": 1,
+    "commit:server.begin:after": 1,
+    "commit:sweep.extend:before": 1,
+    "commit:sweep.extend:after": 1,
+    "commit:runners.register:before": 1,
+    "commit:runners.register:after": 1,
+    "commit:runners.heartbeat:before": 1,
+    "commit:runners.heartbeat:after": 1,
+    "commit:store.add:before": 2,
+    "commit:store.add:after": 2,
+    "commit:runs.submit:before": 1,
+    "commit:runs.submit:after": 1,
+    "commit:place:before": 3,
+    "commit:place:after": 3,
+    "commit:runners.events:before": 4,
+    "commit:runners.events:after": 4,
+    "logs.append:before": 2,
+    "logs.append:after": 2,
+}
+"""Points on the way of a run through the server → how many turns of each are killed at: a job's first event and its
+last are commits of one name."""
+
+RUNNER = {
+    "runner.identity:before": 1,
+    "runner.identity:after": 1,
+    "runner.spec:before": 1,
+    "runner.spec:after": 1,
+    "runner.spawn:before": 1,
+    "runner.spawn:after": 1,
+    "runner.started": 1,
+    "runner.ship:before": 1,
+    "runner.ship:after": 1,
+    "runner.exited": 1,
+    "store.put:before": 1,
+    "store.put:after": 1,
+    "runner.saved": 1,
+    "runner.forget:before": 1,
+    "runner.forget:after": 1,
+}
+"""The same for the runner."""
+
+COMMAND = {
+    "store.put:before": 1,
+    "store.put:after": 1,
+    "statcache.flush:before": 1,
+    "statcache.flush:after": 1,
+}
+"""The same for the command line, which ships the code."""
+
+ELSEWHERE = {
+    "commit:runs.stop": "not on the way of a run that ends by itself; test_stop",
+    "commit:sweep": "only where a deadline passes; test_clock",
+    "commit:unsatisfiable": "only for a job that no runner can run",
+    "commit:tags.set": "after a run",
+    "commit:tags.delete": "after a run",
+    "commit:store.code": "a call for other clients; `dstack run` names its code in the submission",
+    "environment-complete": "only jobs with requirements; tests/integration/runner",
+}
+"""Points that no plain run reaches (without `:before` and `:after`), and why that is right."""
+
+
+def turns(points: dict[str, int]) -> list[str]:
+    """`name:n` for each turn to kill at, as DSTACK_FAULT takes it."""
+    return [f"{name}:{turn}" for name, count in points.items() for turn in range(1, count + 1)]
