@@ -250,7 +250,7 @@ class Connector:
                 if wait:
                     wait_unlocked(self.home, _TICK)
                 return None
-            return _spawn(self.home)
+            return _spawn(self.home, start_lock)
         finally:
             os.close(start_lock)
 
@@ -370,7 +370,7 @@ class _Launch:
         return StartFailed(f"the local server did not start: {text}" + (f"\n  {path} ends with{tail}" if tail else ""))
 
 
-def _spawn(home: str) -> _Launch:
+def _spawn(home: str, start_lock: int) -> _Launch:
     """Start a server in its own session and return at once. The caller holds start.lock, which the relay inherits."""
     path = log_path(home)
     try:
@@ -382,6 +382,9 @@ def _spawn(home: str) -> _Launch:
     log_start = os.lseek(log, 0, os.SEEK_END)
     receive, send = os.pipe()
     if os.fork() == 0:
+        # Nothing else may stay open: a thread of the caller may be waiting for a lock, which a copy of its descriptor
+        # would keep for as long as the relay lives.
+        _close_except(log, send, start_lock)
         _relay(home, log, send)
     os.close(send)
     os.close(log)
@@ -422,9 +425,8 @@ def _relay(home: str, log: int, send: int) -> NoReturn:
 def _exec_server(home: str, ready: int) -> NoReturn:
     try:
         os.set_inheritable(ready, True)
-        # Whatever else a shell or a build tool left open must not live as long as the server does.
-        os.closerange(3, ready)
-        os.closerange(ready + 1, 65536)
+        # Whatever a shell or a build tool left open must not live as long as the server does.
+        _close_except(ready)
         environment = {
             name: value for name, value in os.environ.items() if name not in ("DSTACK_SERVER", "DSTACK_TOKEN")
         }
@@ -435,6 +437,14 @@ def _exec_server(home: str, ready: int) -> NoReturn:
         os.write(ready, f"cannot start {sys.executable}: {error.strerror or error}".encode())
     finally:
         os._exit(127)
+
+
+def _close_except(*kept: int) -> None:
+    start = 3
+    for fd in sorted(kept):
+        os.closerange(start, fd)
+        start = fd + 1
+    os.closerange(start, 65536)
 
 
 def _connect(home: str) -> SocketTransport | None:
