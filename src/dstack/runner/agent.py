@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import socket
 from uuid import UUID
 
 import msgspec
@@ -33,8 +34,11 @@ REAP_EVERY = 30.0
 
 
 class _Identity(msgspec.Struct):
+    """Chosen and written before the first registration: one that is cut off anywhere and made again is the same
+    runner, not a second one that jobs would be placed on in vain."""
+
     runner_id: UUID
-    deployment_id: UUID
+    deployment_id: UUID | None = None
 
 
 class Agent:
@@ -119,7 +123,7 @@ class Agent:
     async def _register(self) -> None:
         known = self._identity()
         request = messages.RegisterRequest(
-            runner_id=known.runner_id if known else None,
+            runner_id=known.runner_id,
             incarnation=self._incarnation,
             name=self._settings.name or _host_name(),
             version=dstack.__version__,
@@ -144,17 +148,25 @@ class Agent:
         except (LinkDown, Refused) as error:
             _log.info("no goodbye: %s", error)
 
-    def _identity(self) -> _Identity | None:
+    def _identity(self) -> _Identity:
         try:
             return msgspec.json.decode((self._settings.folder / "state.json").read_bytes(), type=_Identity)
-        except (OSError, msgspec.MsgspecError):
-            return None
+        except FileNotFoundError:
+            pass
+        except msgspec.MsgspecError as error:
+            _log.warning("who this runner is cannot be read (%s): it starts as a new one", error)
+        made = _Identity(SystemIds().new(self._clock.now()))
+        self._write_identity(made)
+        return made
 
     def _remember(self, identity: _Identity) -> None:
         if identity != self._identity():
-            part = self._settings.folder / "state.part"
-            part.write_bytes(msgspec.json.encode(identity))
-            faults.rename(part, self._settings.folder / "state.json", "runner.identity")
+            self._write_identity(identity)
+
+    def _write_identity(self, identity: _Identity) -> None:
+        part = self._settings.folder / "state.part"
+        part.write_bytes(msgspec.json.encode(identity))
+        faults.rename(part, self._settings.folder / "state.json", "runner.identity")
 
     # --- polling -----------------------------------------------------------------------------------------------
 
@@ -230,6 +242,4 @@ class Agent:
 
 
 def _host_name() -> str:
-    import socket
-
     return socket.gethostname()

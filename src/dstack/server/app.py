@@ -26,14 +26,14 @@ from dstack.server.bus import Bus
 from dstack.server.db.engine import Database, Transaction, declare_write
 from dstack.server.db.tables import SYSTEM, meta, projects
 from dstack.server.db.upgrade import ensure_schema
-from dstack.server.loops import local_runner
 from dstack.server.loops.driver import drive
+from dstack.server.loops.local_runner import LocalRunner
 from dstack.server.loops.place import place
 from dstack.server.loops.sweep import extend_leases, next_deadline, sweep
 from dstack.server.loops.unsatisfiable import fail_unsatisfiable
 from dstack.server.rpc.routes import routes as rpc_routes
 from dstack.server.services.context import Context
-from dstack.server.services.idle import Activity
+from dstack.server.services.idle import Activity, has_open_runs
 from dstack.server.settings import Settings
 from dstack.snapshots.blobs.local import LocalBlobStore
 
@@ -178,8 +178,8 @@ class Server:
             ),
         ]
         if settings.local_runner:
-            tick = lambda: settings.tick  # noqa: E731
-            found.append(drive("local runner", context.bus, ["runners"], tick, lambda: local_runner.ensure(settings)))
+            runner = LocalRunner(settings, context.clock)
+            found.append(drive("local runner", context.bus, ["runners"], lambda: settings.tick, runner.ensure))
         return found
 
     async def _watch_idle(self, wait: float) -> None:
@@ -197,8 +197,6 @@ class Server:
 
 
 def _has_open_runs(context: Context) -> bool:
-    from dstack.server.services.idle import has_open_runs
-
     return context.database.read(lambda tx: has_open_runs(tx, context.project_id))
 
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -100,9 +100,9 @@ class Killer:
         """SIGTERM (and SIGCONT, for those that are held), `grace` seconds, SIGKILL."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
-        told = False
+        told: set[tree.Entry] = set()
         while loop.time() < deadline:
-            members = await self._members(target)
+            members = await self._members(target, told)
             wrapper = self._wrapper(target)
             if not members and wrapper is None:
                 self.reap()
@@ -110,56 +110,64 @@ class Killer:
             if not told and not _starting(members, wrapper):
                 # Told once: what is started from here on is most likely the clean-up of those that were told.
                 await _signal(members, signal.SIGTERM, signal.SIGCONT)
-                told = bool(members)
+                told.update(members)
             wait = deadline - loop.time() if told and members else 0.01
             await watch.any_end(members or filter(None, [wrapper]), wait)
             self.reap()
-        return await self.kill(target)
+        return await self.kill(target, told)
 
-    async def kill(self, target: Target) -> Survivors:
+    async def kill(self, target: Target, known: Collection[tree.Entry] = ()) -> Survivors:
         """SIGKILL, until nothing is left. All are held first, so that none can start another meanwhile.
 
+        `known`: members found before; once its parent is gone a process may not be recognisable any more.
         The wrapper is spared for a second after its command's end, to record that.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _KILL_TIME
         spare = loop.time() + 1
+        seen = set(known)
         killed: set[tree.Entry] = set()
-        left = await self._members(target)
+        left = await self._members(target, seen)
         wrapper = self._wrapper(target)
         while (left or wrapper) and loop.time() < deadline:
             if left:
-                await self._hold(target, left)
-                left = await self._members(target)
+                await self._hold(target, left, seen)
+                left = await self._members(target, seen)
                 await _signal(left, signal.SIGKILL)
                 killed.update(left)
+                seen.update(left)
             elif wrapper:
                 await _signal([wrapper], signal.SIGCONT if loop.time() < spare else signal.SIGKILL)
             await watch.any_end(left or filter(None, [wrapper]), 0.1)
             self.reap()
-            left = await self._members(target)
+            left = await self._members(target, seen)
             wrapper = self._wrapper(target)
         self.reap()
         if left:
             names = ", ".join(str(entry.pid) for entry in left[:10])
             log.warning("processes of attempt %s survive SIGKILL: %s", target.attempt_id.hex, names)
-        return Survivors(len(killed) - len(left), tuple(entry.pid for entry in left))
+        dead = len(set(map(_identity, killed))) - len(left)
+        return Survivors(dead, tuple(entry.pid for entry in left))
 
-    async def _hold(self, target: Target, first: list[tree.Entry]) -> None:
-        held: set[tree.Entry] = set()
-        fresh = set(first)
+    async def _hold(self, target: Target, first: list[tree.Entry], seen: set[tree.Entry]) -> None:
+        """SIGSTOP to all members, until a look finds no other; adds them to `seen`."""
+        fresh = {_identity(entry): entry for entry in first}
+        held: set[tuple[int, int]] = set()
         for _ in range(8):
-            await _signal(fresh, signal.SIGSTOP)
-            held |= fresh
-            fresh = set(await self._members(target)) - held
+            await _signal(fresh.values(), signal.SIGSTOP)
+            held.update(fresh)
+            seen.update(fresh.values())
+            members = await self._members(target, seen)
+            fresh = {_identity(entry): entry for entry in members if _identity(entry) not in held}
             if not fresh:
                 return
 
-    async def _members(self, target: Target) -> list[tree.Entry]:
+    async def _members(self, target: Target, known: Collection[tree.Entry] = ()) -> list[tree.Entry]:
         if target.start == 0 and target.pid in self._running:
             entry = tree.read_entry(target.pid)
             target.start = entry.start if entry else 0
         also = [key for key, owners in self._strays.items() if owners == {target.attempt_id}]
+        also += map(_identity, known)
         if target.group is not None:
             entries = (tree.read_entry(pid) for pid in target.group.pids())
             also.extend((entry.pid, entry.start) for entry in entries if entry)
@@ -193,6 +201,11 @@ class Killer:
             alive = {(entry.pid, entry.start) for entry in found}
             self._strays = {key: owners for key, owners in self._strays.items() if key in alive}
         return found
+
+
+def _identity(entry: tree.Entry) -> tuple[int, int]:
+    """What stays the same when a process gets another parent."""
+    return entry.pid, entry.start
 
 
 def _starting(members: list[tree.Entry], wrapper: tree.Entry | None) -> bool:

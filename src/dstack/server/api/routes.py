@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -60,8 +61,6 @@ class _Api:
         self._shutdown = shutdown
 
     async def info(self, request: Request) -> Response:
-        import os
-
         context = self._context
 
         def read(tx: Transaction) -> tuple[int, list[dict[str, Any]]]:

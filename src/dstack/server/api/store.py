@@ -16,7 +16,7 @@ from dstack.sdk.blobs import SignedRequest
 from dstack.server.services.catalog import DatabaseCatalog
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
-from dstack.snapshots.interfaces import PackIndex
+from dstack.snapshots.interfaces import PackIndex, pack_key
 
 Handler = Callable[[Request], Awaitable[Response]]
 TTL = timedelta(hours=1)
@@ -61,8 +61,6 @@ class _Store:
 
     def _add(self, packs: list[PackIndex]) -> None:
         """Only packs whose bytes are there may be named: a reference never comes before what it points to."""
-        from dstack.snapshots.interfaces import pack_key
-
         for pack in packs:
             found = self._context.blobs.stat(pack_key(pack.pack_id))
             if found is None or found.size != pack.size:

@@ -21,14 +21,15 @@ BATCH = 500
 
 def fail_unsatisfiable(context: Context) -> int:
     """Fail queued jobs that waited for `unsatisfiable_after` and fit no runner; returns how many."""
-    found = context.database.read(lambda tx: _find(tx, context, context.clock.now()))
-    if not found:
-        return 0
-    return context.database.write(UNSATISFIABLE, lambda tx: _fail(tx, context))
+    failed = 0
+    # Reads first: where all is well nothing is written. A run of 10,000 jobs may be hopeless as a whole.
+    while context.database.read(lambda tx: _find(tx, context)):
+        failed += context.database.write(UNSATISFIABLE, lambda tx: _fail(tx, context))
+    return failed
 
 
 def _fail(tx: Transaction, context: Context) -> int:
-    hopeless = _find(tx, context, tx.now)
+    hopeless = _find(tx, context)
     batch = Batch(tx, context.project_id, context.settings, context.ids)
     batch.load_jobs(job_id for job_id, _ in hopeless)
     for job_id, why in hopeless:
@@ -37,35 +38,41 @@ def _fail(tx: Transaction, context: Context) -> int:
     return len(hopeless)
 
 
-def _find(tx: Transaction, context: Context, now: int) -> list[tuple[UUID, str]]:
+def _find(tx: Transaction, context: Context) -> list[tuple[UUID, str]]:
     machines = find_machines(tx, context)
     if not machines:
         return []
     queued = (jobs.c.project_id == context.project_id, jobs.c.state == "queued")
     needs = tx.execute(select(jobs.c.need).distinct().where(*queued)).scalars().all()
     misfits = [need for need in needs if all(unmet(need_of(need), one.capacity, one.slots) for one in machines)]
-    before = now - int(context.settings.unsatisfiable_after * SECOND)
+    before = tx.now - int(context.settings.unsatisfiable_after * SECOND)
     query = (
-        select(jobs.c.id, jobs.c.need, jobs.c.excluded)
+        select(jobs.c.id, jobs.c.need, jobs.c.excluded, jobs.c.detail)
         .where(*queued, jobs.c.queued_at <= before, or_(jobs.c.need.in_(misfits), jobs.c.excluded.is_not(None)))
-        .limit(BATCH)
+        .order_by(jobs.c.queued_at, jobs.c.id)
     )
     found: list[tuple[UUID, str]] = []
     for row in tx.execute(query):
-        why = _never(machines, row.need, excluded_of(row.excluded))
+        why = _never(machines, row.need, excluded_of(row.excluded), row.detail)
         if why is not None:
             found.append((row.id, why))
+            if len(found) == BATCH:
+                break
     return found
 
 
-def _never(machines: list[Machine], need_text: str, excluded: set[UUID]) -> str | None:
-    """Why none of `machines` can run a job, None when one can."""
+def _never(machines: list[Machine], need_text: str, excluded: set[UUID], said: str | None) -> str | None:
+    """Why none of `machines` can run a job, None when one can; `said` is what the last that rejected it said."""
     need = need_of(need_text)
     reasons: list[str] = []
+    rejected = False
     for machine in machines:
         missing = unmet(need, machine.capacity, machine.slots)
         if not missing and machine.id not in excluded:
             return None
-        reasons.append("; ".join(missing) or "it rejected the job")
+        rejected = rejected or not missing
+        reasons.append("; ".join(missing) or f"the runner rejected it ({said or 'without a reason'})")
     told = ", or ".join(dict.fromkeys(reasons))
+    if rejected:
+        return f"asked for {describe(need)}: {told}. See to that, or add a machine that takes it, and run it again."
     return f"asked for {describe(need)}: {told}. Lower `resources` in the workflow, or add a machine that has it."

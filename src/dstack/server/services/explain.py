@@ -89,7 +89,7 @@ def _waiting(tx: Transaction, context: Context, run_id: UUID) -> list[dict[str, 
     )  # fmt: skip
     found: list[dict[str, str]] = []
     for row in tx.execute(query).mappings().all():
-        reason = waiting.why(tx, context.project_id, row, context.clock.now())
+        reason = waiting.why(tx, context.project_id, row, context.clock.now(), context.settings)
         if reason is not None:
             found.append({"job": row["name"], "why": reason})
     return found

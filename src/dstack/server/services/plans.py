@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,8 +70,6 @@ def _reused_names(step: workflows.PlannedStep) -> list[str]:
 
 def _commands(spec: JobSpec) -> list[str]:
     if spec.argv:
-        import shlex
-
         return [shlex.join(spec.argv)]
     return list(spec.commands)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -168,8 +169,6 @@ def find_repository(tx: Transaction, project_id: UUID, ref: RepositoryRef) -> UU
 
 
 def _near(tx: Transaction, project_id: UUID, name: str) -> str:
-    import difflib
-
     recent = tx.execute(
         select(runs.c.name).where(runs.c.project_id == project_id).order_by(runs.c.id.desc()).limit(500)
     ).scalars()

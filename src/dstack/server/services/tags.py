@@ -11,6 +11,7 @@ from sqlalchemy import and_, delete, insert, select
 
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import repositories, runs, steps, tag_history, tags
+from dstack.server.services.artifacts import newest_of_run
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, Conflict, NotFound
 from dstack.workflows import ReusedInput, UnknownTag
@@ -187,8 +188,6 @@ def newest_done(tx: Transaction, project_id: UUID, repository_id: UUID | None, w
 def _inputs(
     tx: Transaction, project_id: UUID, run_id: UUID, workflow: str, tag_name: str | None, partial: bool
 ) -> list[ReusedInput]:
-    from dstack.server.services.artifacts import newest_of_run
-
     return [
         ReusedInput(
             path=row["path"],

@@ -13,15 +13,16 @@ from dstack.domain.resources import Capacity
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import attempts, jobs, runners, step_needs, steps
 from dstack.server.services.stored import decode_need
+from dstack.server.settings import Settings
 
 
-def why(tx: Transaction, project_id: UUID, job: Any, now: int) -> str | None:
+def why(tx: Transaction, project_id: UUID, job: Any, now: int, settings: Settings) -> str | None:
     """Why `job` (a row with id, step_id, state, need, attempt…) does not run yet; None when nothing holds it."""
     match job["state"]:
         case "waiting":
             return _dependencies(tx, project_id, job)
         case "queued":
-            return _queued(tx, project_id, job, now)
+            return _queued(tx, project_id, job, now, settings)
         case "assigned":
             return _assigned(tx, project_id, job)
         case _:
@@ -40,7 +41,7 @@ def _dependencies(tx: Transaction, project_id: UUID, job: Any) -> str:
     return f"waits for {shown} to finish"
 
 
-def _queued(tx: Transaction, project_id: UUID, job: Any, now: int) -> str:
+def _queued(tx: Transaction, project_id: UUID, job: Any, now: int, settings: Settings) -> str:
     if job["not_before"] is not None and job["not_before"] > now:
         return f"waits {(job['not_before'] - now) / 1e6:.0f} s before its next attempt"
     need = decode_need(job["need"])
@@ -50,7 +51,7 @@ def _queued(tx: Transaction, project_id: UUID, job: Any, now: int) -> str:
         )
     ).all()
     if not found:
-        return "no runner is online; one is started with `dstack runner`"
+        return no_runner(settings)
     misfits = [unmet(need, msgspec.msgpack.decode(row.capacity, type=Capacity), row.slots) for row in found]
     if all(misfits):
         return f"asked for {describe(need)}, which no runner that is online has: {'; '.join(misfits[0])}"
@@ -61,6 +62,13 @@ def _queued(tx: Transaction, project_id: UUID, job: Any, now: int) -> str:
     ).scalar_one()
     place = f"{ahead} queued before it" if ahead else "it is next"
     return f"every runner that fits ({describe(need)}) is busy; {place}"
+
+
+def no_runner(settings: Settings) -> str:
+    """What to do when nothing is there to run a job."""
+    if settings.local_runner:
+        return f"no runner is online; this machine's own is being started, see {settings.home}/runner/runner.log"
+    return "no runner is online; one is started with `dstack runner`"
 
 
 def _assigned(tx: Transaction, project_id: UUID, job: Any) -> str:
