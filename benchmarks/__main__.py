@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +19,8 @@ PAGE = ours.ROOT / "docs" / "benchmarks.md"
 
 def main() -> int:
     options = parse()
+    # However this ends, the servers that it started are stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     KEPT.mkdir(exist_ok=True)
     chosen = [make(KEPT) for make in peers.ALL] if options.peers else []
     say("installing dstack")
@@ -65,7 +68,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--peers", action="store_true", help="install and measure dvc, metaflow, snakemake and prefect too"
     )
-    parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="rows, by the beginning of their names")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="ROW",
+        help="rows by name, such as fan-100, or all of a kind, such as fan",
+    )
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long idle programs are watched")
     return parser.parse_args()

@@ -28,12 +28,17 @@ def rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path, names: set[str]) 
         "lines-buffered": lambda: lines_row(dstack, scratch, buffered=True),
         "lines-unbuffered": lambda: lines_row(dstack, scratch, buffered=False),
     }
-    unknown = {name for name in names if name != "idle" and not any(key.startswith(name) for key in makers)}
+    unknown = {wanted for wanted in names if wanted != "idle" and not any(_is(name, wanted) for name in makers)}
     if unknown:
         raise ValueError(f"no row is called {', '.join(sorted(unknown))}; there are {', '.join(makers)}, idle")
     for name, make in makers.items():
-        if not names or any(name.startswith(wanted) for wanted in names):
+        if not names or any(_is(name, wanted) for wanted in names):
             yield make()
+
+
+def _is(name: str, wanted: str) -> bool:
+    """Whether `wanted` asks for row `name`: `fan-100` for that one, `fan` for all of them."""
+    return name == wanted or name.startswith(f"{wanted}-")
 
 
 def help_row(dstack: Dstack, peers: Sequence[Peer], scratch: Path) -> Row:
