@@ -98,6 +98,9 @@ def run(case: Case, timeout: float = 900.0) -> Sample:
             try:
                 first = _await(process, case.awaited, sink, began) if case.awaited else None
                 _, status, usage = os.wait4(process.pid, 0)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
             finally:
                 timer.cancel()
             wall = time.perf_counter() - began
