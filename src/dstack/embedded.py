@@ -358,6 +358,9 @@ class _Launch:
         finally:
             os.close(self._pipe)
         if said.startswith(b"ok\n"):
+            note = said[3:].decode("utf-8", "replace")
+            if note:
+                sys.stderr.write(f"note: {note}\n")
             return None
         return self._failure(said.decode("utf-8", "replace").strip())
 

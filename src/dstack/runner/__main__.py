@@ -30,7 +30,7 @@ def main() -> int:
             settings = replace(settings, server=options.server)
         return _run(settings)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return 1
 
 
@@ -42,7 +42,7 @@ def _run(settings: Settings) -> int:
     except BlockingIOError:
         if settings.local:
             return 0  # another one was quicker, and one is what was wanted
-        print(f"error: another runner works in {settings.folder}; set DSTACK_HOME for a second one", file=sys.stderr)
+        sys.stderr.write(f"error: another runner works in {settings.folder}; set DSTACK_HOME for a second one\n")
         return 1
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)

@@ -144,7 +144,7 @@ class Agent:
             return
         message = messages.Goodbye(runner_id=reply.runner_id, incarnation=self._incarnation)
         try:
-            await self._link.events.call("goodbye", message, messages.Commands, timeout=2.0)
+            await self._link.events.call("goodbye", message, messages.Commands, patience=2.0)
         except (LinkDown, Refused) as error:
             _log.info("no goodbye: %s", error)
 
@@ -205,7 +205,7 @@ class Agent:
             ),
             wait=self._registered.heartbeat,
         )
-        commands = await self._link.polls.call("poll", request, messages.Commands, timeout=request.wait + 30.0)
+        commands = await self._link.polls.call("poll", request, messages.Commands, patience=request.wait + 30.0)
         if commands.register:
             self._registered = None
             return

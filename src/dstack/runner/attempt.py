@@ -140,7 +140,7 @@ class Attempt:
             await course
         except asyncio.CancelledError:
             await self._cancelled()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - see below
             # A bug of ours: the job's owner hears of it, and the other attempts go on.
             _log.exception("attempt %s failed inside the runner", self.assignment.attempt_id)
             await self._failed(f"the runner failed: {type(error).__name__}: {error}")
@@ -295,8 +295,7 @@ class Attempt:
         self._remove()
 
     async def _setup_failed(self, detail: str) -> None:
-        with open(self._folder / "spool", "ab") as spool:
-            spool.write(f"dstack: {detail}\n".encode())
+        append_line(self._folder / "spool", f"dstack: {detail}")
         await self._finish_log()
         await self._give_up(detail)
 
@@ -394,6 +393,12 @@ class Attempt:
         (self._folder / "spec.msgpack").unlink(missing_ok=True)
         faults.point("runner.forget:after")
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def append_line(spool: Path, line: str) -> None:
+    """Say something of our own in a job's log."""
+    with open(spool, "ab") as file:
+        file.write(line.encode() + b"\n")
 
 
 class _Spec(msgspec.Struct, frozen=True):

@@ -54,10 +54,10 @@ class Channel:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"dstack-{name}")
         self._closing = threading.Event()
 
-    async def call(self, route: str, message: Any, reply: type[T], timeout: float = 30.0) -> T:
-        """POST `message` and return the decoded answer. Raises LinkDown or Refused."""
+    async def call(self, route: str, message: Any, reply: type[T], patience: float = 30.0) -> T:
+        """POST `message` and return the decoded answer, if it comes within `patience` s. Raises LinkDown or Refused."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._call, route, message, reply, timeout)
+        return await loop.run_in_executor(self._thread, self._call, route, message, reply, patience)
 
     def close(self) -> None:
         """Give up a call under way and end the thread."""

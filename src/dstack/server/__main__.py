@@ -12,11 +12,13 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from dstack import embedded
 from dstack.server.app import Server, build_context, listen_tcp, listen_unix, remove_socket
 from dstack.server.db.errors import DatabaseError
+from dstack.server.location import database_folder
 from dstack.server.settings import Settings, from_environment
 
 
@@ -44,6 +46,7 @@ def _serve(is_embedded: bool, ready_fd: int | None) -> None:
         lock = embedded.HomeLock.acquire(home, socket=path)
     elif not settings.port:
         raise ValueError("a server outside embedded mode needs DSTACK_SERVER_PORT")
+    settings, note = _placed(settings)
     context = build_context(settings)
     server = Server(context)
 
@@ -51,20 +54,32 @@ def _serve(is_embedded: bool, ready_fd: int | None) -> None:
         return listen_unix(path) if is_embedded else listen_tcp(settings.host or "127.0.0.1", settings.port)
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    asyncio.run(server.run(listen, lambda: _ready(ready_fd)))
+    asyncio.run(server.run(listen, lambda: _ready(ready_fd, note)))
     if lock is not None:
         remove_socket(path)
         lock.release()
 
 
-def _ready(fd: int | None) -> None:
+def _placed(settings: Settings) -> tuple[Settings, str]:
+    """The settings with the database's place, and what a person should know of it."""
+    if settings.database_url:
+        return settings, ""
+    folder = database_folder(settings.home)
+    if folder == settings.home / "server":
+        return settings, ""
+    note = f"{settings.home} is on a network file system, so this host keeps its own database in {folder}"
+    logging.getLogger(__name__).warning(note)
+    return replace(settings, database_url=f"sqlite:///{folder / 'dstack.db'}"), note
+
+
+def _ready(fd: int | None, note: str) -> None:
     if fd is not None:
-        os.write(fd, b"ok\n")
+        os.write(fd, f"ok\n{note}".encode())
         os.close(fd)
 
 
 def _fail(fd: int | None, text: str) -> int:
-    print(f"error: {text}", file=sys.stderr)
+    sys.stderr.write(f"error: {text}\n")
     if fd is not None:
         os.write(fd, text.encode())
         os.close(fd)

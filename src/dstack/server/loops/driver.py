@@ -31,7 +31,7 @@ async def drive(
                 wait = tick()
             except DatabaseError as error:
                 _log.warning("loop %s: %s", name, error)
-            except Exception:
+            except Exception:  # noqa: BLE001 - see below
                 # A bug in one round must not end the loop: without it no job would be placed any more.
                 _log.exception("loop %s failed", name)
             if await subscription.wait(wait):

@@ -14,7 +14,8 @@ ADJECTIVES = (
 ).split()
 ANIMALS = (
     "ant ape badger bat bear beaver bee bison boar camel cat cheetah cobra cod crab crane crow deer dingo dog donkey "
-    "dove duck eagle eel elk emu falcon ferret finch fish fly fox frog gecko gibbon goat goose gull hare hawk hen heron "
+    "dove duck eagle eel elk emu falcon ferret finch fish fly fox frog gecko gibbon goat goose gull hare hawk hen "
+    "heron "
     "hippo hornet horse hyena ibex impala jackal jay kiwi koala lark lemur lion lizard llama lobster lynx magpie mole "
     "moose moth mouse mule newt ocelot octopus orca otter owl ox panda parrot pigeon pony puma quail rabbit ram rat "
     "raven robin salmon seal shark sheep shrew skunk sloth snail squid stork swan tapir tiger toad trout turkey viper "
