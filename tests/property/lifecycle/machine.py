@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from hypothesis import note
+from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import run as run_table
@@ -34,6 +34,27 @@ RUNNERS = 2
 PATIENCE = 60
 """Rounds without faults in which everything must have ended; each is a round trip of everybody."""
 HOUR = 3600.0
+WHICH = st.integers(0, RUNNERS - 1)
+"""A runner."""
+ACTIONS = (
+    *("good_times", "work", "transmit") * 3,
+    *("talk", "converse", "place") * 2,
+    *("crash_runner", "crash_server", "lose_runner", "deadline", "give_up_waiting", "ask_stop", "move_clock"),
+)
+"""What may happen next, with weights: rules of their own would be drawn evenly, and few runs would get anywhere."""
+
+
+def as_often(max_examples: int, steps: int) -> settings:
+    """The same examples every time. They are not shrunk, which takes minutes: a failure is told at full length."""
+    return settings(
+        max_examples=max_examples,
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
 
 
 class Server(Protocol):
@@ -98,28 +119,32 @@ class Lifecycle(RuleBasedStateMachine):
     def make_server(self, dag: Dag) -> Server:
         raise NotImplementedError
 
-    @initialize(dag=dags(), calm=st.integers(0, 100))
+    @initialize(dag=dags(), calm=st.integers(0, 60))
     def submit(self, dag: Dag, calm: int) -> None:
         self.server = self.make_server(dag)
         self.calm = calm
         self.past = self._snapshot()
+
+    @rule(data=st.data(), action=st.sampled_from(ACTIONS))
+    def happen(self, data: st.DataObject, action: str) -> None:
+        """One thing happens, where it can."""
+        getattr(self, action)(data)
 
     # --- the server ------------------------------------------------------------------------------------------------
 
     def _queued(self) -> list[int]:
         return [index for index, job in enumerate(self.server.state.jobs) if job.state is JobState.QUEUED]
 
-    @precondition(lambda self: self._queued())
-    @rule(data=st.data(), count=st.integers(1, 3))
-    def place(self, data: st.DataObject, count: int) -> None:
-        chosen = data.draw(st.lists(st.sampled_from(self._queued()), unique=True, max_size=count, min_size=1))
-        runner = data.draw(st.integers(0, RUNNERS - 1))
+    def place(self, data: st.DataObject) -> None:
+        if not self._queued():
+            return
+        chosen = data.draw(st.lists(st.sampled_from(self._queued()), unique=True, max_size=3, min_size=1))
+        runner = data.draw(WHICH)
         self.server.apply([Happening(index, job_table.Placed(), runner) for index in chosen])
 
-    @rule(runner=st.integers(0, RUNNERS - 1), preempted=st.booleans())
-    def lose_runner(self, runner: int, preempted: bool) -> None:
+    def lose_runner(self, data: st.DataObject) -> None:
         """Silent for too long, as far as the server can tell; the runner may well live."""
-        self._lose(self.server.state.live_on(runner), preempted)
+        self._lose(self.server.state.live_on(data.draw(WHICH)), data.draw(st.booleans()))
 
     def _lose(self, keys: Sequence[Key], preempted: bool = False) -> None:
         batch: list[Happening] = []
@@ -129,10 +154,10 @@ class Lifecycle(RuleBasedStateMachine):
             batch.append(Happening(index, event))
         assert set(self.server.apply(batch)) <= {"applied"}, "an attempt that is live can be lost"
 
-    @precondition(lambda self: self._live())
-    @rule(data=st.data())
     def deadline(self, data: st.DataObject) -> None:
         """The deadline of the state that an attempt is in passes."""
+        if not self._live():
+            return
         index, number = data.draw(st.sampled_from(self._live()))
         if self.moves <= self.calm and self.server.state.jobs[index].state is JobState.STARTING:
             return  # it would end the job for good
@@ -147,14 +172,13 @@ class Lifecycle(RuleBasedStateMachine):
     def _live(self) -> list[Key]:
         return [key for runner in range(RUNNERS) for key in self.server.state.live_on(runner)]
 
-    @precondition(lambda self: self.moves > self.calm and self._queued())
-    @rule(data=st.data())
     def give_up_waiting(self, data: st.DataObject) -> None:
+        if self.moves <= self.calm or not self._queued():
+            return
         index = data.draw(st.sampled_from(self._queued()))
         assert self.server.apply([Happening(index, job_table.Unsatisfiable())]) == ["applied"]
 
-    @rule()
-    def crash_server(self) -> None:
+    def crash_server(self, data: st.DataObject) -> None:
         """What it had committed stays; what it was about to answer is gone."""
         self.network = [message for message in self.network if not isinstance(message, ToRunner)]
         self.server.crash()
@@ -197,10 +221,11 @@ class Lifecycle(RuleBasedStateMachine):
 
     # --- the network -----------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.network)
-    @rule(data=st.data(), fate=st.sampled_from(["deliver", "deliver", "deliver", "double", "lose"]))
-    def transmit(self, data: st.DataObject, fate: str) -> None:
+    def transmit(self, data: st.DataObject) -> None:
         """Any message, so they overtake each other; what is never drawn is late for ever."""
+        if not self.network:
+            return
+        fate = data.draw(st.sampled_from(["deliver", "deliver", "deliver", "double", "lose"]))
         place = data.draw(st.integers(0, len(self.network) - 1))
         message = self.network[place] if fate == "double" else self.network.pop(place)
         if fate != "lose":
@@ -221,18 +246,22 @@ class Lifecycle(RuleBasedStateMachine):
 
     # --- runners and people ----------------------------------------------------------------------------------------
 
-    @rule(runner=st.integers(0, RUNNERS - 1), count=st.integers(0, 4))
-    def talk(self, runner: int, count: int) -> None:
+    def talk(self, data: st.DataObject) -> None:
+        self._talk(self.agents[data.draw(WHICH)], data.draw(st.integers(0, 4)))
+
+    def _talk(self, agent: Agent, count: int) -> None:
         """A poll, and a report of the first `count` things not answered yet: one batch, which folds."""
-        agent = self.agents[runner]
+        runner = agent.number
         self.network.append(Poll(runner, agent.incarnation, agent.known()))
         if agent.outbox[:count]:
             self.network.append(Report(runner, agent.incarnation, tuple(agent.outbox[:count])))
 
-    @rule(runner=st.integers(0, RUNNERS - 1))
-    def converse(self, runner: int) -> None:
+    def converse(self, data: st.DataObject) -> None:
+        self._converse(self.agents[data.draw(WHICH)])
+
+    def _converse(self, agent: Agent) -> None:
         """The same, with the answers, while the network is well."""
-        self.talk(runner, len(self.agents[runner].outbox))
+        self._talk(agent, len(agent.outbox))
         talk = [message for message in self.network[-2:] if isinstance(message, (Poll, Report))]
         for message in reversed(talk):
             self.network.remove(message)
@@ -243,10 +272,11 @@ class Lifecycle(RuleBasedStateMachine):
         phases = ("assigned", "starting", "running", "saving")
         return [(agent, key) for agent in self.agents for key in agent.in_phase(*phases)]
 
-    @precondition(lambda self: self._busy())
-    @rule(data=st.data(), bad=st.integers(0, 3).map(lambda drawn: drawn == 3), oom=st.booleans())
-    def work(self, data: st.DataObject, bad: bool, oom: bool) -> None:
+    def work(self, data: st.DataObject) -> None:
         """An attempt takes its next step, in one of the ways in which it can."""
+        if not self._busy():
+            return
+        bad, oom = data.draw(st.integers(0, 3)) == 3, data.draw(st.booleans())
         agent, key = data.draw(st.sampled_from(self._busy()))
         match agent.held[key].phase:
             case "assigned":
@@ -258,24 +288,18 @@ class Lifecycle(RuleBasedStateMachine):
             case _:
                 agent.save(key, refused=bad)
 
-    @rule(data=st.data())
-    def moment_of_peace(self, data: st.DataObject) -> None:
-        self.good_times(data, 1)
-
-    @rule(data=st.data(), rounds=st.integers(1, 3))
-    def good_times(self, data: st.DataObject, rounds: int) -> None:
-        """Nothing goes wrong for a while, though jobs may fail."""
-        for _ in range(rounds):
-            self.clock.advance(60.0)
-            for place, index in enumerate(self._queued()):
-                self.server.apply([Happening(index, job_table.Placed(), place % RUNNERS)])
-            for agent in self.agents:
-                self.converse(agent.number)
-            for agent, key in self._busy():
-                if agent.held[key].phase == "running":
-                    agent.exit(key, data.draw(st.sampled_from([0, 0, 0, 1])), oom=False)
-                else:
-                    self._go_on(agent, key)
+    def good_times(self, data: st.DataObject) -> None:
+        """Nothing goes wrong for a moment, though jobs may fail."""
+        self.clock.advance(60.0)
+        for place, index in enumerate(self._queued()):
+            self.server.apply([Happening(index, job_table.Placed(), place % RUNNERS)])
+        for agent in self.agents:
+            self._converse(agent)
+        for agent, key in self._busy():
+            if agent.held[key].phase == "running":
+                agent.exit(key, data.draw(st.sampled_from([0, 0, 0, 1])), oom=False)
+            else:
+                self._go_on(agent, key)
 
     def _go_on(self, agent: Agent, key: Key) -> None:
         match agent.held[key].phase:
@@ -288,25 +312,23 @@ class Lifecycle(RuleBasedStateMachine):
             case _:
                 agent.save(key, refused=False)
 
-    @rule(runner=st.integers(0, RUNNERS - 1), keep=st.booleans())
-    def crash_runner(self, runner: int, keep: bool) -> None:
+    def crash_runner(self, data: st.DataObject) -> None:
         """The agent starts anew, beside its processes or on an empty disk; what was on its connections is gone."""
         self.incarnations += 1
-        agent = self.agents[runner]
-        agent.restart(self.incarnations, keep)
+        agent = self.agents[data.draw(WHICH)]
+        agent.restart(self.incarnations, keep=data.draw(st.booleans()))
         self._register(agent)
 
-    @precondition(lambda self: self.moves > self.calm)
-    @rule(abort=st.booleans(), crash=st.booleans())
-    def ask_stop(self, abort: bool, crash: bool) -> None:
+    def ask_stop(self, data: st.DataObject) -> None:
         """A CLI that dies after it asked leaves its request on the way; one that lives asks until it is heard."""
-        self.network.append(StopRun(abort))
-        if not crash:
+        if self.moves <= self.calm:
+            return
+        self.network.append(StopRun(abort=data.draw(st.booleans())))
+        if data.draw(st.booleans()):
             self._deliver(self.network.pop())
 
-    @rule(seconds=st.sampled_from([1.0, 60.0, HOUR, -1.0, -HOUR]))
-    def move_clock(self, seconds: float) -> None:
-        self.clock.step(seconds)
+    def move_clock(self, data: st.DataObject) -> None:
+        self.clock.step(data.draw(st.sampled_from([1.0, 60.0, HOUR, -1.0, -HOUR])))
 
     # --- what must hold --------------------------------------------------------------------------------------------
 
@@ -347,8 +369,8 @@ class Lifecycle(RuleBasedStateMachine):
         assert self.server.state.over, f"still open after {PATIENCE} quiet rounds: {self.server.state.jobs}"
         assert all(job.state in job_table.TERMINAL for job in self.server.state.jobs)
         for agent in self.agents:
-            self.converse(agent.number)
-            self.converse(agent.number)
+            self._converse(agent)
+            self._converse(agent)
             assert not agent.known(), "a runner holds nothing once the run is over"
 
     def _quiet_round(self) -> None:
@@ -357,7 +379,7 @@ class Lifecycle(RuleBasedStateMachine):
             for owner, key in self._busy():
                 if owner is agent:
                     self._go_on(agent, key)
-            self.talk(agent.number, len(agent.outbox))
+            self._talk(agent, len(agent.outbox))
         while self.network:
             self._deliver(self.network.pop(0))
         for place, index in enumerate(self._queued()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -15,7 +16,6 @@ from dstack.domain.lifecycle.job import Job, Policy, StopAsked
 from dstack.domain.resources import Requirements
 from dstack.server.db.engine import Database, Transaction, declare_write
 from dstack.server.db.tables import attempts, events, jobs, runs, step_needs, steps
-from dstack.server.services import rows
 from dstack.server.services.apply import Batch, Facts
 from dstack.server.services.rows import JobRow, StoredPolicy
 from dstack.server.services.stored import encode_need
@@ -200,7 +200,7 @@ def sorted_by_object(told: Sequence[Told], kind: str) -> list[Told]:
 
 
 def _domain(row: Any) -> Job:
-    return JobRow(*(getattr(row, column.name) for column in rows.SELECT_JOBS.selected_columns)).domain()
+    return JobRow(**{field.name: getattr(row, field.name) for field in fields(JobRow)}).domain()
 
 
 def _policy(policy: Policy) -> bytes:

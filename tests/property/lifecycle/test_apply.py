@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from dstack.domain.lifecycle import job as job_table
@@ -13,7 +12,7 @@ from dstack.domain.lifecycle.job import Policy
 from dstack.domain.reasons import Reason
 from dstack.server.db.engine import Database, Transaction
 from dstack.server.services.apply import StaleRow
-from tests.property.lifecycle.machine import Lifecycle
+from tests.property.lifecycle.machine import Lifecycle, as_often
 from tests.property.lifecycle.model import Dag, Happening, StepSpec
 from tests.property.lifecycle.stored import Stored
 from tests.support.ports import FakeClock, FakeIds
@@ -31,19 +30,7 @@ def test_rows_survive_a_bad_world(database: Database, ids: FakeIds) -> None:
         def make_server(self, dag: Dag) -> Stored:
             return Stored(dag, database, self.clock, ids)
 
-    run_state_machine_as_test(
-        OverRows,
-        settings=settings(
-            max_examples=20,
-            stateful_step_count=50,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            # Shrinking on a database takes minutes: a failure is told at its full length, and comes back each time.
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(OverRows, settings=as_often(20, steps=50))
 
 
 @pytest.fixture
