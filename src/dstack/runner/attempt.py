@@ -162,6 +162,9 @@ class Attempt:
         except TimeoutError:
             await self._setup_failed(f"it was not set up within {assignment.setup_deadline:g} s")
             return
+        except TimeoutError:
+            await self._setup_failed(f"its set-up took longer than {assignment.setup_deadline:g} s")
+            return
         except OSError as error:
             await self._setup_failed(self._disk_words(error))
             return
@@ -219,8 +222,7 @@ class Attempt:
         if exited.aborted:
             await self._finish_log()
             self.state = "ending"
-            await self._send(exited)
-            self._remove()
+            await self._report_end(exited)
             return
         self.state = "saving"
         self._send(exited)
@@ -232,22 +234,18 @@ class Attempt:
         faults.point("runner.saved")
         self.state = "ending"
         if problem is not None:
-            await self._send(
-                messages.SaveRefused(attempt_id=self.assignment.attempt_id, at=self._now(), detail=problem)
-            )
+            end = messages.SaveRefused(attempt_id=self.assignment.attempt_id, at=self._now(), detail=problem)
         else:
-            await self._send(
-                messages.Saved(
-                    attempt_id=self.assignment.attempt_id,
-                    at=self._now(),
-                    exit=exited,
-                    artifacts=saved,
-                    log_length=self._shipper.length,
-                    log_incomplete=self._shipper.incomplete,
-                    warnings=warnings,
-                )
+            end = messages.Saved(
+                attempt_id=self.assignment.attempt_id,
+                at=self._now(),
+                exit=exited,
+                artifacts=saved,
+                log_length=self._shipper.length,
+                log_incomplete=self._shipper.incomplete,
+                warnings=warnings,
             )
-        self._remove()
+        await self._report_end(end)
 
     async def _final_snapshots(self) -> tuple[tuple[messages.SavedArtifact, ...], tuple[str, ...], str | None]:
         """The last snapshot of each artifact folder; tried until the save deadline where the store refuses."""
@@ -386,6 +384,17 @@ class Attempt:
 
     def _now(self) -> int:
         return self._shop.clock.now()
+
+    async def _report_end(self, event: messages.AttemptEvent) -> None:
+        """Send the last event; what the server has taken need not be kept, what it does not know is."""
+        answer = await self._send(event)
+        if answer.outcome != "rejected":
+            self._remove()
+            return
+        aside = self._shop.settings.folder / "orphaned" / self.assignment.attempt_id.hex
+        aside.parent.mkdir(mode=0o700, exist_ok=True)
+        faults.rename(self._folder, aside, "runner.orphaned")
+        _log.warning("the server does not take the end of attempt %s; its output is in %s", self._folder.name, aside)
 
     def _remove(self) -> None:
         """The spec goes first: a folder without one is swept by the next agent, never begun again."""

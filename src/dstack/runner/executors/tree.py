@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 LINUX = sys.platform == "linux"
+_KERNEL = 2
+"""Parent of the kernel's own threads."""
 
 
 class Entry(NamedTuple):
@@ -43,12 +45,20 @@ def members(root: Root, also: Collection[tuple[int, int]] = ()) -> list[Entry]:
     table = snapshot()
     own = os.getpid()
     found = {pid for pid, start in also if pid in table and table[pid].start == start}
+    blank: list[int] = []
     for entry in table.values():
         if entry.start < root.start or entry.pid == own:
             continue
-        same_session = root.watched and root.pid > 0 and entry.session == root.pid
-        if same_session or (not entry.zombie and root.marker in environment(entry.pid)):
+        if root.watched and root.pid > 0 and entry.session == root.pid:
             found.add(entry.pid)
+        elif not entry.zombie and entry.parent != _KERNEL:
+            variables = environment(entry.pid)
+            if root.marker in variables:
+                found.add(entry.pid)
+            elif len(variables) <= 1:
+                blank.append(entry.pid)
+    # In the midst of an exec a process shows no environment: look at those again.
+    found.update(pid for pid in blank if root.marker in environment(pid))
     wrapper = table.get(root.pid)
     if wrapper is not None and wrapper.start == root.start:
         found.add(root.pid)
