@@ -17,9 +17,10 @@ from dstack.domain import faults
 from dstack.domain.ports import SystemClock, SystemIds
 from dstack.domain.resources import Capacity
 from dstack.protocol import messages
-from dstack.runner.attempt import Attempt, Workshop, read_spec
+from dstack.runner.attempt import Attempt, Workshop
 from dstack.runner.environments import EnvironmentManager
 from dstack.runner.executors.process import ProcessExecutor
+from dstack.runner.folders import read_spec
 from dstack.runner.inotify import SpoolWatch
 from dstack.runner.link import Link, LinkDown, Refused, connector
 from dstack.runner.senders import EventSender, LogSender

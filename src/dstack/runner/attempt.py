@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
-from uuid import UUID
-
-import msgspec
 
 from dstack.client.api import ApiError, Unreachable
 from dstack.domain import faults
@@ -22,6 +19,7 @@ from dstack.protocol import messages
 from dstack.protocol.messages import Assignment
 from dstack.runner.environments import EnvironmentManager, SetupError
 from dstack.runner.executors.interface import Executor, Exit, Process, StartError
+from dstack.runner.folders import append_line, artifacts_of, folder_of, read_spec, write_spec
 from dstack.runner.inotify import SpoolWatch
 from dstack.runner.senders import EventSender, LogSender
 from dstack.runner.settings import Settings
@@ -35,8 +33,6 @@ from dstack.snapshots.statcache import SavedSnapshot
 from dstack.snapshots.store import SnapshotStore
 
 faults.declare(
-    "runner.spec:before",
-    "runner.spec:after",
     "runner.started",
     "runner.exited",
     "runner.saved",
@@ -161,9 +157,6 @@ class Attempt:
             return
         except TimeoutError:
             await self._setup_failed(f"it was not set up within {assignment.setup_deadline:g} s")
-            return
-        except TimeoutError:
-            await self._setup_failed(f"its set-up took longer than {assignment.setup_deadline:g} s")
             return
         except OSError as error:
             await self._setup_failed(self._disk_words(error))
@@ -402,46 +395,3 @@ class Attempt:
         (self._folder / "spec.msgpack").unlink(missing_ok=True)
         faults.point("runner.forget:after")
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def append_line(spool: Path, line: str) -> None:
-    """Say something of our own in a job's log."""
-    with open(spool, "ab") as file:
-        file.write(line.encode() + b"\n")
-
-
-class _Spec(msgspec.Struct, frozen=True):
-    assignment: Assignment
-    gpus: tuple[int, ...]
-
-
-def folder_of(settings: Settings, attempt_id: UUID) -> Path:
-    return settings.folder / "attempts" / attempt_id.hex
-
-
-def write_spec(folder: Path, assignment: Assignment, gpus: tuple[int, ...]) -> None:
-    """Make the attempt's folder: from here on a restarted agent knows of it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = folder / "spec.part"
-    part.write_bytes(msgspec.msgpack.encode(_Spec(assignment, gpus)))
-    faults.rename(part, folder / "spec.msgpack", "runner.spec")
-
-
-def read_spec(folder: Path) -> tuple[Assignment, tuple[int, ...]]:
-    """Raises OSError or msgspec.MsgspecError when the folder holds no whole spec."""
-    found = msgspec.msgpack.decode((folder / "spec.msgpack").read_bytes(), type=_Spec)
-    return found.assignment, found.gpus
-
-
-def artifacts_of(found: Mapping[str, SavedSnapshot]) -> tuple[messages.SavedArtifact, ...]:
-    return tuple(
-        messages.SavedArtifact(
-            path=path,
-            manifest_id=snapshot.manifest_id,
-            content_id=snapshot.content_id,
-            files=snapshot.files,
-            size=snapshot.size,
-            stored=snapshot.stored,
-        )
-        for path, snapshot in found.items()
-    )

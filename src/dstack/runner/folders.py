@@ -1,0 +1,60 @@
+"""An attempt's folder: where it is, and the spec by which a restarted agent knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+
+from dstack.domain import faults
+from dstack.protocol import messages
+from dstack.protocol.messages import Assignment
+from dstack.runner.settings import Settings
+from dstack.snapshots.statcache import SavedSnapshot
+
+faults.declare("runner.spec:before", "runner.spec:after", "runner.orphaned:before", "runner.orphaned:after")
+
+
+def append_line(spool: Path, line: str) -> None:
+    """Say something of our own in a job's log."""
+    with open(spool, "ab") as file:
+        file.write(line.encode() + b"\n")
+
+
+class _Spec(msgspec.Struct, frozen=True):
+    assignment: Assignment
+    gpus: tuple[int, ...]
+
+
+def folder_of(settings: Settings, attempt_id: UUID) -> Path:
+    return settings.folder / "attempts" / attempt_id.hex
+
+
+def write_spec(folder: Path, assignment: Assignment, gpus: tuple[int, ...]) -> None:
+    """Make the attempt's folder: from here on a restarted agent knows of it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = folder / "spec.part"
+    part.write_bytes(msgspec.msgpack.encode(_Spec(assignment, gpus)))
+    faults.rename(part, folder / "spec.msgpack", "runner.spec")
+
+
+def read_spec(folder: Path) -> tuple[Assignment, tuple[int, ...]]:
+    """Raises OSError or msgspec.MsgspecError when the folder holds no whole spec."""
+    found = msgspec.msgpack.decode((folder / "spec.msgpack").read_bytes(), type=_Spec)
+    return found.assignment, found.gpus
+
+
+def artifacts_of(found: Mapping[str, SavedSnapshot]) -> tuple[messages.SavedArtifact, ...]:
+    return tuple(
+        messages.SavedArtifact(
+            path=path,
+            manifest_id=snapshot.manifest_id,
+            content_id=snapshot.content_id,
+            files=snapshot.files,
+            size=snapshot.size,
+            stored=snapshot.stored,
+        )
+        for path, snapshot in found.items()
+    )
