@@ -20,6 +20,7 @@ from dstack.sdk.scalars import shown, text_of
 
 MAX_MEMORY = 2**60
 MAX_COUNT = 100_000
+MAX_ITEMS = 25_000
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -43,7 +44,10 @@ def together(errors: Sequence[PydanticCustomError]) -> PydanticCustomError:
 def listed(value: object) -> Sequence[object]:
     """One value is short for a list of it, nothing for an empty list."""
     if isinstance(value, list | tuple):
-        return cast("Sequence[object]", value)
+        items = cast("Sequence[object]", value)
+        if len(items) > MAX_ITEMS:
+            raise wrong(f"has more than {MAX_ITEMS:,} items")
+        return items
     return [] if value is None else [value]
 
 

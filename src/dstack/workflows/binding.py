@@ -63,6 +63,14 @@ class Filled:
     data: Any
     missing: tuple[Missing, ...] = ()
 
+    def missing_names(self) -> Iterator[Missing]:
+        """The first expression of each name without a value."""
+        seen: set[str] = set()
+        for missing in self.missing:
+            if missing.name.name not in seen:
+                seen.add(missing.name.name)
+                yield missing
+
     def unknown(self) -> set[int]:
         """The ids of the nodes that hold a placeholder."""
         return {id(missing.node) for missing in self.missing}

@@ -62,7 +62,10 @@ def check(config: type[Any], subject: Subject, report: Report) -> Any:
         return config.model_validate(subject.data)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            _report(config, subject, detail, report)
+            if report.full:
+                report.error(subject.source, subject.node.at, detail["msg"])
+            else:
+                _report(config, subject, detail, report)
     return None
 
 

@@ -7,10 +7,12 @@ Exception
 
 from __future__ import annotations
 
+import bisect
 import difflib
+import itertools
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 import msgspec
@@ -19,14 +21,20 @@ MAX_DIAGNOSTICS = 500
 """More than this helps nobody; the rest is counted in one last diagnostic."""
 
 _MAX_SOURCE = 200
+_MAX_WORD = 40
+_MANY = 500
+"""Names that are compared with a word one by one; of more, those that begin like it."""
 # The line breaks of YAML 1.1, which PyYAML counts.
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+
+
+Severity = Literal["error", "warning"]
 
 
 class Diagnostic(msgspec.Struct, frozen=True):
     """One finding. Lines and columns count from 1; all three are null where it is about the command line."""
 
-    severity: Literal["error", "warning"]
+    severity: Severity
     file: str | None
     line: int | None
     column: int | None
@@ -55,31 +63,35 @@ class UnknownTag(Exception):
 class Source:
     """The text of one file."""
 
-    __slots__ = ("_lines", "file", "text")
+    __slots__ = ("_starts", "file", "text")
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
         self.text = text
-        self._lines: list[str] | None = None
+        self._starts: list[int] = []
+        """Where lines begin; made when the first position is asked for."""
 
     def line(self, number: int) -> str:
         """Line `number`, counted from 1; empty past the end, cut where it is very long."""
-        if self._lines is None:
-            self._lines = _LINE_BREAK.split(self.text)
-        line = self._lines[number - 1] if 0 < number <= len(self._lines) else ""
+        starts = self._line_starts()
+        if not 0 < number <= len(starts):
+            return ""
+        start = starts[number - 1]
+        line = _LINE_BREAK.split(self.text[start : start + _MAX_SOURCE + 1], maxsplit=1)[0]
         line = line if len(line) <= _MAX_SOURCE else line[:_MAX_SOURCE] + "…"
         # A file that is not Unicode text has such lines, and JSON does not take them.
         return line.encode(errors="replace").decode()
 
     def position(self, index: int) -> tuple[int, int]:
         """Line and column, from 1, of the character at `index`."""
-        before = self.text[:index]
-        last = 0
-        line = 1
-        for match in _LINE_BREAK.finditer(before):
-            line += 1
-            last = match.end()
-        return line, index - last + 1
+        starts = self._line_starts()
+        line = bisect.bisect_right(starts, index)
+        return line, index - starts[line - 1] + 1
+
+    def _line_starts(self) -> list[int]:
+        if not self._starts:
+            self._starts = [0, *(match.end() for match in _LINE_BREAK.finditer(self.text))]
+        return self._starts
 
 
 class Report:
@@ -87,31 +99,40 @@ class Report:
 
     def __init__(self) -> None:
         self.errors = 0
-        self._diagnostics: list[Diagnostic] = []
-        self._left_out = 0
+        self._kept: dict[Severity, list[Diagnostic]] = {"error": [], "warning": []}
+        self._left_out: dict[Severity, int] = {"error": 0, "warning": 0}
         # Similarity costs time per pair: a file of nothing but mistakes must not take minutes.
-        self._comparisons = 40_000
+        self._comparisons = 5_000
+
+    @property
+    def full(self) -> bool:
+        """Whether further errors are only counted: what costs time for each may then be left out."""
+        return len(self._kept["error"]) >= MAX_DIAGNOSTICS
 
     def error(self, source: Source, at: tuple[int, int], message: str, hint: str = "") -> None:
         self.errors += 1
-        self._add(Diagnostic("error", source.file, *at, message, source.line(at[0]), hint))
+        self._add("error", lambda: Diagnostic("error", source.file, *at, message, source.line(at[0]), hint))
 
     def warning(self, source: Source, at: tuple[int, int], message: str, hint: str = "") -> None:
-        self._add(Diagnostic("warning", source.file, *at, message, source.line(at[0]), hint))
+        self._add("warning", lambda: Diagnostic("warning", source.file, *at, message, source.line(at[0]), hint))
 
-    def argument(
-        self, argument: str, message: str, hint: str = "", severity: Literal["error", "warning"] = "error"
-    ) -> None:
+    def argument(self, argument: str, message: str, hint: str = "", severity: Severity = "error") -> None:
         """A finding about the command line (`argument` as typed)."""
         self.errors += severity == "error"
-        self._add(Diagnostic(severity, None, None, None, message, argument[:_MAX_SOURCE], hint))
+        self._add(severity, lambda: Diagnostic(severity, None, None, None, message, argument[:_MAX_SOURCE], hint))
 
     def nearest(self, word: str, known: Collection[str]) -> str:
         """The most similar of `known`; empty where none is similar."""
+        if self.full:
+            return ""
+        word = word[:_MAX_WORD]
+        if len(known) > _MANY:
+            alike = (name for name in known if abs(len(name) - len(word)) <= 2 and name[:2] == word[:2])
+            known = list(itertools.islice(alike, _MANY))
         self._comparisons -= len(known)
         if self._comparisons < 0:
             return ""
-        return next(iter(difflib.get_close_matches(word[:100], known, n=1, cutoff=0.6)), "")
+        return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), "")
 
     def near(self, word: str, known: Collection[str]) -> str:
         """A hint with the most similar of `known`, or nothing."""
@@ -120,9 +141,11 @@ class Report:
 
     def diagnostics(self) -> list[Diagnostic]:
         """Everything found, by file and position; arguments first."""
-        found = sorted(self._diagnostics, key=lambda d: (d.file or "", d.line or 0, d.column or 0))
-        if self._left_out:
-            found.append(Diagnostic("error", None, None, None, f"and {self._left_out} more like these"))
+        kept = [*self._kept["error"], *self._kept["warning"]]
+        found = sorted(kept, key=lambda d: (d.file or "", d.line or 0, d.column or 0))
+        for severity, count in self._left_out.items():
+            if count:
+                found.append(Diagnostic(severity, None, None, None, f"and {count} more {severity}s"))
         return found
 
     def check(self) -> None:
@@ -130,11 +153,12 @@ class Report:
         if self.errors:
             raise Invalid(self.diagnostics())
 
-    def _add(self, diagnostic: Diagnostic) -> None:
-        if len(self._diagnostics) < MAX_DIAGNOSTICS:
-            self._diagnostics.append(diagnostic)
+    def _add(self, severity: Severity, make: Callable[[], Diagnostic]) -> None:
+        kept = self._kept[severity]
+        if len(kept) < MAX_DIAGNOSTICS:
+            kept.append(make())
         else:
-            self._left_out += 1
+            self._left_out[severity] += 1
 
 
 def render(diagnostic: Diagnostic) -> str:

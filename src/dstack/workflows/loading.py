@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -198,7 +199,7 @@ class _Loader:
         return ", ".join(f"`{name}`" for name in self.providers)
 
     def _report_missing(self, entry: _Entry, filled: Filled) -> None:
-        for missing in filled.missing:
+        for missing in filled.missing_names():
             name = missing.name.name
             at = expression_position(entry.source, missing.node, missing.name.ordinal)
             if "." in name:
@@ -215,7 +216,7 @@ class _Loader:
             hint = f"to go on from an earlier run of it, write `{name}:latest`"
             self.report.error(entry.source, dependency.at, f"`{name}` depends on itself", hint)
         elif name is not None and name not in self.names:
-            hint = self.report.near(name, self.names) or "known: " + ", ".join(list(self.names)[:10])
+            hint = self.report.near(name, self.names) or "known: " + ", ".join(itertools.islice(self.names, 10))
             tell = self.report.error if dependency.kind == "run" else self.report.warning
             tell(entry.source, dependency.at, f"there is no workflow `{name}`", hint)
 

@@ -7,6 +7,8 @@ and has no limits. Everything here is linear in the text and bounded by the limi
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Any, NoReturn, cast
 
 import yaml
@@ -19,9 +21,11 @@ MAX_SIZE = 2 * 2**20
 """Characters of one file."""
 MAX_DEPTH = 40
 MAX_NODES = 200_000
+MAX_EXPRESSIONS = 50_000
 MAX_EXPANDED = 400_000
 """Nodes when every alias is written out, long texts counting once more per 64 characters."""
 
+_OPENING = re.compile(r"\$\{\{")
 _UNCLOSED = "is a quote or bracket left open?"
 _CORE_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))
 
@@ -85,6 +89,9 @@ def compose(source: Source, report: Report) -> Node | None:
     if len(source.text) > MAX_SIZE:
         report.error(source, (1, 1), f"the file is larger than {MAX_SIZE // 2**20} MiB", "split it or shorten it")
         return None
+    if source.text.count("${{") > MAX_EXPRESSIONS:
+        report.error(source, (1, 1), f"the file has more than {MAX_EXPRESSIONS:,} expressions", "split it")
+        return None
     try:
         return _Composer(source, report).document()
     except _Refused as refused:
@@ -101,12 +108,9 @@ def compose(source: Source, report: Report) -> Node | None:
 
 def expression_position(source: Source, node: ScalarNode, ordinal: int) -> tuple[int, int]:
     """Where the `ordinal`-th `${{` of a scalar stands; the scalar's own place where escapes hide it."""
-    index = node.start - 1
-    for _ in range(ordinal + 1):
-        index = source.text.find("${{", index + 1, node.end)
-        if index < 0:
-            return node.at
-    return source.position(index)
+    openings = _OPENING.finditer(source.text, node.start, node.end)
+    opening = next(itertools.islice(openings, ordinal, None), None)
+    return node.at if opening is None else source.position(opening.start())
 
 
 class _Refused(Exception):

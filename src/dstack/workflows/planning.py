@@ -213,7 +213,7 @@ class _Planner:
                     self.report.warning(workflow.source, dependency.at, message, hint)
 
     def _report_missing(self, workflow: Workflow, bound: _Bound) -> None:
-        for missing in bound.filled.missing:
+        for missing in bound.filled.missing_names():
             name = missing.name.name
             at = expression_position(workflow.source, missing.node, missing.name.ordinal)
             near = self.report.near(name, [variable.name for variable in bound.variables.values()])

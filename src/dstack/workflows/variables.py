@@ -14,6 +14,8 @@ from dstack.workflows.diagnostics import Report, Source
 from dstack.workflows.nodes import MapNode, Node, ScalarNode
 
 GLOBAL = "global"
+MAX_VARIABLES = 1000
+"""In one section."""
 COMMAND_LINE = "command line"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -92,6 +94,10 @@ def _section(source: Source, section: str, node: Node, report: Report) -> dict[s
         return {}
     if not isinstance(node, MapNode):
         report.error(source, node.at, f"the section `{section}` must hold `name: value` lines")
+        return {}
+    if len(node.entries) > MAX_VARIABLES:
+        message = f"the section `{section}` has more than {MAX_VARIABLES:,} variables"
+        report.error(source, node.at, message, "each job gets them all in its environment; keep large data in a file")
         return {}
     variables: dict[str, Variable] = {}
     seen: dict[str, str] = {}

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import yaml
 
 from dstack.workflows.diagnostics import Report, Source
-from dstack.workflows.nodes import MAX_DEPTH, MAX_NODES, MAX_SIZE, ListNode, MapNode, compose, expression_position
+from dstack.workflows.nodes import (
+    MAX_DEPTH,
+    MAX_EXPRESSIONS,
+    MAX_NODES,
+    MAX_SIZE,
+    ListNode,
+    MapNode,
+    compose,
+    expression_position,
+)
 
 
 def composed(text: str) -> tuple[object, list[str]]:
@@ -34,6 +46,7 @@ def bomb(levels: int) -> str:
         ("a: *b", "names no anchor"),
         ("-\n" * (MAX_NODES + 10), "too many values"),
         ("a" * (MAX_SIZE + 1), "larger than 2 MiB"),
+        ("a: " + "${{ x }}" * (MAX_EXPRESSIONS + 1), "expressions"),
         ("a: b\n\x00", "not a text file"),
         ("a: \ud800", "not valid Unicode"),
         ("a: !!python/object:os.system x", "`!!python/object:os.system` is not allowed"),
@@ -105,3 +118,24 @@ def test_lines_break_where_yaml_breaks_them() -> None:
 
     assert [source.line(number) for number in range(1, 8)] == ["a", "b", "c", "d", "e", "f", ""]
     assert source.position(source.text.index("e")) == (5, 1)
+
+
+def test_more_variables_than_an_environment_holds_are_refused(project: Callable[..., Any]) -> None:
+    variables = "variables: {global: {" + ", ".join(f"v{i}: 1" for i in range(1001)) + "}}"
+
+    (error,) = project("workflows: [{name: train, provider: bash, commands: [echo]}]", variables).wrong()
+
+    assert "more than 1,000 variables" in error.message
+
+
+def test_an_endless_list_is_one_error(project: Callable[..., Any]) -> None:
+    (error,) = project(f"workflows: [{{name: train, provider: bash, commands: [{'~,' * 25_001}]}}]").wrong()
+
+    assert error.message == "`commands`: has more than 25,000 items"
+
+
+def test_the_nearest_of_very_many_names_is_found() -> None:
+    names = [f"workflow-{i}" for i in range(20_000)]
+
+    assert Report().near("workflow-77z", [*names, "warm-up"]).startswith("did you mean `workflow-77")
+    assert Report().near("something", names) == ""

@@ -187,4 +187,4 @@ def test_more_errors_than_anyone_reads_are_counted(project: MakeProject) -> None
     diagnostics: list[Diagnostic] = project(text).wrong()
 
     assert len(diagnostics) == 501
-    assert diagnostics[-1].message == "and 200 more like these"
+    assert diagnostics[-1].message == "and 200 more errors"
