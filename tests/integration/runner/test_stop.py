@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -145,11 +146,11 @@ def test_leftovers_are_swept_and_nobody_else_is_touched(tmp_path: Path, groups: 
         await until_spool(other)
         launch = make_launch(tmp_path, "(setsid sleep 1000 &)", "sleep 1000 &", "disown")
         assert await executor.start(launch).wait() == Exit(0)
-        assert len(processes_of(launch.attempt_id)) == 2
+        await until(lambda: len(processes_of(launch.attempt_id)) == 2)
         assert (await executor.sweep(launch.attempt_id)).killed == 2
         assert processes_of(launch.attempt_id) == []
         assert bystander.exit is None
-        assert len(processes_of(other.attempt_id)) >= 3
+        await until(lambda: len(processes_of(other.attempt_id)) >= 3)
         await executor.stop(bystander, 0.5)
         await executor.sweep(other.attempt_id)
         assert processes_of(other.attempt_id) == []
@@ -174,11 +175,30 @@ def test_an_orphan_without_a_name_lives_until_the_last_job_that_may_own_it(tmp_p
     asyncio.run(main())
 
 
+def test_jobs_of_an_agent_within_a_job_are_the_jobs(tmp_path: Path) -> None:
+    async def main() -> None:
+        executor = ProcessExecutor(None)
+        inner = f"(DSTACK_ATTEMPT_ID={'f' * 32} setsid sleep 1000 &)"
+        launch = make_launch(tmp_path, inner, "echo up", "sleep 1000")
+        process = executor.start(launch)
+        await until_spool(launch)
+        await until(lambda: len(processes_of(uuid.UUID("f" * 32))) == 1)
+        other = make_launch(tmp_path, "true")
+        await executor.start(other).wait()
+        await executor.sweep(other.attempt_id)
+        assert len(processes_of(uuid.UUID("f" * 32))) == 1, "its job still runs"
+        await executor.stop(process, 5)
+        await executor.sweep(launch.attempt_id)
+        assert processes_of(uuid.UUID("f" * 32)) == []
+
+    asyncio.run(main())
+
+
 def test_orphans_that_end_by_themselves_are_reaped(tmp_path: Path) -> None:
     async def main() -> None:
         executor = ProcessExecutor(None)
         before = _zombies()
-        launch = make_launch(tmp_path, "for i in 1 2 3 4 5; do (setsid true &); done", "echo up", "sleep 1000")
+        launch = make_launch(tmp_path, "for i in 1 2 3 4 5; do (setsid sleep 0.5 &); done", "echo up", "sleep 1000")
         process = executor.start(launch)
         await until_spool(launch)
         await until(lambda: len(_zombies() - before) == 5)

@@ -56,7 +56,9 @@ class Killer:
     def __init__(self) -> None:
         self._running: dict[int, Target] = {}
         self._strays: dict[tuple[int, int], set[UUID]] = {}
-        """Orphan without a marker (pid, start time) → jobs that may have started it. It dies with the last of them."""
+        """Orphan without a marker we know (pid, start time) → jobs that may have started it: it dies with the last."""
+        self._markers: set[bytes] = set()
+        """Of jobs that were not swept yet."""
         self._session = os.getsid(0)
         self._inherited = frozenset(_children())
         """Children this process had before it ran any job."""
@@ -64,6 +66,7 @@ class Killer:
     def add(self, target: Target) -> None:
         """A wrapper runs."""
         self._running[target.pid] = target
+        self._markers.add(target.marker())
 
     def ended(self, target: Target) -> None:
         """Its wrapper is over and was waited for."""
@@ -71,6 +74,7 @@ class Killer:
 
     def forget(self, target: Target) -> None:
         """The job was swept."""
+        self._markers.discard(target.marker())
         for owners in self._strays.values():
             owners.discard(target.attempt_id)
 
@@ -83,8 +87,11 @@ class Killer:
         found = False
         for entry in orphans:
             environment = tree.environment(entry.pid)
-            unmarked = f"\0{MARKER}=".encode() not in environment
-            if marker in environment or entry.session == target.pid or (unmarked and self._last_owner(entry, target)):
+            if len(environment) <= 1:  # in the midst of an exec, or without any variable
+                environment = tree.environment(entry.pid)
+            others = any(other in environment for other in self._markers - {marker})
+            mine = marker in environment or entry.session == target.pid
+            if mine or (not others and self._last_owner(entry, target)):
                 found = True
         return found
 
