@@ -1,4 +1,4 @@
-"""The same work written for every tool: one line printed, N steps side by side, N steps in a chain.
+"""The same work written for every tool: one line printed, N steps side by side, N steps in a chain, N lines printed.
 
 Each function returns the files of a folder, by name.
 """
@@ -9,9 +9,18 @@ HELLO = "hello from 42"
 """The line that is waited for. The commands compute the number, so that no tool's echo of them is taken for it."""
 
 _SHELL = "echo hello from $((40 + 2))"
+_CHILD = "        import subprocess, sys\n        subprocess.run([sys.executable, 'lines.py'], check=True)\n"
 _PYTHON = "print('hello from', 40 + 2, flush=True)"
 
 Files = dict[str, str]
+
+WIDTH = 64
+"""Bytes of a line of those that print many, its end included."""
+
+
+def printer(lines: int) -> str:
+    """A Python program that prints `lines` lines."""
+    return f"line = 'x' * {WIDTH - 1}\nfor _ in range({lines}):\n    print(line)\n"
 
 
 def dstack_hello() -> Files:
@@ -35,6 +44,11 @@ def dstack_chain(steps: int) -> Files:
     return {".dstack/workflows.yaml": "\n".join(lines) + "\n"}
 
 
+def dstack_lines(lines: int, command: str) -> Files:
+    workflow = f"workflows:\n  - name: lines\n    provider: bash\n    commands: [{command} lines.py]\n"
+    return {".dstack/workflows.yaml": workflow, "lines.py": printer(lines)}
+
+
 def make_hello() -> Files:
     return {"Makefile": "hello:\n\t@" + _SHELL.replace("$", "$$") + "\n"}
 
@@ -51,6 +65,10 @@ def make_chain(steps: int, command: str) -> Files:
     return {"Makefile": f".PHONY: all {phony}\nall: s{steps}\ns1:\n\t@{command};\n" + "".join(rules)}
 
 
+def make_lines(lines: int, command: str) -> Files:
+    return {"Makefile": f"all:\n\t@{command} lines.py\n", "lines.py": printer(lines)}
+
+
 def dvc_hello() -> Files:
     return {"dvc.yaml": f"stages:\n  hello:\n    cmd: {_SHELL}\n"}
 
@@ -65,6 +83,10 @@ def dvc_chain(steps: int) -> Files:
         lines += [f"  s{number}:", f"    cmd: touch f{number}", f"    outs: [f{number}]"]
         lines += [f"    deps: [f{number - 1}]"] if number > 1 else []
     return {"dvc.yaml": "\n".join(lines) + "\n"}
+
+
+def dvc_lines(lines: int) -> Files:
+    return {"dvc.yaml": "stages:\n  lines:\n    cmd: python lines.py\n", "lines.py": printer(lines)}
 
 
 def snakemake_hello() -> Files:
@@ -85,6 +107,10 @@ def snakemake_chain(steps: int) -> Files:
         "rule step:\n    input: lambda w: f'done/{int(w.n) - 1}'\n    output: touch('done/{n}')\n"
         "    wildcard_constraints: n=r'[2-9]|\\d\\d+'\n    shell: 'true'\n"
     }
+
+
+def snakemake_lines(lines: int) -> Files:
+    return {"Snakefile": "rule lines:\n    shell: 'python lines.py'\n", "lines.py": printer(lines)}
 
 
 def metaflow_hello() -> Files:
@@ -110,6 +136,11 @@ def metaflow_chain(steps: int) -> Files:
     return {"flow.py": _metaflow("        self.next(self.s1)\n", middle)}
 
 
+def metaflow_lines(lines: int) -> Files:
+    start = f"{_CHILD}        self.next(self.end)\n"
+    return {"flow.py": _metaflow(start, ""), "lines.py": printer(lines)}
+
+
 def _metaflow(start: str, middle: str) -> str:
     return (
         "from metaflow import FlowSpec, step\n\n\nclass Flow(FlowSpec):\n    @step\n    def start(self):\n"
@@ -131,9 +162,14 @@ def prefect_chain(steps: int) -> Files:
     return {"flow.py": _prefect("    subprocess.run(['true'], check=True)", submit)}
 
 
+def prefect_lines(lines: int) -> Files:
+    work = "    subprocess.run([sys.executable, 'lines.py'], check=True)"
+    return {"flow.py": _prefect(work, "    one.submit(0).result()"), "lines.py": printer(lines)}
+
+
 def _prefect(work: str, submit: str) -> str:
     return (
-        "import subprocess\n\nfrom prefect import flow, task\n"
+        "import subprocess\nimport sys\n\nfrom prefect import flow, task\n"
         "from prefect.task_runners import ThreadPoolTaskRunner\n\n\n"
         f"@task\ndef one(after):\n{work}\n\n\n"
         f"@flow(task_runner=ThreadPoolTaskRunner(max_workers=2))\ndef whole():\n{submit}\n\n\nwhole()\n"

@@ -18,7 +18,7 @@ from benchmarks import graphs
 from benchmarks.measure import Case, check
 from benchmarks.ours import ROOT, SLOTS, plain_environment, write
 
-Shape = Literal["hello", "fan", "chain"]
+Shape = Literal["hello", "fan", "chain", "lines"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def dvc(folder: Path) -> Peer:
         folder / "dvc",
         {"DVC_NO_ANALYTICS": "1", "CI": "1"},
         lambda programs: [programs / "dvc", "repro", "--force"],
-        _choose(graphs.dvc_hello, graphs.dvc_fan, graphs.dvc_chain),
+        _choose(graphs.dvc_hello, graphs.dvc_fan, graphs.dvc_chain, graphs.dvc_lines),
         prepare,
     )
 
@@ -90,7 +90,7 @@ def metaflow(folder: Path) -> Peer:
             "--max-num-splits",
             "1000",
         ],
-        _choose(graphs.metaflow_hello, graphs.metaflow_fan, graphs.metaflow_chain),
+        _choose(graphs.metaflow_hello, graphs.metaflow_fan, graphs.metaflow_chain, graphs.metaflow_lines),
         clean=(".metaflow",),
     )
 
@@ -101,7 +101,7 @@ def snakemake(folder: Path) -> Peer:
         folder / "snakemake",
         {},
         lambda programs: [programs / "snakemake", "--cores", str(SLOTS), "--quiet", "all"],
-        _choose(graphs.snakemake_hello, graphs.snakemake_fan, graphs.snakemake_chain),
+        _choose(graphs.snakemake_hello, graphs.snakemake_fan, graphs.snakemake_chain, graphs.snakemake_lines),
         clean=("done", ".snakemake"),
         largest_fan=1000,
     )
@@ -118,7 +118,7 @@ def prefect(folder: Path) -> Peer:
             "PREFECT_LOGGING_LEVEL": "WARNING",
         },
         lambda programs: [programs / "python", "flow.py"],
-        _choose(graphs.prefect_hello, graphs.prefect_fan, graphs.prefect_chain),
+        _choose(graphs.prefect_hello, graphs.prefect_fan, graphs.prefect_chain, graphs.prefect_lines),
         largest_fan=1000,
     )
 
@@ -172,9 +172,12 @@ class PrefectServer:
 
 
 def _choose(
-    hello: Callable[[], graphs.Files], fan: Callable[[int], graphs.Files], chain: Callable[[int], graphs.Files]
+    hello: Callable[[], graphs.Files], *sized: Callable[[int], graphs.Files]
 ) -> Callable[[Shape, int], graphs.Files]:
-    return lambda shape, steps: hello() if shape == "hello" else fan(steps) if shape == "fan" else chain(steps)
+    """The function for a shape; `sized` are those of `fan`, `chain` and `lines`."""
+    shapes: tuple[Shape, ...] = ("fan", "chain", "lines")
+    by_shape = dict(zip(shapes, sized, strict=True))
+    return lambda shape, size: hello() if shape == "hello" else by_shape[shape](size)
 
 
 def _free_port() -> int:

@@ -164,17 +164,21 @@ def _row(row: Row) -> str:
                 [case.tool, f"failed: {row.notes.get(case.tool, 'not run')[:160]}".replace("\n", " "), "", "", "", ""]
             )
             continue
-        first, each = row.median(case.tool, "first"), f"{1000 * wall / row.size:.2f}" if row.size > 1 else ""
+        first, each = row.median(case.tool, "first"), _each(wall / row.size) if row.size > 1 else ""
         ratio = f"{wall / ours:.2f}" if ours else ""
         runs = len(row.samples[case.tool])
         lines.append(
             [case.tool, _number(first), _number(wall), _number(row.median(case.tool, "cpu")), each, ratio, str(runs)]
         )
-    return _table(["", "first line, s", "return, s", "CPU, s", "each, ms", "× dstack", "runs"], lines)
+    return _table(["", "first line, s", "return, s", "CPU, s", "each", "× dstack", "runs"], lines)
 
 
 def _get(results: Results, row: str, tool: str, what: str) -> float | None:
     return results.rows[row].median(tool, what) if row in results.rows else None
+
+
+def _each(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.2f} µs"
 
 
 def _number(seconds: float | None) -> str:

@@ -10,8 +10,7 @@ from benchmarks.measure import Case, CommandFailed, Row
 from benchmarks.ours import SLOTS, Dstack, plain_environment, write
 from benchmarks.peers import Peer, Shape
 
-LINES, WIDTH = 1_000_000, 64
-PRINTER = f"line = 'x' * {WIDTH - 1}\nfor _ in range({LINES}):\n    print(line)\n"
+LINES, WIDTH = 1_000_000, graphs.WIDTH
 
 
 def rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path, names: set[str]) -> Iterator[Row]:
@@ -25,8 +24,8 @@ def rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path, names: set[str]) 
         "fan-1000": lambda: fan_row(dstack, peers, scratch, 1000),
         "fan-10000": lambda: fan_row(dstack, [], scratch, 10_000),
         "chain": lambda: chain_row(dstack, peers, scratch, 100),
-        "lines-buffered": lambda: lines_row(dstack, scratch, buffered=True),
-        "lines-unbuffered": lambda: lines_row(dstack, scratch, buffered=False),
+        "lines-buffered": lambda: lines_row(dstack, peers, scratch, buffered=True),
+        "lines-unbuffered": lambda: lines_row(dstack, [], scratch, buffered=False),
     }
     unknown = {wanted for wanted in names if wanted != "idle" and not any(_is(name, wanted) for name in makers)}
     if unknown:
@@ -94,12 +93,11 @@ def chain_row(dstack: Dstack, peers: Sequence[Peer], scratch: Path, steps: int) 
     return Row("chain", f"a chain of {steps} steps of `true`", cases, 5, steps)
 
 
-def lines_row(dstack: Dstack, scratch: Path, *, buffered: bool) -> Row:
+def lines_row(dstack: Dstack, peers: Sequence[Peer], scratch: Path, *, buffered: bool) -> Row:
     """One job prints a million lines; the same program into a file is the floor."""
     name = "lines-buffered" if buffered else "lines-unbuffered"
-    command = f"{'env -u PYTHONUNBUFFERED ' if buffered else ''}{dstack.python} lines.py"
-    workflow = f"workflows:\n  - name: lines\n    provider: bash\n    commands: [{command}]\n"
-    cwd = write(scratch / name, {".dstack/workflows.yaml": workflow, "lines.py": PRINTER})
+    command = f"{'env -u PYTHONUNBUFFERED ' if buffered else ''}{dstack.python}"
+    cwd = write(scratch / name, graphs.dstack_lines(LINES, command))
     plain = plain_environment(scratch / "home")
 
     def kept(output: Path) -> None:
@@ -119,7 +117,10 @@ def lines_row(dstack: Dstack, scratch: Path, *, buffered: bool) -> Row:
         "into a file", [dstack.python, "lines.py"], cwd, plain if buffered else plain | {"PYTHONUNBUFFERED": "1"}
     )
     how = "as the program buffers it" if buffered else "unbuffered"
-    return Row(name, f"one job prints {LINES:,} lines of {WIDTH} bytes, {how}", [ours, floor], 3, LINES)
+    others = [peer.case("lines", LINES, scratch) for peer in peers]
+    if buffered:
+        others.append(_make("make", "lines", graphs.make_lines(LINES, str(dstack.python)), "all", scratch))
+    return Row(name, f"one job prints {LINES:,} lines of {WIDTH} bytes, {how}", [ours, floor, *others], 3, LINES)
 
 
 def _hello(dstack: Dstack, scratch: Path, before: str = "") -> Case:
