@@ -273,3 +273,31 @@ def test_the_errors_of_a_foreign_provider_have_places(keys: str, message: str, p
 def test_reused_inputs_compare_by_value(artifact: Make) -> None:
     assert isinstance(artifact("a"), ReusedInput)
     assert artifact("a") == artifact("a")
+
+
+def test_the_command_of_the_brief(project: Make, artifact: Make) -> None:
+    """`dstack run train --gpu 2 --epoch 100 --seed 2`: a variable used by the file, and two of the script's own."""
+    text = """\
+workflows:
+  - {name: prepare, provider: python, script: prepare.py, artifacts: [data]}
+  - name: train
+    provider: python
+    script: train.py
+    artifacts:
+      - checkpoint
+    depends-on:
+      - prepare:latest
+    resources:
+      memory: 64GB
+      gpu: ${{ gpu }}
+"""
+    example = project(text)
+    example.tags["prepare", "latest"] = [artifact("data")]
+
+    (step,) = example.plan("train", "--gpu", "2", "--epoch", "100", "--seed", "2").steps
+
+    assert step.jobs[0].argv == ("python", "train.py", "--epoch", "100", "--seed", "2")
+    assert step.jobs[0].requirements.gpu.count == 2
+    assert step.jobs[0].requirements.memory == 64 * 10**9
+    assert step.jobs[0].artifacts == ("checkpoint",)
+    assert step.variables == {"gpu": (2, "command line")}
