@@ -170,11 +170,11 @@ class FakeRunner:
         return messages.Exited(attempt_id=self.id_of(job), at=self.now(), exit_code=code, aborted=aborted)
 
     def saved(
-        self, job: str | UUID, paths: Mapping[str, str] | None = None, exit: messages.Exited | None = None
+        self, job: str | UUID, paths: Mapping[str, str] | None = None, exited: messages.Exited | None = None
     ) -> messages.Saved:
         key = self.id_of(job)
         contents = {path: f"{path} of {key}" for path in self.held[key].spec.artifacts} if paths is None else paths
-        return messages.Saved(attempt_id=key, at=self.now(), exit=exit, artifacts=self.artifacts(contents))
+        return messages.Saved(attempt_id=key, at=self.now(), exit=exited, artifacts=self.artifacts(contents))
 
     def snapshot(self, job: str | UUID, paths: Mapping[str, str]) -> messages.SnapshotTaken:
         return messages.SnapshotTaken(attempt_id=self.id_of(job), at=self.now(), artifacts=self.artifacts(paths))

@@ -70,6 +70,8 @@ class ReusedInput:
     workflow: str
     tag: str | None
     partial: bool = False
+    warning: str = ""
+    """What whoever depends on it should know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -288,6 +288,8 @@ class _Inputs:
                 elif item.partial:
                     message = f"`{item.path}` of run {item.run_name} is partial: its job did not end well"
                     self.report.warning(workflow.source, dependency.at, message)
+            for warning in dict.fromkeys(item.warning for item in found if item.warning):
+                self.report.warning(workflow.source, dependency.at, warning)
         return tuple(chosen.values())
 
     def _ask(self, dependency: Dependency) -> list[ReusedInput] | UnknownTag:

@@ -259,7 +259,7 @@ def test_a_later_event_implies_the_earlier(world: World) -> None:
     world.place()
     runner.poll()
     exited = runner.exited("prepare", 0)
-    assert runner.report(runner.saved("prepare", exit=exited)).outcome == "applied"
+    assert runner.report(runner.saved("prepare", exited=exited)).outcome == "applied"
     job = world.job(name)
     assert job["status"] == "done"
     assert job["started_at"] is not None

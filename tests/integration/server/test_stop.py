@@ -165,9 +165,7 @@ def _stop(world: World, runner: FakeRunner, name: str) -> None:
 
 
 @pytest.mark.parametrize("end", [_end, _fail, _stop])
-def test_a_finished_run_says_so_and_stays_as_it_is(
-    world: World, end: Callable[[World, FakeRunner, str], Any]
-) -> None:
+def test_a_finished_run_says_so_and_stays_as_it_is(world: World, end: Callable[[World, FakeRunner, str], Any]) -> None:
     runner = world.runner()
     name = world.submit(TWO, "second")
     end(world, runner, name)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+from sqlalchemy.exc import DataError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -36,9 +37,12 @@ def answer_errors(handler: Callable[[Request], Awaitable[Response]]) -> Callable
             return answer
         except (DatabaseError, SnapshotError) as error:
             return _answer(500, "storage", str(error))
+        except (DataError, OverflowError) as error:
+            cause = error.orig if isinstance(error, DataError) else error
+            return _answer(400, "invalid", f"the request holds what no database can: {cause}")
         except ValueError as error:
             return _answer(400, "invalid", f"the request cannot be read: {error}")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the last resort, below
             # The one place for what nobody foresaw: told in full in the server's log, in a sentence to the caller.
             _log.exception("%s %s failed", request.method, request.url.path)
             message = f"the server failed: {type(error).__name__}: {error}"

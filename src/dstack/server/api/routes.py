@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
+from uuid import UUID
 
 import msgspec
 from sqlalchemy import func, select
@@ -16,15 +17,28 @@ from starlette.routing import Route
 import dstack
 from dstack.protocol.messages import PROTOCOL
 from dstack.server.api.errors import answer_errors
+from dstack.server.api.requests import (
+    StopBody,
+    TagBody,
+    ValidateBody,
+    read_body,
+    read_log_cursor,
+    read_number,
+    read_page_cursor,
+    text_of,
+)
 from dstack.server.api.store import store_routes
 from dstack.server.db.engine import Transaction
-from dstack.server.db.tables import jobs, repositories
+from dstack.server.db.tables import jobs
 from dstack.server.db.tables import runners as runners_table
+from dstack.server.db.tables import runs as runs_table
 from dstack.server.services import artifacts, explain, following, plans, runs, tags, views
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
 
 T = TypeVar("T")
+MOST_RUNS = 100
+"""Runs of one page; who wants more goes on with `next`."""
 Shutdown = Callable[[], None]
 TAIL_LINES = 20
 
@@ -65,10 +79,17 @@ class _Api:
 
         def read(tx: Transaction) -> tuple[int, list[dict[str, Any]]]:
             open_states = ["waiting", "queued", "assigned", "starting", "running", "saving"]
+            open_runs = select(runs_table.c.id).where(
+                runs_table.c.project_id == context.project_id, runs_table.c.state.in_(views.OPEN_RUNS)
+            )
             active = tx.execute(
                 select(func.count())
                 .select_from(jobs)
-                .where(jobs.c.project_id == context.project_id, jobs.c.state.in_(open_states))
+                .where(
+                    jobs.c.project_id == context.project_id,
+                    jobs.c.run_id.in_(open_runs),
+                    jobs.c.state.in_(open_states),
+                )
             ).scalar_one()
             found = tx.execute(
                 select(runners_table.c.name, runners_table.c.state, runners_table.c.slots).where(
@@ -99,43 +120,45 @@ class _Api:
         return _json({}, 202)
 
     async def submit(self, request: Request) -> Response:
-        submission = await _body(request, runs.Submission)
+        submission = await read_body(request, runs.Submission)
         key = request.headers.get("idempotency-key")
         name, new = await asyncio.to_thread(runs.submit, self._context, submission, key)
         return _json(await self._run(name), 201 if new else 200)
 
     async def plan(self, request: Request) -> Response:
-        submission = await _body(request, runs.Submission)
+        submission = await read_body(request, runs.Submission)
         return _json(plans.view(await asyncio.to_thread(runs.plan, self._context, submission)))
 
     async def validate(self, request: Request) -> Response:
-        body = await _body(request, dict[str, dict[str, str]])
-        return _json(await asyncio.to_thread(plans.validate, body.get("files", {})))
+        body = await read_body(request, ValidateBody)
+        return _json(await asyncio.to_thread(plans.validate, body.files))
 
     async def list_runs(self, request: Request) -> Response:
         query = request.query_params
-        limit = max(1, min(int(query.get("limit", "100")), 1000))
-        items, following_page = await self._context.database.aread(
-            lambda tx: views.run_page(
+        limit = max(1, min(read_number(query, "limit") or MOST_RUNS, MOST_RUNS))
+        cursor = read_page_cursor(query)
+
+        def read(tx: Transaction) -> views.Page:
+            return views.run_page(
                 tx,
                 self._context.project_id,
-                repository=query.get("repository"),
+                repository_id=self._repository(tx, text_of(query, "repository")),
                 active=query.get("active") == "1",
                 limit=limit,
-                cursor=query.get("cursor"),
+                cursor=cursor,
             )
-        )
+
+        items, following_page = await self._list(read, ([], None))
         return _json({"items": items, "next": following_page})
 
     async def show_run(self, request: Request) -> Response:
         return _json(await self._run(request.path_params["name"]))
 
     async def stop(self, request: Request) -> Response:
-        body = await _body(request, dict[str, Any])
+        body = await read_body(request, StopBody)
         name = request.path_params["name"]
-        answer = await asyncio.to_thread(
-            runs.stop, self._context, name, abort=bool(body.get("abort")), actor=body.get("user") or _user(request)
-        )
+        actor = body.user or _user(request)
+        answer = await asyncio.to_thread(runs.stop, self._context, name, abort=body.abort, actor=actor)
         return _json({**await self._run(name), "message": answer.detail if answer.outcome == "ignored" else ""})
 
     async def explain(self, request: Request) -> Response:
@@ -155,41 +178,39 @@ class _Api:
 
     async def logs(self, request: Request) -> Response:
         query = request.query_params
-        cursor = msgspec.json.decode(query.get("cursor") or "{}", type=dict[str, tuple[int, int]])
         stream = await following.frames(
             self._context,
             request.path_params["name"],
             follow=query.get("follow") == "1",
-            job=query.get("job") or None,
-            since=int(query["since"]) if query.get("since") else None,
-            cursor=cursor,
+            job=text_of(query, "job"),
+            since=read_number(query, "since"),
+            cursor=read_log_cursor(query),
         )
         return StreamingResponse(stream, media_type="application/x-dstack-frames")
 
     async def list_tags(self, request: Request) -> Response:
         def read(tx: Transaction) -> list[dict[str, Any]]:
-            repository = self._repository(tx, request.query_params.get("repository"))
+            repository = self._repository(tx, text_of(request.query_params, "repository"))
             return tags.listing(tx, self._context.project_id, repository)
 
-        return _json({"items": _shown(await self._context.database.aread(read)), "next": None})
+        return _json({"items": _shown(await self._list(read, [])), "next": None})
 
     async def tag(self, request: Request) -> Response:
-        body = await _body(request, dict[str, Any])
+        body = await read_body(request, TagBody)
         made = await asyncio.to_thread(
-            tags.tag,
-            self._context,
-            str(body.get("run")),
-            str(body.get("name")),
-            force=bool(body.get("force")),
-            actor=_user(request),
+            tags.tag, self._context, body.run, body.name, force=body.force, actor=_user(request)
         )
         return _json({"items": _shown(made)})
 
     async def untag(self, request: Request) -> Response:
-        key = request.query_params.get("repository")
+        key = text_of(request.query_params, "repository")
         repository = await self._context.database.aread(lambda tx: self._repository(tx, key))
         removed = await asyncio.to_thread(
-            tags.untag, self._context, request.path_params["name"], repository, request.query_params.get("workflow")
+            tags.untag,
+            self._context,
+            request.path_params["name"],
+            repository,
+            text_of(request.query_params, "workflow"),
         )
         return _json({"items": _shown(removed)})
 
@@ -197,10 +218,14 @@ class _Api:
         query = request.query_params
 
         def read(tx: Transaction) -> list[dict[str, Any]]:
-            repository = self._repository(tx, query.get("repository"))
-            return artifacts.listing(
-                tx, self._context.project_id, run=query.get("run"), tag=query.get("tag"), repository_id=repository
-            )
+            run = text_of(query, "run")
+            if run is not None:
+                return artifacts.of_run(tx, self._context.project_id, run)
+            tag = text_of(query, "tag")
+            if tag is None:
+                raise BadRequest("whose artifacts? `run` and `tag` are both missing")
+            repository = self._repository(tx, text_of(query, "repository"))
+            return artifacts.of_tag(tx, self._context.project_id, tag, repository)
 
         found = await self._context.database.aread(read)
         wanted = [
@@ -210,17 +235,14 @@ class _Api:
         ]
         return _json({"items": wanted})
 
-    def _repository(self, tx: Transaction, key: str | None) -> Any:
+    def _repository(self, tx: Transaction, key: str | None) -> UUID | None:
+        """The repository that `key` names, None where none is named; raises NotFound for one never seen."""
         if key is None:
             return None
-        found = tx.execute(
-            select(repositories.c.id).where(
-                repositories.c.project_id == self._context.project_id, repositories.c.key == key
-            )
-        ).scalar()
-        return found if found is not None else runs.find_repository(
-            tx, self._context.project_id, runs.RepositoryRef(key=key)
-        )  # fmt: skip
+        found = runs.find_repository(tx, self._context.project_id, runs.RepositoryRef(key=key))
+        if found is None:
+            raise NotFound(f"nothing was ever submitted from the repository {key!r}")
+        return found
 
     async def _run(self, name: str) -> dict[str, Any]:
         found = await self._context.database.aread(lambda tx: views.run_view(tx, self._context.project_id, name))
@@ -228,6 +250,13 @@ class _Api:
             await self._context.database.aread(lambda tx: runs.run_id_of(tx, self._context.project_id, name))
             raise NotFound(f"there is no run {name!r}")
         return found
+
+    async def _list(self, read: Callable[[Transaction], T], empty: T) -> T:
+        """What `read` lists; nothing of a repository that was never seen."""
+        try:
+            return await self._context.database.aread(read)
+        except NotFound:
+            return empty
 
 
 def _in_project(
@@ -240,14 +269,6 @@ def _in_project(
         return await handler(request)
 
     return endpoint
-
-
-async def _body(request: Request, kind: type[T]) -> T:
-    raw = await request.body()
-    try:
-        return msgspec.json.decode(raw or b"{}", type=kind)
-    except msgspec.MsgspecError as error:
-        raise BadRequest(f"the request's body cannot be read: {error}") from None
 
 
 def _user(request: Request) -> str | None:

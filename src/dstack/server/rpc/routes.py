@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import select
+from sqlalchemy.exc import DataError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,6 +23,7 @@ from dstack.server.services import runners
 from dstack.server.services.context import Context
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _MEDIA = "application/msgpack"
 _KNOWN_STREAMS = 4096
 
@@ -120,6 +124,13 @@ def _endpoint(kind: type[T], handle: Callable[[T], Awaitable[Any]]) -> Callable[
             return _error(500, "database", str(error))
         except OSError as error:
             return _error(507, "storage", f"the server cannot store it: {error}")
+        except (DataError, OverflowError, struct.error) as error:
+            cause = error.orig if isinstance(error, DataError) else error
+            return _error(400, "invalid", f"the message holds what cannot be stored: {cause}")
+        except Exception as error:  # noqa: BLE001 -- one bad message must not cost a runner its connection
+            # The one place for what nobody foresaw: told in full in the server's log, in a sentence to the runner.
+            _log.exception("%s failed", request.url.path)
+            return _error(500, "internal", f"the server failed: {type(error).__name__}: {error}")
 
     return endpoint
 

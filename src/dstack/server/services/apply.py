@@ -29,6 +29,7 @@ from dstack.server.db.tables import events, jobs
 from dstack.server.db.types import Id
 from dstack.server.services import rows
 from dstack.server.services.rows import JobRow, RunRow, StepRow
+from dstack.server.services.tags import set_asked_tags
 from dstack.server.settings import Settings
 
 SECOND = 1_000_000
@@ -94,6 +95,7 @@ class Batch:
         self._attempts: dict[tuple[UUID, int], _AttemptChange] = {}
         self._late: list[dict[str, Any]] = []
         self._roll_up: set[UUID] = set()
+        self._begun: set[UUID] = set()
 
     # --- loading ---------------------------------------------------------------------------------------------
 
@@ -237,7 +239,8 @@ class Batch:
         topic = f"runner:{row.runner_id.hex}" if row.runner_id else ""
         for effect in decision.effects:
             if isinstance(effect, BeginAttempt):
-                assert facts.runner_id is not None and facts.attempt_id is not None
+                assert facts.runner_id is not None
+                assert facts.attempt_id is not None
                 row.runner_id = facts.runner_id
                 self._new_attempts.append(
                     {
@@ -321,6 +324,8 @@ class Batch:
         if not (self._dirty_jobs or self._dirty_runs or self._late):
             return
         self.load_runs(set(self._events) | self._roll_up)
+        # A run that is running stays so while no job ends: only its first job's begin needs a look.
+        self._roll_up.update(run_id for run_id in self._begun if self.runs[run_id].state == RunState.QUEUED)
         self._write(rows.UPDATE_JOBS, [self.jobs[key] for key in self._dirty_jobs])
         self._write(rows.UPDATE_STEPS, [self.steps[key] for key in self._dirty_steps])
         self._write_attempts()
@@ -336,14 +341,18 @@ class Batch:
         while done < len(self._moved):
             moves = self._moved[done:]
             done = len(self._moved)
-            self._load_steps({row.step_id for row, _ in moves})
+            self._load_steps({row.step_id for row, state in moves if state in _MOVES_STEP})
             ended: list[StepRow] = []
             for row, state in moves:
                 if state is JobState.QUEUED:
                     self.tx.notify("place")
                     self.tx.notify("submitted" if row.rejections == 0 else "rejected")
-                if state in job_table.TERMINAL or state not in (JobState.WAITING, JobState.QUEUED):
+                if state in job_table.TERMINAL:
                     self._roll_up.add(row.run_id)
+                elif state is not JobState.QUEUED:
+                    self._begun.add(row.run_id)
+                if state not in _MOVES_STEP:
+                    continue
                 step = self.steps[row.step_id]
                 before = step.domain()
                 decision = step_table.decide(before, step_table.JobMoved(state), self.tx.now)
@@ -394,8 +403,9 @@ class Batch:
                 .limit(1)
             ).one()
             row.root_job_id, row.reason, row.detail = root
-        elif row.state == "done":
+        elif row.state == "done" and row.reason is None:
             row.reason = "exit-zero"
+            set_asked_tags(self.tx, self.project_id, self.ids, run_id)
         if row.state in ("done", "failed", "stopped"):
             self.tx.notify("run-ended")
 
@@ -453,3 +463,5 @@ _STATES_PRESENT = select(
 """For each job state, whether the run has a job in it: one index probe each, whatever the size of the run."""
 
 _PART = 500
+_MOVES_STEP = job_table.TERMINAL | {JobState.QUEUED}
+"""The job states that a step's own state depends on."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, insert, select, update
+from sqlalchemy import and_, bindparam, func, insert, select, update
 
 from dstack.protocol.messages import SavedArtifact
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import artifacts, code_snapshots, jobs, runs, tags
+from dstack.server.db.transaction import Result
+from dstack.server.db.types import Id
 from dstack.server.services.catalog import DatabaseCatalog
 from dstack.server.services.context import Context
 from dstack.server.services.errors import CodeMissing, NotFound
@@ -97,45 +100,65 @@ def record(
 
 def newest_of_run(tx: Transaction, project_id: UUID, run_id: UUID) -> list[dict[str, Any]]:
     """The newest snapshot of each (job, path) of a run, in order of job and path."""
-    query = (
+    return newest_of_runs(tx, project_id, [run_id])
+
+
+def newest_of_runs(tx: Transaction, project_id: UUID, run_ids: Sequence[UUID]) -> list[dict[str, Any]]:
+    """The newest snapshot of each (job, path) of these runs: one statement for a page of a list."""
+    return _shown(tx.execute(_OF_RUNS, {"project": project_id, "ids": list(run_ids)}))
+
+
+def newest_of_jobs(tx: Transaction, project_id: UUID, job_ids: Any) -> list[dict[str, Any]]:
+    """The newest snapshot of each path of these jobs (a subquery of their ids), in order of job and path."""
+    return _shown(tx.execute(_select_newest(artifacts.c.job_id.in_(job_ids)), {"project": project_id}))
+
+
+def _shown(result: Result) -> list[dict[str, Any]]:
+    return [{**row, "partial": row["partial"] or row["live"] or row["state"] != "done"} for row in result.mappings()]
+
+
+def _select_newest(where: Any) -> Any:
+    """Of each (job, path), the last snapshot of its newest attempt that saved any: a training saves thousands."""
+    rank = func.row_number().over(
+        partition_by=(artifacts.c.job_id, artifacts.c.path),
+        order_by=(artifacts.c.attempt.desc(), artifacts.c.id.desc()),
+    )
+    ranked = (
+        select(artifacts, rank.label("rank"))
+        .where(artifacts.c.project_id == bindparam("project", type_=Id), where)
+        .subquery()
+    )
+    return (
         select(
             runs.c.name.label("run"), jobs.c.name.label("job"), jobs.c.workflow, jobs.c.id.label("job_id"),
-            artifacts.c.path, artifacts.c.manifest_id, artifacts.c.content_id, artifacts.c.files, artifacts.c.size,
-            artifacts.c.live, artifacts.c.partial, artifacts.c.taken_at.label("at"), jobs.c.state,
+            jobs.c.run_id, ranked.c.path, ranked.c.manifest_id, ranked.c.content_id, ranked.c.files, ranked.c.size,
+            ranked.c.live, ranked.c.partial, ranked.c.taken_at.label("at"), jobs.c.state,
         )
-        .join(jobs, and_(jobs.c.project_id == artifacts.c.project_id, jobs.c.id == artifacts.c.job_id))
-        .join(runs, and_(runs.c.project_id == artifacts.c.project_id, runs.c.id == artifacts.c.run_id))
-        .where(artifacts.c.project_id == project_id, artifacts.c.run_id == run_id)
-        .order_by(jobs.c.submitted_at, jobs.c.id, artifacts.c.path, artifacts.c.attempt.desc(), artifacts.c.id.desc())
+        .join(jobs, and_(jobs.c.project_id == ranked.c.project_id, jobs.c.id == ranked.c.job_id))
+        .join(runs, and_(runs.c.project_id == ranked.c.project_id, runs.c.id == ranked.c.run_id))
+        .where(ranked.c.rank == 1)
+        .order_by(jobs.c.submitted_at, jobs.c.id, ranked.c.path)
     )  # fmt: skip
-    newest: dict[tuple[UUID, str], dict[str, Any]] = {}
-    for row in tx.execute(query).mappings():
-        key = (row["job_id"], row["path"])
-        if key not in newest:
-            found = dict(row)
-            found["partial"] = row["partial"] or row["live"] or row["state"] != "done"
-            newest[key] = found
-    return list(newest.values())
 
 
-def listing(
-    tx: Transaction, project_id: UUID, *, run: str | None, tag: str | None, repository_id: UUID | None
-) -> list[dict[str, Any]]:
-    """Artifacts of a run, or of every workflow that a tag points to; raises NotFound for neither."""
-    if run is not None:
-        run_id = tx.execute(select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == run)).scalar()
-        if run_id is None:
-            raise NotFound(f"there is no run {run!r}", hint="`dstack runs -a` lists all runs")
-        return newest_of_run(tx, project_id, run_id)
+_OF_RUNS = _select_newest(artifacts.c.run_id.in_(bindparam("ids", expanding=True)))
+
+
+def of_run(tx: Transaction, project_id: UUID, run: str) -> list[dict[str, Any]]:
+    """The newest artifacts of the run called `run`; raises NotFound."""
+    run_id = tx.execute(select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == run)).scalar()
+    if run_id is None:
+        raise NotFound(f"there is no run {run!r}", hint="`dstack runs -a` lists all runs")
+    return newest_of_run(tx, project_id, run_id)
+
+
+def of_tag(tx: Transaction, project_id: UUID, tag: str, repository_id: UUID | None) -> list[dict[str, Any]]:
+    """The artifacts of every workflow that `tag` points to, in one repository or in all; raises NotFound."""
     where = [tags.c.project_id == project_id, tags.c.name == tag]
     if repository_id is not None:
         where.append(tags.c.repository_id == repository_id)
-    found = tx.execute(select(tags.c.run_id, tags.c.workflow).where(*where)).all()
+    found = {(row.run_id, row.workflow) for row in tx.execute(select(tags.c.run_id, tags.c.workflow).where(*where))}
     if not found:
         raise NotFound(f"there is no tag {tag!r} here", hint="`dstack tags list` lists the tags")
-    return [
-        item
-        for run_id, workflow in found
-        for item in newest_of_run(tx, project_id, run_id)
-        if item["workflow"] == workflow
-    ]
+    newest = newest_of_runs(tx, project_id, sorted({run_id for run_id, _ in found}))
+    return [item for item in newest if (item["run_id"], item["workflow"]) in found]

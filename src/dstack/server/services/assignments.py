@@ -15,7 +15,7 @@ from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import attempts, jobs, runs, step_needs, steps
 from dstack.server.db.types import Id
-from dstack.server.services.artifacts import newest_of_run
+from dstack.server.services.artifacts import newest_of_jobs
 from dstack.server.services.context import Context
 from dstack.server.services.stored import StoredPlan
 
@@ -96,11 +96,9 @@ def _inputs(tx: Transaction, context: Context, row: Any, plan: StoredPlan) -> tu
             )
             .where(step_needs.c.project_id == context.project_id, step_needs.c.step_id == row.step_id)
         )
-        ids = set(tx.execute(needed).scalars())
         found.extend(
             InputRef(path=item["path"], manifest_id=item["manifest_id"], run_name=item["run"], job_name=item["job"])
-            for item in newest_of_run(tx, context.project_id, row.run_id)
-            if item["job_id"] in ids
+            for item in newest_of_jobs(tx, context.project_id, needed)
         )
     return tuple(found)
 
@@ -119,7 +117,7 @@ def _submission(tx: Transaction, context: Context, run_id: UUID) -> _Environment
         query = select(runs.c.submission).where(runs.c.project_id == context.project_id, runs.c.id == run_id)
         cached = msgspec.msgpack.decode(tx.execute(query).scalar_one(), type=_Environment)
         while len(_seen) >= _KEEP:
-            _seen.pop(next(iter(_seen)))
+            _seen.pop(next(iter(_seen)), None)
         _seen[run_id] = cached
     return cached
 

@@ -61,7 +61,7 @@ def view(plan: workflows.RunPlan) -> dict[str, Any]:
                 },
             }
         )  # fmt: skip
-    return {"workflow": plan.root, "steps": [*reused.values(), *steps]}
+    return {"workflow": plan.root, "steps": [*reused.values(), *steps], "warnings": list(plan.warnings)}
 
 
 def _reused_names(step: workflows.PlannedStep) -> list[str]:

@@ -156,16 +156,12 @@ def run_id_of(tx: Transaction, project_id: UUID, name: str) -> UUID:
 def find_repository(tx: Transaction, project_id: UUID, ref: RepositoryRef) -> UUID | None:
     """The repository that `ref.key` or one of its aliases names, if it was seen before."""
     keys = [ref.key, *ref.aliases]
-    found = tx.execute(
-        select(repositories.c.id).where(repositories.c.project_id == project_id, repositories.c.key.in_(keys)).limit(1)
-    ).scalar()
-    if found is not None:
-        return found
-    return tx.execute(
-        select(repository_aliases.c.repository_id)
-        .where(repository_aliases.c.project_id == project_id, repository_aliases.c.key.in_(keys))
-        .limit(1)
-    ).scalar()
+    known: dict[str, UUID] = {}
+    for column, table in ((repository_aliases.c.repository_id, repository_aliases), (repositories.c.id, repositories)):
+        query = select(table.c.key, column).where(table.c.project_id == project_id, table.c.key.in_(keys))
+        known.update((key, repository_id) for key, repository_id in tx.execute(query))
+    # What it is called now says more than what it was called once.
+    return next((known[key] for key in keys if key in known), None)
 
 
 def _near(tx: Transaction, project_id: UUID, name: str) -> str:

@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import and_, delete, insert, select
 
+from dstack.domain.ports import Ids
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import repositories, runs, steps, tag_history, tags
 from dstack.server.services.artifacts import newest_of_run
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, Conflict, NotFound
+from dstack.server.services.stored import StoredPlan
 from dstack.workflows import ReusedInput, UnknownTag
 
 TAG = declare_write("tags.set")
 UNTAG = declare_write("tags.delete")
 LATEST = "latest"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def check_name(name: str) -> None:
@@ -27,7 +30,7 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise BadRequest(
             f"{name!r} cannot be a tag",
-            hint="letters, digits, `.`, `_` and `-`, at most 128, beginning with a letter or digit",
+            hint="letters, digits, `.`, `_` and `-`, at most 100, beginning with a letter or digit",
         )
 
 
@@ -51,26 +54,63 @@ def tag(context: Context, run_name: str, name: str, *, force: bool, actor: str |
             )
         if state != "done" and not force:
             raise Conflict(f"run {run_name} {state}, its artifacts may be partial", hint="add --force to tag it anyway")
-        set_tag(tx, context, run_id, repository_id, name, partial=state != "done", actor=actor)
+        set_tag(tx, context.project_id, context.ids, run_id, name, partial=state != "done", actor=actor)
         return listing(tx, context.project_id, repository_id, name)
 
     return context.database.write(TAG, write)
 
 
 def set_tag(
-    tx: Transaction, context: Context, run_id: UUID, repository_id: UUID, name: str, *, partial: bool, actor: str | None
+    tx: Transaction, project_id: UUID, ids: Ids, run_id: UUID, name: str, *, partial: bool, actor: str | None
 ) -> None:
-    """One row per workflow of the run, and as many of history."""
-    of_run = (steps.c.project_id == context.project_id, steps.c.run_id == run_id)
-    workflows = sorted(set(tx.execute(select(steps.c.workflow).where(*of_run)).scalars()))
-    for workflow in workflows:
-        key = {
-            "project_id": context.project_id, "repository_id": repository_id, "workflow": workflow, "name": name,
-        }  # fmt: skip
+    """Point `name` at each workflow of the run, also at those that it reused; a row of history for each."""
+    repository_id, reused = _reused(tx, project_id, run_id)
+    of_run = (steps.c.project_id == project_id, steps.c.run_id == run_id)
+    own = tx.execute(select(steps.c.workflow).distinct().where(*of_run)).scalars()
+    sources = {**reused, **dict.fromkeys(own, (run_id, partial))}
+    for workflow, (source, is_partial) in sorted(sources.items()):
+        key = {"project_id": project_id, "repository_id": repository_id, "workflow": workflow, "name": name}
         tx.execute(delete(tags).where(*[tags.c[column] == value for column, value in key.items()]))
-        values = {**key, "run_id": run_id, "set_by": actor, "set_at": tx.now}
-        tx.execute(insert(tags), {**values, "partial": partial})
-        tx.execute(insert(tag_history), {**values, "id": context.ids.new(tx.now)})
+        values = {**key, "run_id": source, "set_by": actor, "set_at": tx.now}
+        tx.execute(insert(tags), {**values, "partial": is_partial})
+        tx.execute(insert(tag_history), {**values, "id": ids.new(tx.now)})
+
+
+def set_asked_tags(tx: Transaction, project_id: UUID, ids: Ids, run_id: UUID) -> None:
+    """The tags of `dstack run -t`, now that the run is done."""
+    row = tx.execute(
+        select(runs.c.submission, runs.c.user).where(runs.c.project_id == project_id, runs.c.id == run_id)
+    ).one()
+    if row.submission is None:
+        return
+    for name in dict.fromkeys(msgspec.msgpack.decode(row.submission, type=_AskedTags).tags):
+        set_tag(tx, project_id, ids, run_id, name, partial=False, actor=row.user)
+
+
+class _AskedTags(msgspec.Struct, frozen=True):
+    """The part of a stored submission that tells of tags."""
+
+    tags: tuple[str, ...] = ()
+
+
+def _reused(tx: Transaction, project_id: UUID, run_id: UUID) -> tuple[UUID, dict[str, tuple[UUID, bool]]]:
+    """The run's repository, and where each workflow that it reused comes from: (run, partial)."""
+    of_run = (steps.c.project_id == project_id, steps.c.run_id == run_id)
+    inputs = [
+        item
+        for plan in tx.execute(select(steps.c.plan).where(*of_run)).scalars()
+        if plan
+        for item in msgspec.msgpack.decode(plan, type=StoredPlan).inputs
+    ]
+    names = {item.run_name for item in inputs}
+    known = select(runs.c.name, runs.c.id).where(runs.c.project_id == project_id, runs.c.name.in_(names))
+    ids_of = {row.name: row.id for row in tx.execute(known)} if names else {}
+    repository_id = tx.execute(
+        select(runs.c.repository_id).where(runs.c.project_id == project_id, runs.c.id == run_id)
+    ).scalar_one()
+    return repository_id, {
+        item.workflow: (ids_of[item.run_name], item.partial) for item in inputs if item.run_name in ids_of
+    }
 
 
 def untag(context: Context, name: str, repository_id: UUID | None, workflow: str | None) -> list[dict[str, Any]]:
@@ -162,13 +202,39 @@ def resolve(
         raise UnknownTag([f"{row[0]}:{row[1]}" for row in known])
     found: list[ReusedInput] = []
     for row in rows:
-        found.extend(_inputs(tx, project_id, row.run_id, row.workflow, name, row.partial))
+        warning = _of_age(tx, project_id, repository_id, row.workflow, row.run_id) if name == LATEST else ""
+        found.extend(_inputs(tx, project_id, row.run_id, row.workflow, name, row.partial, warning))
     return found
+
+
+def _of_age(tx: Transaction, project_id: UUID, repository_id: UUID, workflow: str, run_id: UUID) -> str:
+    """What to say where `latest` was set by hand and the workflow has succeeded again since; else nothing."""
+    newest_id = _newest_done_run(tx, project_id, repository_id, workflow)
+    if newest_id is None or newest_id == run_id:
+        return ""
+    query = select(runs.c.id, runs.c.name, runs.c.submitted_at).where(
+        runs.c.project_id == project_id, runs.c.id.in_([run_id, newest_id])
+    )
+    by_id = {row.id: row for row in tx.execute(query)}
+    tagged, newest = by_id[run_id], by_id[newest_id]
+    if (newest.submitted_at, newest.id) <= (tagged.submitted_at, tagged.id):
+        return ""
+    return (
+        f"`{workflow}:{LATEST}` was set by hand to {tagged.name}, which is older than {newest.name}, "
+        f"the newest run in which `{workflow}` is done"
+    )
 
 
 def newest_done(tx: Transaction, project_id: UUID, repository_id: UUID | None, workflow: str) -> list[ReusedInput]:
     """The artifacts of the newest run in which `workflow` ended done; raises UnknownTag where there is none."""
-    run_id = tx.execute(
+    run_id = _newest_done_run(tx, project_id, repository_id, workflow)
+    if run_id is None:
+        raise UnknownTag([])
+    return _inputs(tx, project_id, run_id, workflow, None, partial=False)
+
+
+def _newest_done_run(tx: Transaction, project_id: UUID, repository_id: UUID | None, workflow: str) -> UUID | None:
+    return tx.execute(
         select(steps.c.run_id)
         .join(runs, and_(runs.c.project_id == steps.c.project_id, runs.c.id == steps.c.run_id))
         .where(
@@ -180,13 +246,16 @@ def newest_done(tx: Transaction, project_id: UUID, repository_id: UUID | None, w
         .order_by(runs.c.submitted_at.desc(), runs.c.id.desc())
         .limit(1)
     ).scalar()
-    if run_id is None:
-        raise UnknownTag([])
-    return _inputs(tx, project_id, run_id, workflow, None, partial=False)
 
 
 def _inputs(
-    tx: Transaction, project_id: UUID, run_id: UUID, workflow: str, tag_name: str | None, partial: bool
+    tx: Transaction,
+    project_id: UUID,
+    run_id: UUID,
+    workflow: str,
+    tag_name: str | None,
+    partial: bool,
+    warning: str = "",
 ) -> list[ReusedInput]:
     return [
         ReusedInput(
@@ -198,6 +267,7 @@ def _inputs(
             workflow=workflow,
             tag=tag_name,
             partial=partial or row["partial"],
+            warning=warning,
         )
         for row in newest_of_run(tx, project_id, run_id)
         if row["workflow"] == workflow

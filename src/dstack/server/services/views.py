@@ -7,16 +7,19 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import and_, select
+from sqlalchemy import and_, func, select, union_all
 
 from dstack.domain.lifecycle.job import TERMINAL as JOB_TERMINAL
 from dstack.domain.lifecycle.run import TERMINAL as RUN_TERMINAL
+from dstack.domain.lifecycle.run import RunState
 from dstack.domain.ports import format_id
 from dstack.domain.reasons import Reason, cli_exit, sentence
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import attempts, jobs, repositories, runners, runs, steps, tags
 from dstack.server.services import artifacts
 from dstack.server.services.stored import StoredPlan
+
+OPEN_RUNS = tuple(state.value for state in RunState if state not in RUN_TERMINAL)
 
 _STATUS_TEXT = {
     "planning": "Planning...",
@@ -34,22 +37,25 @@ _STATUS_TEXT = {
 
 Page = tuple[list[dict[str, Any]], str | None]
 
+LISTED_JOBS = 200
+"""A run with more jobs is listed with so many of them, the first by name, beside the counts of all."""
+
 
 def run_page(
-    tx: Transaction, project_id: UUID, *, repository: str | None, active: bool, limit: int, cursor: str | None
+    tx: Transaction, project_id: UUID, *, repository_id: UUID | None, active: bool, limit: int, cursor: UUID | None
 ) -> Page:
     """Runs newest first, and the cursor of the next page."""
     where = [runs.c.project_id == project_id]
-    if repository is not None:
-        where.append(repositories.c.key == repository)
+    if repository_id is not None:
+        where.append(runs.c.repository_id == repository_id)
     if active:
-        where.append(runs.c.state.not_in([state.value for state in RUN_TERMINAL]))
+        where.append(runs.c.state.in_(OPEN_RUNS))
     if cursor is not None:
-        where.append(runs.c.id < UUID(hex=cursor))
+        where.append(runs.c.id < cursor)
     found = tx.execute(_select_runs().where(*where).order_by(runs.c.id.desc()).limit(limit + 1)).mappings().all()
     shown = found[:limit]
     more = shown[-1]["id"].hex if len(found) > limit else None
-    return _runs(tx, project_id, shown), more
+    return _runs(tx, project_id, shown, most_jobs=LISTED_JOBS), more
 
 
 def run_view(tx: Transaction, project_id: UUID, name: str) -> dict[str, Any] | None:
@@ -58,10 +64,11 @@ def run_view(tx: Transaction, project_id: UUID, name: str) -> dict[str, Any] | N
     return _runs(tx, project_id, found)[0] if found else None
 
 
-def job_rows(
-    tx: Transaction, project_id: UUID, run_ids: Iterable[UUID], job_ids: Sequence[UUID] | None = None
-) -> list[Any]:
-    """Rows of jobs with their runner's name and the current attempt's log facts, in plan order."""
+def job_rows(tx: Transaction, project_id: UUID, run_ids: Iterable[UUID], job_ids: Any = None) -> list[Any]:
+    """Rows of jobs with their runner's name and the current attempt's log facts, in plan order.
+
+    `job_ids`, where given, are ids or a subquery of them.
+    """
     where = [jobs.c.project_id == project_id, jobs.c.run_id.in_(list(run_ids))]
     if job_ids is not None:
         where.append(jobs.c.id.in_(job_ids))
@@ -70,9 +77,9 @@ def job_rows(
             *[
                 jobs.c[name]
                 for name in (
-                    "id", "run_id", "step_id", "name", "workflow", "provider", "state", "intent", "intent_by", "attempt",
-                    "counted", "outcome", "reason", "detail", "exit_code", "submitted_at", "started_at", "finished_at",
-                    "reused_from", "artifacts_incomplete",
+                    "id", "run_id", "step_id", "name", "workflow", "provider", "state", "intent", "intent_by",
+                    "attempt", "counted", "outcome", "reason", "detail", "exit_code",
+                    "submitted_at", "started_at", "finished_at", "reused_from", "artifacts_incomplete",
                 )
             ],
             runners.c.name.label("runner"), runners.c.state.label("runner_state"), runners.c.lost_at,
@@ -166,27 +173,70 @@ def _select_runs() -> Any:
     )  # fmt: skip
 
 
-def _runs(tx: Transaction, project_id: UUID, found: Sequence[Any]) -> list[dict[str, Any]]:
+def _runs(
+    tx: Transaction, project_id: UUID, found: Sequence[Any], most_jobs: int | None = None
+) -> list[dict[str, Any]]:
+    """The views of `found`, with as many statements for one run as for a page of them."""
     if not found:
         return []
     ids = [row["id"] for row in found]
+    counts = _job_counts(tx, project_id, ids)
+    large = [run_id for run_id in ids if most_jobs is not None and sum(counts[run_id].values()) > most_jobs]
+    small = [run_id for run_id in ids if run_id not in large]
+    shown_jobs = job_rows(tx, project_id, small)
+    saved_items = artifacts.newest_of_runs(tx, project_id, small)
+    if large:
+        roots = [row["root_job_id"] for row in found if row["id"] in large and row["root_job_id"] is not None]
+        first = _first_jobs(project_id, large, roots, most_jobs or 0)
+        shown_jobs += job_rows(tx, project_id, large, first)
+        saved_items += artifacts.newest_of_jobs(tx, project_id, first)
     jobs_of: dict[UUID, list[Any]] = {run_id: [] for run_id in ids}
-    for row in job_rows(tx, project_id, ids):
+    for row in shown_jobs:
         jobs_of[row["run_id"]].append(row)
     tags_of: dict[UUID, set[str]] = {run_id: set() for run_id in ids}
     of_tags = select(tags.c.run_id, tags.c.name).where(tags.c.project_id == project_id, tags.c.run_id.in_(ids))
     for run_id, name in tx.execute(of_tags):
         tags_of[run_id].add(name)
     variables = _root_variables(tx, project_id, ids)
+    saved: dict[UUID, list[dict[str, Any]]] = {}
+    for item in saved_items:
+        saved.setdefault(item["job_id"], []).append(item)
     shown: list[dict[str, Any]] = []
     for row in found:
-        saved: dict[UUID, list[dict[str, Any]]] = {}
-        for item in artifacts.newest_of_run(tx, project_id, row["id"]):
-            saved.setdefault(item["job_id"], []).append(item)
         rows_of = jobs_of[row["id"]]
         views = [job_view(job, saved.get(job["id"], ())) for job in rows_of]
-        shown.append(_run(row, rows_of, views, sorted(tags_of[row["id"]]), variables.get(row["id"], {})))
+        view = _run(row, rows_of, views, sorted(tags_of[row["id"]]), variables.get(row["id"], {}))
+        shown.append({**view, "jobs_total": sum(counts[row["id"]].values()), "job_counts": counts[row["id"]]})
     return shown
+
+
+def _job_counts(tx: Transaction, project_id: UUID, ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
+    """How many jobs of each run are in which state, read from an index alone."""
+    query = (
+        select(jobs.c.run_id, jobs.c.state, func.count())
+        .where(jobs.c.project_id == project_id, jobs.c.run_id.in_(ids))
+        .group_by(jobs.c.run_id, jobs.c.state)
+    )
+    counts: dict[UUID, dict[str, int]] = {run_id: {} for run_id in ids}
+    for run_id, state, number in tx.execute(query):
+        counts[run_id][state] = number
+    return counts
+
+
+def _first_jobs(project_id: UUID, ids: Sequence[UUID], roots: Sequence[UUID], most: int) -> Any:
+    """`roots` and the first jobs of each run by name: an index has that order, whatever the size of the runs."""
+    pieces = [
+        select(
+            select(jobs.c.id)
+            .where(jobs.c.project_id == project_id, jobs.c.run_id == run_id)
+            .order_by(jobs.c.name)
+            .limit(most)
+            .subquery()
+        )
+        for run_id in ids
+    ]
+    pieces.append(select(jobs.c.id).where(jobs.c.project_id == project_id, jobs.c.id.in_(roots)))
+    return union_all(*pieces)
 
 
 def _root_variables(tx: Transaction, project_id: UUID, ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:

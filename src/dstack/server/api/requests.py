@@ -1,0 +1,81 @@
+"""What requests of people carry, read with words for whoever sent something else. Unknown fields are ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from starlette.requests import Request
+
+from dstack.server.services.errors import BadRequest
+
+T = TypeVar("T")
+Query = Mapping[str, str]
+LogCursor = dict[str, tuple[int, int]]
+MOST = 2**63 - 1
+"""No number of ours is larger, and no database keeps one."""
+
+
+class ValidateBody(msgspec.Struct, frozen=True):
+    files: dict[str, str] = {}
+
+
+class StopBody(msgspec.Struct, frozen=True):
+    abort: bool = False
+    user: str | None = None
+
+
+class TagBody(msgspec.Struct, frozen=True):
+    run: str
+    name: str
+    force: bool = False
+
+
+async def read_body(request: Request, kind: type[T]) -> T:
+    """The JSON body as a `kind`; raises BadRequest saying what is wrong where."""
+    raw = await request.body()
+    try:
+        return msgspec.json.decode(raw or b"{}", type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the request's body cannot be read: {error}") from None
+
+
+def read_number(query: Query, name: str) -> int | None:
+    """A whole number of the query, None where it is not given."""
+    text = query.get(name)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MOST):
+        raise BadRequest(f"`{name}` must be a whole number from 0, not {text[:60]!r}")
+    return int(text)
+
+
+def read_page_cursor(query: Query) -> UUID | None:
+    """Where a list goes on: `next` of the page before."""
+    text = query.get("cursor")
+    if not text:
+        return None
+    try:
+        return UUID(hex=text)
+    except ValueError:
+        raise BadRequest(f"`cursor` must be the `next` of an earlier page, not {text[:60]!r}") from None
+
+
+def read_log_cursor(query: Query) -> LogCursor:
+    """What a follower has of each job: (attempt, next offset)."""
+    hint = '`cursor` is JSON such as {"train": [1, 512]}: attempt and next offset of each job'
+    try:
+        cursor: LogCursor = msgspec.json.decode(query.get("cursor") or "{}", type=LogCursor)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the cursor cannot be read: {error}", hint=hint) from None
+    for job, (attempt, offset) in cursor.items():
+        if not (0 <= attempt <= MOST and 0 <= offset <= MOST):
+            raise BadRequest(f"the cursor of {job[:60]!r} names no place of a log", hint=hint)
+    return cursor
+
+
+def text_of(values: Mapping[str, Any], name: str) -> str | None:
+    """A text of the query, None where it is not given or empty."""
+    return values.get(name) or None
