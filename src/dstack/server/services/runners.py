@@ -74,7 +74,7 @@ def poll(context: Context, request: messages.PollRequest, *, tell_ended: bool = 
 
     `tell_ended`: also name attempts that it knows and that are over.
     """
-    row = context.database.read(lambda tx: _row(tx, context, request.runner_id))
+    row, found = context.database.read(lambda tx: _look(tx, context, request))
     if row is None:
         return RunnerGone("the server does not know this runner")
     if row.incarnation != request.incarnation or row.state == runner_table.RunnerState.OFFLINE:
@@ -82,7 +82,6 @@ def poll(context: Context, request: messages.PollRequest, *, tell_ended: bool = 
     due = row.heartbeat_at + int(context.settings.heartbeat * SECOND / 2)
     if row.state != runner_table.RunnerState.ONLINE or context.clock.now() >= due:
         context.database.write(HEARTBEAT, lambda tx: _heartbeat(tx, context, request))
-    found = context.database.read(lambda tx: _commands(tx, context, request.runner_id, request.known))
     return found if tell_ended else msgspec.structs.replace(found, kill=(), orphaned=())
 
 
@@ -162,6 +161,13 @@ def _give_back(tx: Transaction, context: Context, runner_id: UUID, running: set[
         event = job_table.Returned(row.number) if row.job_state == "assigned" else job_table.Lost(row.number)
         batch.job(row.job_id, event, Facts(detail="the runner restarted without it"))
     batch.store()
+
+
+def _look(tx: Transaction, context: Context, request: messages.PollRequest) -> tuple[Any, messages.Commands]:
+    row = _row(tx, context, request.runner_id)
+    if row is None:
+        return None, messages.Commands()
+    return row, _commands(tx, context, request.runner_id, request.known)
 
 
 def _live(tx: Transaction, context: Context, runner_id: UUID) -> Sequence[Any]:
