@@ -46,7 +46,7 @@ class LogQuota:
         if offset < self.head:
             end = min(size, self.head)
         elif ended:
-            begin = max(self.head, size - self.tail)
+            begin = size - self.tail
             if offset < begin:
                 return Skip(offset, begin, self._marker(begin - offset))
             end = size

@@ -18,6 +18,10 @@ from dstack.runner.executors.process import JobProcess, ProcessExecutor
 from tests.support.jobs import make_launch, processes_of, spool, until, until_spool
 
 
+NAP = f"0.05{os.getpid()}"
+"""Seconds, and a name by which a process without any environment is recognised."""
+
+
 def in_loop(
     launch: Launch, groups: cgroup.Groups | None, act: Callable[[ProcessExecutor, JobProcess], Awaitable[None]]
 ) -> None:
@@ -87,7 +91,7 @@ END
             "sleep 1000",
         ),
         (PYTHON_DAEMON, "echo up", "sleep 1000"),
-        ("(env -i setsid sh -c 'trap \"\" TERM; while :; do /bin/sleep 0.05; done' &)", "echo up", "sleep 1000"),
+        (f"(env -i setsid sh -c 'trap \"\" TERM; while :; do /bin/sleep {NAP}; done' &)", "echo up", "sleep 1000"),
         ("sleep 1000 & kill -STOP $!", "echo up", "kill -STOP $$"),
     ],
     ids=["deaf", "other sessions", "forking daemon", "no environment", "held"],
@@ -108,7 +112,7 @@ def test_nothing_survives(tmp_path: Path, groups: cgroup.Groups | None, script: 
         assert process.pid in gone
 
     in_loop(launch, groups, act)
-    assert not [pid for pid in tree.snapshot() if b"/bin/sleep\x000.05" in tree.command(pid)]
+    assert not [pid for pid in tree.snapshot() if NAP.encode() in tree.command(pid)]
 
 
 def test_a_crowd_of_thousands_is_gone_in_time(tmp_path: Path, groups: cgroup.Groups | None) -> None:
@@ -162,15 +166,15 @@ def test_an_orphan_without_a_name_lives_until_the_last_job_that_may_own_it(tmp_p
     async def main() -> None:
         executor = ProcessExecutor(None)
         wait_for_up = "while [ ! -e up ]; do sleep 0.01; done"
-        first = make_launch(tmp_path, "(env -i setsid /bin/sh -c '>up; exec /bin/sleep 999.5' &)", wait_for_up)
+        first = make_launch(tmp_path, f"(env -i setsid /bin/sh -c '>up; exec /bin/sleep 9{NAP}' &)", wait_for_up)
         second = make_launch(tmp_path, "sleep 1000")
         long = executor.start(second)
         await executor.start(first).wait()
         await executor.sweep(first.attempt_id)
-        assert len([pid for pid in tree.snapshot() if b"999.5" in tree.command(pid)]) == 1
+        assert len([pid for pid in tree.snapshot() if NAP.encode() in tree.command(pid)]) == 1
         await executor.stop(long, 5)
         assert (await executor.sweep(second.attempt_id)).left == ()
-        assert not [pid for pid in tree.snapshot() if b"999.5" in tree.command(pid)]
+        assert not [pid for pid in tree.snapshot() if NAP.encode() in tree.command(pid)]
 
     asyncio.run(main())
 
