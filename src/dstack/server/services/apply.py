@@ -188,6 +188,10 @@ class Batch:
         lines = [f"story of job {row.name}, now {row.state}, attempt {row.attempt}:"]
         for seq, event, before, after, attempt, detail in self.tx.execute(query):
             lines.append(f"  {seq}: {event} {before} -> {after} attempt {attempt} {detail or ''}".rstrip())
+        for made in self._events.get(row.run_id, ()):
+            if made["object_id"] == row.id:
+                told = f"  now: {made['event']} {made['before']} -> {made['after']} attempt {made['attempt']}"
+                lines.append(f"{told} {made['detail'] or ''}".rstrip())
         return "\n".join(lines)
 
     def _note_late(self, row: JobRow, event: JobEvent) -> None:

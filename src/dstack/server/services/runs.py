@@ -109,10 +109,13 @@ def submit(context: Context, submission: Submission, idempotency_key: str | None
     for _ in range(100):
         name = context.database.read(lambda tx: _free_name(tx, context))
         planned = plan(context, submission, name)
-        stored = context.database.write(
-            SUBMIT,
-            lambda tx, planned=planned, name=name: _store(tx, context, submission, planned, name, idempotency_key),
-        )
+        try:
+            stored = context.database.write(
+                SUBMIT,
+                lambda tx, planned=planned, name=name: _store(tx, context, submission, planned, name, idempotency_key),
+            )
+        except _KeyTaken:
+            continue  # the next look finds the run that the other request made
         if stored is not None:
             return stored
     raise BadRequest("no free run name was found in 100 tries", hint="delete runs that are no longer needed")
@@ -209,8 +212,11 @@ def _ensure_repository(tx: Transaction, context: Context, ref: RepositoryRef) ->
             "project_id": context.project_id, "id": known, "key": ref.key, "name": ref.name,
             "root": ref.root, "created_at": tx.now,
         }  # fmt: skip
-        tx.execute(insert(repositories), values)
-        return known
+        if tx.insert_new(repositories, values):
+            return known
+        # Another request has just made it (PostgreSQL).
+        known = find_repository(tx, context.project_id, ref)
+        assert known is not None
     for key in (ref.key, *ref.aliases):
         values = {"project_id": context.project_id, "key": key, "repository_id": known}
         tx.insert_new(repository_aliases, values)
@@ -239,7 +245,7 @@ def _store(
     if idempotency_key is not None:
         key = {"project_id": project_id, "key": idempotency_key, "object_id": run_id, "created_at": tx.now}
         if not tx.insert_new(idempotency_keys, key):
-            raise BadRequest("the same submission is being stored by another request", hint="send it again")
+            raise _KeyTaken
     if submission.code is not None:
         code = submission.code
         ids = {"manifest_id": bytes.fromhex(code.manifest_id), "content_id": bytes.fromhex(code.content_id)}
@@ -253,6 +259,10 @@ def _store(
     tx.notify("place")
     tx.notify("submitted")
     return name, True
+
+
+class _KeyTaken(Exception):
+    """Another request with the same idempotency key committed first: nothing of this one may stay."""
 
 
 def _run_row(tx: Transaction, context: Context, submission: Submission, run_id: UUID, name: str) -> dict[str, Any]:
