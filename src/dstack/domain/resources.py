@@ -28,13 +28,16 @@ def parse_memory(text: str) -> int:
 
 
 def format_memory(size: int) -> str:
-    """A size for people, in binary units with at most one decimal: `16GiB`, `1.5GiB`, `900KiB`."""
+    """A size for people: as it may have been written where that is exact (`64GB`), else binary with one decimal."""
+    for unit in ("TB", "GB", "MB"):
+        if size and size % _UNITS[unit] == 0 and size % _UNITS["GIB"]:
+            return f"{size // _UNITS[unit]}{unit}"
     value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            return f"{value:.0f}{unit}" if value == int(value) or unit == "B" else f"{value:.1f}{unit}"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.1f}".removesuffix(".0") + unit
         value /= 1024
-    raise AssertionError("unreachable")
+    return f"{value:.1f}".removesuffix(".0") + "TiB"
 
 
 @dataclass(frozen=True, slots=True)
