@@ -21,13 +21,13 @@ PACKAGE_SETTINGS = re.compile(
 class Person:
     def __init__(self, root: Path, code: Path) -> None:
         """Work in a git repository with a copy of `code`, below `root`."""
-        self.repo = root / "repo"
+        self.repo, self.home = root / "repo", root / "home"
         shutil.copytree(code, self.repo)
         passed = {name: value for name, value in os.environ.items() if PACKAGE_SETTINGS.fullmatch(name)}
         self.environment = passed | {
             "PATH": f"{DSTACK.parent}:/usr/bin:/bin",
             "HOME": str(root),
-            "DSTACK_HOME": str(root / "home"),
+            "DSTACK_HOME": str(self.home),
             "LANG": "C.UTF-8",
             # Nothing stays behind after the test's `dstack server stop`.
             "DSTACK_RUNNER_ORPHAN_EXIT": "1",
