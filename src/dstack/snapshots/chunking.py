@@ -27,7 +27,7 @@ class ChunkerParameters(msgspec.Struct, frozen=True, array_like=True):
 
     algorithm: str = "fastcdc-2020"
     minimum: int = 256 * 1024
-    average: int = 1024 * 1024
+    average: int = 512 * 1024
     maximum: int = 2 * 1024 * 1024
     normalization: int = 1
     seed: int = 0

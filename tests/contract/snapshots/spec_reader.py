@@ -169,7 +169,7 @@ def restore(blobs: Blobs, manifest_id: bytes, target: Path) -> None:
     """Section 6, into a folder that is not there yet."""
     store = Store(blobs)
     tree_id, content, _, _, files, size, chunker, links = store.object("r", manifest_id)
-    assert chunker == ["fastcdc-2020", 262144, 1048576, 2097152, 1, 0]
+    assert chunker == ["fastcdc-2020", 262144, 524288, 2097152, 1, 0]
     folders: list[tuple[Path, int, int]] = []
     assert (files, size) == _directory(store, tree_id, content, target, folders)
     for group in store.object("l", links) if links else []:
@@ -236,10 +236,10 @@ def _next(table: list[int], data: bytes) -> int:
     n, bits = len(data), (1 << 64) - 1
     if n <= 262144:
         return n
-    middle = min(1048576, n)
+    middle = min(524288, n)
     h = 0
     for i in range(262144, n - n % 2, 2):
-        mask = 0x0000D91767537000 if i < middle - middle % 2 else 0x0000D91707537000
+        mask = 0x0000D91747537000 if i < middle - middle % 2 else 0x0000D90707537000
         h = ((h << 2) + (table[data[i]] << 1)) & bits
         if not h & (mask << 1):
             return i

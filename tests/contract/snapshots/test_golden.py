@@ -110,7 +110,7 @@ def test_cuts_are_those_of_the_vectors_and_of_the_page() -> None:
     assert list(spec_reader.cut(data)) == cuts
 
 
-@pytest.mark.parametrize("size", [0, 1, 262_143, 262_144, 262_145, 262_146, 1_048_577])
+@pytest.mark.parametrize("size", [0, 1, 262_143, 262_144, 262_145, 262_146, 524_288, 524_289, 524_291])
 def test_cuts_at_the_borders_are_those_of_the_page(size: int) -> None:
     for data in (make_golden.stream(size), bytes(size)):
         assert Chunker().cut(memoryview(data), final=True) == list(spec_reader.cut(data))

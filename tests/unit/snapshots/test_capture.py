@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from pathlib import Path
 
@@ -143,10 +144,10 @@ def test_no_pack_is_larger_than_the_format_allows(store: RecordingStore, tmp_pat
 
 
 def test_a_change_in_a_big_file_stores_the_change(store: RecordingStore, tmp_path: Path) -> None:
-    data = bytearray(os.urandom(20 * 1024 * 1024))
+    data = bytearray(random.Random(1).randbytes(20 * 1024 * 1024))
     (tmp_path / "f").write_bytes(data)
     save(tmp_path, store)
-    data[9_000_000:9_000_000] = os.urandom(1024 * 1024)
+    data[9_000_000:9_000_000] = random.Random(2).randbytes(1024 * 1024)
     (tmp_path / "f").write_bytes(data)
     assert save(tmp_path, store).stored <= 4 * 1024 * 1024 + 100_000
 

@@ -1,0 +1,151 @@
+"""Live capture with the kernel's own notifications. Times are scaled down; every wait is for an event."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dstack.snapshots.errors import StoreRefused
+from dstack.snapshots.live import LiveCapture, Snapshots
+from dstack.snapshots.restore import restore
+from dstack.snapshots.statcache import SavedSnapshot
+from tests.support.stores import RecordingStore
+from tests.support.trees import described
+
+PATIENCE = 30.0
+"""Seconds until a test says that nothing came; never waited for when all is well."""
+
+
+class Watched:
+    """A capture of `checkpoint` and `logs`, and the snapshots that it reported."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("checkpoint", "logs"):
+            (root / name).mkdir(parents=True)
+        self.store = RecordingStore()
+        self.taken: queue.Queue[Snapshots] = queue.Queue()
+        self.capture = LiveCapture(
+            root, ["checkpoint", "logs"], self.store, self.taken.put, quiet=0.2, max_interval=1.0, rescan=2.0
+        )
+
+    def until(self, path: str, files: dict[bytes, bytes]) -> SavedSnapshot:
+        """Wait for the snapshot of `path` in which these files are."""
+        while True:
+            taken = self.taken.get(timeout=PATIENCE)
+            if path in taken and self.files(taken[path]) == files:
+                return taken[path]
+
+    def files(self, saved: SavedSnapshot) -> dict[bytes, bytes]:
+        target = self.root.parent / "out"
+        restore(self.store, saved.manifest_id, target)
+        found = {path: entry.what for path, entry in described(target).items()}
+        shutil.rmtree(target)
+        return found
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    watched = Watched(tmp_path / "root")
+    watched.capture.start()
+    yield watched
+    watched.capture.stop()
+    watched.capture.join(PATIENCE)
+
+
+def test_what_is_written_is_saved_while_the_job_runs(watched: Watched) -> None:
+    checkpoint = watched.root / "checkpoint"
+    (checkpoint / "1").write_bytes(b"one")
+    watched.until("checkpoint", {b"1": b"one"})
+    (checkpoint / "2").write_bytes(b"two")
+    first = watched.until("checkpoint", {b"1": b"one", b"2": b"two"})
+    (checkpoint / "1").unlink()
+    second = watched.until("checkpoint", {b"2": b"two"})
+    assert first.manifest_id != second.manifest_id
+    assert "sync" not in watched.store.verbs()
+
+
+def test_only_what_changed_is_reported(watched: Watched) -> None:
+    (watched.root / "logs" / "l").write_bytes(b"line\n")
+    watched.until("logs", {b"l": b"line\n"})
+    (watched.root / "checkpoint" / "c").write_bytes(b"c")
+    while "checkpoint" not in (taken := watched.taken.get(timeout=PATIENCE)):
+        pass
+    assert "logs" not in taken
+
+
+def test_the_last_snapshot_is_synced_and_has_everything(watched: Watched) -> None:
+    (watched.root / "checkpoint" / "c").write_bytes(b"live")
+    watched.until("checkpoint", {b"c": b"live"})
+    (watched.root / "checkpoint" / "c").write_bytes(b"last")
+    (watched.root / "logs" / "l").write_bytes(b"line\n")
+    final = watched.capture.final()
+    assert watched.store.verbs()[-1] == "sync"
+    assert {path: watched.files(saved) for path, saved in final.items()} == {
+        "checkpoint": {b"c": b"last"},
+        "logs": {b"l": b"line\n"},
+    }
+
+
+def test_nothing_is_taken_after_stop(watched: Watched) -> None:
+    watched.capture.stop()
+    before = len(watched.store.log)
+    (watched.root / "checkpoint" / "c").write_bytes(b"late")
+    watched.capture.join(PATIENCE)
+    assert len(watched.store.log) == before
+
+
+def test_a_folder_that_is_made_anew_is_watched_again(watched: Watched) -> None:
+    checkpoint = watched.root / "checkpoint"
+    (checkpoint / "1").write_bytes(b"one")
+    watched.until("checkpoint", {b"1": b"one"})
+    shutil.rmtree(checkpoint)
+    checkpoint.mkdir()
+    (checkpoint / "2").write_bytes(b"two")
+    watched.until("checkpoint", {b"2": b"two"})
+    (checkpoint / "3").write_bytes(b"three")
+    watched.until("checkpoint", {b"2": b"two", b"3": b"three"})
+
+
+def test_a_store_that_fails_for_a_while_costs_only_that_while(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = queue.Queue[str]()
+    good = watched.store.memory.put
+
+    def refuse(key: str, data: object) -> bool:
+        refused.put(key)
+        raise StoreRefused("the disk is full")
+
+    monkeypatch.setattr(watched.store.memory, "put", refuse)
+    (watched.root / "checkpoint" / "1").write_bytes(b"one")
+    refused.get(timeout=PATIENCE)
+    monkeypatch.setattr(watched.store.memory, "put", good)
+    (watched.root / "checkpoint" / "2").write_bytes(b"two")
+    watched.until("checkpoint", {b"1": b"one", b"2": b"two"})
+    assert "live snapshot of" in caplog.text
+
+
+def test_a_growing_log_is_saved_though_it_never_rests(watched: Watched) -> None:
+    """Writes come faster than the quiet period: the greatest interval decides."""
+    path = watched.root / "logs" / "l"
+    written = 0
+    with open(path, "ab", buffering=0) as file:
+        while True:
+            file.write(b"line\n")
+            written += 1
+            try:
+                taken = watched.taken.get(timeout=0.02)
+            except queue.Empty:
+                assert written < PATIENCE * 50
+                continue
+            if "logs" in taken and watched.files(taken["logs"]).get(b"l"):
+                break
+    found = watched.files(taken["logs"])[b"l"]
+    assert found == b"line\n" * (len(found) // 5)
+    assert os.path.getsize(path) >= len(found)
