@@ -20,7 +20,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -199,7 +199,7 @@ class _Uv:
 
     async def run(self, *arguments: str, show: bool = True) -> tuple[int, str]:
         """Exit code and all output, which is shown in the job's log too unless `show` is False."""
-        process = await self._start(*arguments, stderr=asyncio.subprocess.STDOUT)
+        process = await _whole(self._start(*arguments, stderr=asyncio.subprocess.STDOUT))
         output = bytearray()
         assert process.stdout is not None
         try:
@@ -218,7 +218,7 @@ class _Uv:
 
     async def output(self, *arguments: str) -> bytes:
         """Standard output of a call that must succeed; empty when it does not."""
-        process = await self._start(*arguments, stderr=asyncio.subprocess.DEVNULL)
+        process = await _whole(self._start(*arguments, stderr=asyncio.subprocess.DEVNULL))
         try:
             return (await process.communicate())[0]
         finally:
@@ -329,6 +329,16 @@ async def _flock(fd: int) -> None:
             return
         except BlockingIOError:
             await asyncio.sleep(0.1)
+
+
+async def _whole(starting: Coroutine[None, None, asyncio.subprocess.Process]) -> asyncio.subprocess.Process:
+    """Start a process, or, when cancelled meanwhile, end it with all it may have started already."""
+    task = asyncio.ensure_future(starting)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _end(await task)
+        raise
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

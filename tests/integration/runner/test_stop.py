@@ -17,7 +17,6 @@ from dstack.runner.executors.interface import Exit, Launch, Survivors
 from dstack.runner.executors.process import JobProcess, ProcessExecutor
 from tests.support.jobs import make_launch, processes_of, spool, until, until_spool
 
-
 NAP = f"0.05{os.getpid()}"
 """Seconds, and a name by which a process without any environment is recognised."""
 
@@ -54,6 +53,38 @@ def test_a_stop_at_the_very_start_lets_nothing_run_on(tmp_path: Path, groups: cg
     async def act(executor: ProcessExecutor, process: JobProcess) -> None:
         await executor.stop(process, 20)
         assert process.exit == Exit(143, signal.SIGTERM)
+
+    in_loop(launch, groups, act)
+
+
+TOLD = """
+import signal, subprocess, sys, time
+told = 0
+def handle(*_):
+    global told
+    told += 1
+deaf = [subprocess.Popen(["sh", "-c", f"trap '' TERM; while [ ! -e go ]; do sleep 0.01; done; sleep {pause}"])
+        for pause in (0.1, 0.2, 0.3)]
+signal.signal(signal.SIGTERM, handle)
+print("up", flush=True)
+while not told:
+    time.sleep(0.01)
+open("go", "w").close()
+for process in deaf:
+    process.wait()
+clean_up = subprocess.run(["sh", "-c", "sleep 0.3 && echo saved"])
+print("told", told, flush=True)
+"""
+
+
+def test_a_job_is_told_once_and_its_clean_up_is_left_in_peace(tmp_path: Path, groups: cgroup.Groups | None) -> None:
+    launch = make_launch(tmp_path, argv=("python3", "-c", TOLD))
+
+    async def act(executor: ProcessExecutor, process: JobProcess) -> None:
+        await until_spool(launch)
+        assert await executor.stop(process, 60) == Survivors()
+        assert spool(launch).endswith(b"saved\ntold 1\n")
+        assert process.exit == Exit(0)
 
     in_loop(launch, groups, act)
 
