@@ -76,6 +76,7 @@ class Agent:
             task.cancel()
         results = await asyncio.gather(*tasks, polling, return_exceptions=True)
         self._link.close()
+        self._shop.cleaner.shutdown()
         for result in results:
             if isinstance(result, Exception):
                 raise result

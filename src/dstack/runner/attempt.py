@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from dstack.protocol import messages
 from dstack.protocol.messages import Assignment
 from dstack.runner.environments import EnvironmentManager, SetupError
 from dstack.runner.executors.interface import Executor, Exit, Process, StartError
-from dstack.runner.folders import append_line, artifacts_of, folder_of, read_spec, write_spec
+from dstack.runner.folders import append_line, artifacts_of, folder_of, forget, read_spec, write_spec
 from dstack.runner.inotify import SpoolWatch
 from dstack.runner.senders import EventSender, LogSender
 from dstack.runner.settings import Settings
@@ -36,8 +36,6 @@ faults.declare(
     "runner.started",
     "runner.exited",
     "runner.saved",
-    "runner.forget:before",
-    "runner.forget:after",
 )
 _log = logging.getLogger(__name__)
 SECOND = 1_000_000
@@ -60,7 +58,7 @@ class Workshop:
     watch: SpoolWatch
     store: SnapshotStore
     materialiser: Materialiser
-    setup: asyncio.Lock = field(default_factory=asyncio.Lock)
+    cleaner: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "dstack-clean"))
 
 
 class Ended(Protocol):
@@ -390,8 +388,5 @@ class Attempt:
         _log.warning("the server does not take the end of attempt %s; its output is in %s", self._folder.name, aside)
 
     def _remove(self) -> None:
-        """The spec goes first: a folder without one is swept by the next agent, never begun again."""
-        faults.point("runner.forget:before")
-        (self._folder / "spec.msgpack").unlink(missing_ok=True)
-        faults.point("runner.forget:after")
-        shutil.rmtree(self._folder, ignore_errors=True)
+        # On a busy disk a removal can wait for the file system's journal: no other job is to wait with it.
+        self._shop.cleaner.submit(forget, self._folder)

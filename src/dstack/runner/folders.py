@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
@@ -14,7 +15,14 @@ from dstack.protocol.messages import Assignment
 from dstack.runner.settings import Settings
 from dstack.snapshots.statcache import SavedSnapshot
 
-faults.declare("runner.spec:before", "runner.spec:after", "runner.orphaned:before", "runner.orphaned:after")
+faults.declare(
+    "runner.spec:before",
+    "runner.spec:after",
+    "runner.forget:before",
+    "runner.forget:after",
+    "runner.orphaned:before",
+    "runner.orphaned:after",
+)
 
 
 def append_line(spool: Path, line: str) -> None:
@@ -44,6 +52,14 @@ def read_spec(folder: Path) -> tuple[Assignment, tuple[int, ...]]:
     """Raises OSError or msgspec.MsgspecError when the folder holds no whole spec."""
     found = msgspec.msgpack.decode((folder / "spec.msgpack").read_bytes(), type=_Spec)
     return found.assignment, found.gpus
+
+
+def forget(folder: Path) -> None:
+    """Remove an attempt's folder. The spec goes first: without one it is swept by the next agent, never begun again."""
+    faults.point("runner.forget:before")
+    (folder / "spec.msgpack").unlink(missing_ok=True)
+    faults.point("runner.forget:after")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def artifacts_of(found: Mapping[str, SavedSnapshot]) -> tuple[messages.SavedArtifact, ...]:
