@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +33,7 @@ POLL = 0.02
 
 OPEN = {"planning", "waiting", "queued", "assigned", "starting", "running", "saving"}
 
-COVERAGE = re.compile(r"COVERAGE_\w+|COV_CORE_\w+")
+PASSED = re.compile(r"PYTHONPATH|COVERAGE_\w+|COV_CORE_\w+")
 
 
 class Home:
@@ -44,7 +45,7 @@ class Home:
         self.folder = root / "home"
         # Sockets need short paths.
         self._runtime = tempfile.mkdtemp(prefix="dstack-", dir="/tmp")
-        passed = {name: value for name, value in os.environ.items() if COVERAGE.fullmatch(name)}
+        passed = {name: value for name, value in os.environ.items() if PASSED.fullmatch(name)}
         self.environment = passed | {
             "PATH": f"{DSTACK.parent}:/usr/bin:/bin",
             "HOME": str(root),
@@ -303,6 +304,18 @@ def each(lines: str) -> Iterator[str]:
     """The numbered lines of a job, without the job's name before them."""
     for line in lines.splitlines():
         yield line.rpartition("| ")[2]
+
+
+def assert_lines(text: str, expected: list[str]) -> None:
+    """Every line once and in order; says which are not."""
+    found = text.splitlines()
+    if found != expected:
+        lost = [line for line in expected if line not in set(found)]
+        strange = [line for line in found if line not in set(expected)]
+        doubled = [line for line, count in Counter(found).items() if count > 1]
+        raise AssertionError(
+            f"{len(found)} lines instead of {len(expected)}; lost {lost[:9]}, doubled {doubled[:9]}, strange {strange[:9]}"
+        )
 
 
 def as_json(done: subprocess.CompletedProcess[str]) -> Any:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-SERVER = {
+STARTING = {
     "commit:migrate:before": 1,
     "commit:migrate:after": 1,
     "commit:server.begin:before": 1,
     "commit:server.begin:after": 1,
     "commit:sweep.extend:before": 1,
     "commit:sweep.extend:after": 1,
+}
+"""Points before the server answers → how many turns of each are killed at."""
+
+SERVER = {
     "commit:runners.register:before": 1,
     "commit:runners.register:after": 1,
     "commit:runners.heartbeat:before": 1,
@@ -24,12 +28,11 @@ SERVER = {
     "logs.append:before": 2,
     "logs.append:after": 2,
 }
-"""Points on the way of a run through the server → how many turns of each are killed at: a job's first event and its
-last are commits of one name."""
+"""The same on the way of a run through the server. A job's first event and its last are commits of one name."""
 
 RUNNER = {
-    "runner.identity:before": 1,
-    "runner.identity:after": 1,
+    "runner.identity:before": 2,
+    "runner.identity:after": 2,
     "runner.spec:before": 1,
     "runner.spec:after": 1,
     "runner.spawn:before": 1,
@@ -56,6 +59,7 @@ COMMAND = {
 
 ELSEWHERE = {
     "commit:runs.stop": "not on the way of a run that ends by itself; test_stop",
+    "commit:sweep.shift": "only where the clock was set; tests/integration/server",
     "commit:sweep": "only where a deadline passes; test_clock",
     "commit:unsatisfiable": "only for a job that no runner can run",
     "commit:tags.set": "after a run",

@@ -41,6 +41,8 @@ class Shipper:
         self._quota = LogQuota(limit)
         self._marks = MarkRecorder()
         self._raw, self._shipped, covered = self._load()
+        self._unsent = b""
+        """What was read and is not acknowledged yet, from the shipped offset on: kept when `run` is cancelled meanwhile."""
         self._punched = 0
         # The mask set is empty until secrets exist; its place is here, before a byte leaves.
         self._masker = Masker((), covered=covered)
@@ -67,14 +69,13 @@ class Shipper:
         """Ship the rest, held-back bytes included; returns once it is acknowledged."""
         while not self.incomplete and await self._ship(self._spool.size(), ended=True):
             pass
-        rest = self._masker.flush()
-        if rest:
-            await self._send(rest)
+        await self._send(self._masker.flush())
         self._watch.forget(self._path)
         self._spool.close()
 
     async def _ship(self, size: int, *, ended: bool) -> bool:
         """Ship up to one piece; False when there is nothing to ship now."""
+        await self._send(b"")
         step = self._quota.next(self._raw, size, ended=ended)
         if step is None:
             return False
@@ -109,18 +110,16 @@ class Shipper:
         await self._send(step.marker)
 
     async def _send(self, data: bytes) -> None:
-        """Send `data` at the shipped offset until the server has all of it."""
-        if not data:
-            return
-        times = self._marks.mark(self._shipped, self._clock.now())
-        begin, view = self._shipped, memoryview(data)
-        while self._shipped < begin + len(data) and not self.incomplete:
-            part = view[self._shipped - begin :]
-            chunk = LogChunk(attempt_id=self._attempt_id, offset=self._shipped, data=bytes(part), times=times)
+        """Send what is unsent, and `data` after it, until the server has all of it."""
+        self._unsent += data
+        while self._unsent and not self.incomplete:
+            times = self._marks.mark(self._shipped, self._clock.now())
+            chunk = LogChunk(attempt_id=self._attempt_id, offset=self._shipped, data=self._unsent, times=times)
             wanted = await self._sender.send(chunk)
-            if wanted < begin:
+            if wanted < self._shipped:
                 self.incomplete = True
             else:
+                self._unsent = self._unsent[wanted - self._shipped :]
                 self._shipped = wanted
 
     def _save(self) -> None:
