@@ -26,10 +26,11 @@ from dstack.server.bus import Bus
 from dstack.server.db.engine import Database, Transaction, declare_write
 from dstack.server.db.tables import SYSTEM, meta, projects
 from dstack.server.db.upgrade import ensure_schema
+from dstack.server.loops.clock_watch import ClockWatch, extend_leases
 from dstack.server.loops.driver import drive
 from dstack.server.loops.local_runner import LocalRunner
 from dstack.server.loops.place import place
-from dstack.server.loops.sweep import extend_leases, next_deadline, sweep
+from dstack.server.loops.sweep import next_deadline, sweep
 from dstack.server.loops.unsatisfiable import fail_unsatisfiable
 from dstack.server.rpc.routes import routes as rpc_routes
 from dstack.server.services.context import Context
@@ -163,7 +164,12 @@ class Server:
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         context, settings = self._context, self._context.settings
-        gap = _GapWatch(context)
+        watch = ClockWatch(context)
+
+        def sweep_all() -> None:
+            watch.look()
+            sweep(context)
+
         found: list[Coroutine[Any, Any, None]] = [
             drive("place", context.bus, ["place"], lambda: settings.tick, lambda: place(context), PLACE_APART),
             drive(
@@ -173,9 +179,7 @@ class Server:
                 lambda: settings.tick,
                 lambda: fail_unsatisfiable(context),
             ),
-            drive(
-                "sweep", context.bus, ["runners"], lambda: next_deadline(context), lambda: gap.look() or sweep(context)
-            ),
+            drive("sweep", context.bus, ["runners"], lambda: next_deadline(context), sweep_all),
         ]
         if settings.local_runner:
             runner = LocalRunner(settings, context.clock)
@@ -198,20 +202,6 @@ class Server:
 
 def _has_open_runs(context: Context) -> bool:
     return context.database.read(lambda tx: has_open_runs(tx, context.project_id))
-
-
-class _GapWatch:
-    """Notices that no tick came for longer than a lease (the machine slept) and gives every lease one more."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._last = context.clock.monotonic()
-
-    def look(self) -> None:
-        now = self._context.clock.monotonic()
-        if now - self._last > self._context.settings.lease:
-            extend_leases(self._context)
-        self._last = now
 
 
 def _counted(app: ASGIApp, activity: Activity) -> ASGIApp:

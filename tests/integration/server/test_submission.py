@@ -131,7 +131,9 @@ def test_a_thousand_jobs_are_stored_in_one_go(world: World) -> None:
     text = "workflows:\n" + "".join(
         f"  - {{name: w{number}, provider: bash, commands: ['true']}}\n" for number in range(count)
     )
-    name = world.submit(text + f"  - {{name: all, provider: bash, commands: ['true'], depends-on: [{wanted}]}}\n", "all")
+    name = world.submit(
+        text + f"  - {{name: all, provider: bash, commands: ['true'], depends-on: [{wanted}]}}\n", "all"
+    )
     view = world.run(name)
     assert [job["name"] for job in view["jobs"]][:3] == ["w0", "w1", "w2"]
     assert (view["jobs_total"], view["job_counts"]) == (1001, {"queued": 1000, "waiting": 1})

@@ -18,39 +18,19 @@ from dstack.server.services.apply import Batch, Facts
 from dstack.server.services.context import Context
 
 SWEEP = declare_write("sweep")
-EXTEND = declare_write("sweep.extend")
 SECOND = 1_000_000
 BATCH = 500
 
 
 def sweep(context: Context) -> int:
     """Act on every deadline that passed; returns how many rows had one. Reads first: an idle server writes nothing."""
-    now = context.clock.now()
-    if not context.database.read(lambda tx: _due(tx, context, now)):
+    if not context.database.read(lambda tx: _due(tx, context)):
         return 0
     return context.database.write(SWEEP, lambda tx: _sweep(tx, context))
 
 
-def extend_leases(context: Context) -> None:
-    """Give every runner one more lease: after a server start, or a gap longer than a lease (a laptop's sleep)."""
-
-    def write(tx: Transaction) -> None:
-        until = tx.now + int(context.settings.lease * SECOND)
-        tx.execute(
-            update(runners)
-            .where(
-                runners.c.project_id == context.project_id,
-                runners.c.state == runner_table.RunnerState.ONLINE.value,
-                runners.c.lease_until < until,
-            )
-            .values(lease_until=until)
-        )
-
-    context.database.write(EXTEND, write)
-
-
-def _due(tx: Transaction, context: Context, now: int) -> bool:
-    project = context.project_id
+def _due(tx: Transaction, context: Context) -> bool:
+    project, now = context.project_id, tx.now
     queries = (
         select(jobs.c.id).where(jobs.c.project_id == project, jobs.c.deadline_at <= now),
         select(runs.c.id).where(runs.c.project_id == project, runs.c.state == "planning", runs.c.deadline_at <= now),
@@ -99,6 +79,8 @@ def _overdue_jobs(tx: Transaction, context: Context, batch: Batch) -> int:
             case "running":
                 if batch.job(job_id, job_table.TimeLimit(row.attempt)).outcome == "applied":
                     row.deadline_at = None
+                else:
+                    postponed.append(job_id)  # it is being stopped already
             case "saving":
                 batch.job(job_id, job_table.SaveFailed(row.attempt), Facts(detail="the save deadline passed"))
             case _:
@@ -108,7 +90,7 @@ def _overdue_jobs(tx: Transaction, context: Context, batch: Batch) -> int:
 
 
 def _postpone(tx: Transaction, context: Context, batch: Batch, ids: list[UUID]) -> None:
-    """Deadlines that turned out not to be one: assigned to a runner that lives, or a back-off that is over."""
+    """Deadlines that turned out not to be one: of jobs whose runner lives, that are stopping, that backed off."""
     for job_id in ids:
         row = batch.jobs[job_id]
         again = row.state == "assigned"
@@ -209,14 +191,14 @@ def next_deadline(context: Context) -> float:
     """Seconds until the next deadline, at most a tick."""
     project = context.project_id
 
-    def read(tx: Transaction) -> int | None:
+    def read(tx: Transaction) -> float | None:
         job = select(func.min(jobs.c.deadline_at)).where(jobs.c.project_id == project, jobs.c.deadline_at.is_not(None))
         lease = select(func.min(runners.c.lease_until)).where(
             runners.c.project_id == project, runners.c.state == "online"
         )
         found = [tx.execute(query).scalar() for query in (job, lease)]
-        return min((at for at in found if at is not None), default=None)
+        return min(((at - tx.now) / SECOND for at in found if at is not None), default=None)
 
-    at = context.database.read(read)
+    left = context.database.read(read)
     tick = context.settings.tick
-    return tick if at is None else min(tick, max(0.01, (at - context.clock.now()) / SECOND))
+    return tick if left is None else min(tick, max(0.01, left))

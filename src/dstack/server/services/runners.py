@@ -16,6 +16,7 @@ from dstack.domain.lifecycle import runner as runner_table
 from dstack.domain.resources import Capacity
 from dstack.protocol import messages
 from dstack.server.db.engine import Transaction, declare_write
+from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runners
 from dstack.server.db.types import Id
 from dstack.server.services import artifacts, assignments
@@ -74,13 +75,14 @@ def poll(context: Context, request: messages.PollRequest, *, tell_ended: bool = 
 
     `tell_ended`: also name attempts that it knows and that are over.
     """
-    row, found = context.database.read(lambda tx: _look(tx, context, request))
+    row, now, found = context.database.read(lambda tx: _look(tx, context, request))
     if row is None:
         return RunnerGone("the server does not know this runner")
     if row.incarnation != request.incarnation or row.state == runner_table.RunnerState.OFFLINE:
         return RunnerGone("the server does not know this process of the runner")
     due = row.heartbeat_at + int(context.settings.heartbeat * SECOND / 2)
-    if row.state != runner_table.RunnerState.ONLINE or context.clock.now() >= due:
+    # Before what was written last: the clock was set back, and that lease would last an hour too long.
+    if row.state != runner_table.RunnerState.ONLINE or not row.heartbeat_at <= now < due:
         context.database.write(HEARTBEAT, lambda tx: _heartbeat(tx, context, request))
     return found if tell_ended else msgspec.structs.replace(found, kill=(), orphaned=())
 
@@ -111,7 +113,7 @@ def report(context: Context, request: messages.EventsRequest) -> messages.Events
 
 
 def _row(tx: Transaction, context: Context, runner_id: UUID | None) -> Any:
-    return tx.execute(_SELECT_RUNNER, {"project": context.project_id, "runner": runner_id}).first()
+    return next(iter(tx.rows(_SELECT_RUNNER, {"project": context.project_id, "runner": runner_id})), None)
 
 
 def _domain(row: Any) -> runner_table.Runner:
@@ -163,15 +165,16 @@ def _give_back(tx: Transaction, context: Context, runner_id: UUID, running: set[
     batch.store()
 
 
-def _look(tx: Transaction, context: Context, request: messages.PollRequest) -> tuple[Any, messages.Commands]:
+def _look(tx: Transaction, context: Context, request: messages.PollRequest) -> tuple[Any, int, messages.Commands]:
+    """The runner, the database's time (leases are kept by that, whatever this server's clock says), its commands."""
     row = _row(tx, context, request.runner_id)
     if row is None:
-        return None, messages.Commands()
-    return row, _commands(tx, context, request.runner_id, request.known)
+        return None, tx.now, messages.Commands()
+    return row, tx.now, _commands(tx, context, request.runner_id, request.known)
 
 
 def _live(tx: Transaction, context: Context, runner_id: UUID) -> Sequence[Any]:
-    return tx.execute(_SELECT_LIVE, {"project": context.project_id, "runner": runner_id}).all()
+    return tx.rows(_SELECT_LIVE, {"project": context.project_id, "runner": runner_id})
 
 
 def _commands(
@@ -203,13 +206,12 @@ def _commands(
 
 
 def _existing(tx: Transaction, context: Context, ids: list[UUID]) -> set[UUID]:
-    query = select(attempts.c.id).where(attempts.c.project_id == context.project_id, attempts.c.id.in_(ids))
-    return set(tx.execute(query).scalars())
+    return {row.id for row in tx.rows(_SELECT_ATTEMPTS, {"project": context.project_id, "ids": ids})}
 
 
 def _apply(tx: Transaction, context: Context, events: Sequence[messages.AttemptEvent]) -> list[Answer]:
     ids = list({event.attempt_id for event in events})
-    found = {row.id: row for row in tx.execute(_SELECT_ATTEMPTS, {"project": context.project_id, "ids": ids})}
+    found = {row.id: row for row in tx.rows(_SELECT_ATTEMPTS, {"project": context.project_id, "ids": ids})}
     batch = Batch(tx, context.project_id, context.settings, context.ids)
     batch.load_jobs({row.job_id for row in found.values()})
     answers = [_apply_one(tx, context, batch, found.get(event.attempt_id), event) for event in events]
@@ -282,13 +284,17 @@ def _facts(event: messages.AttemptEvent) -> Facts:
             return Facts(at=event.at)
 
 
-_SELECT_RUNNER = select(runners).where(
-    runners.c.project_id == bindparam("project", type_=Id), runners.c.id == bindparam("runner", type_=Id)
+_SELECT_RUNNER = Prepared(
+    select(runners).where(
+        runners.c.project_id == bindparam("project", type_=Id), runners.c.id == bindparam("runner", type_=Id)
+    )
 )
-_SELECT_ATTEMPTS = select(attempts.c.id, attempts.c.job_id, attempts.c.run_id, attempts.c.number).where(
-    attempts.c.project_id == bindparam("project", type_=Id), attempts.c.id.in_(bindparam("ids", expanding=True))
+_SELECT_ATTEMPTS = Prepared(
+    select(attempts.c.id, attempts.c.job_id, attempts.c.run_id, attempts.c.number).where(
+        attempts.c.project_id == bindparam("project", type_=Id), attempts.c.id.in_(bindparam("ids", expanding=True))
+    )
 )
-_SELECT_LIVE = (
+_SELECT_LIVE = Prepared(
     select(
         attempts.c.id, attempts.c.job_id, attempts.c.number, attempts.c.state,
         jobs.c.intent, jobs.c.state.label("job_state"), jobs.c.outcome,
