@@ -87,7 +87,7 @@ class SqliteBackend:
         try:
             opened.raw.execute("BEGIN")
             with opened.connection.begin() as transaction:
-                result = work(Transaction(opened.connection, self._clock.now, None))
+                result = work(Transaction(opened.connection, self._clock.now, None, opened.raw))
                 transaction.rollback()
             return result
         except (sqlite3.Error, DBAPIError) as error:
@@ -109,7 +109,7 @@ class SqliteBackend:
         raw.execute("BEGIN IMMEDIATE")
         transaction = connection.begin()
         try:
-            result = work(Transaction(connection, self._clock.now, topics))
+            result = work(Transaction(connection, self._clock.now, topics, raw))
             faults.point(before)
             transaction.commit()
         except BaseException:

@@ -14,6 +14,7 @@ from dstack.domain.lifecycle import job as job_table
 from dstack.domain.placement import Free, unmet
 from dstack.domain.resources import Capacity, Requirements
 from dstack.server.db.engine import Transaction, declare_write
+from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runners
 from dstack.server.db.types import Id
 from dstack.server.services.apply import Batch, Facts
@@ -98,9 +99,9 @@ def find_machines(tx: Transaction, context: Context) -> list[Machine]:
         row.id: Machine(
             row.id, capacity_of(row.capacity), row.slots, Free.of(capacity_of(row.capacity), row.slots), row.drain_asked
         )
-        for row in tx.execute(_SELECT_RUNNERS, {"project": context.project_id})
+        for row in tx.rows(_SELECT_RUNNERS, {"project": context.project_id})
     }
-    for row in tx.execute(_SELECT_HELD, {"project": context.project_id}):
+    for row in tx.rows(_SELECT_HELD, {"project": context.project_id}):
         machine = found.get(row.runner_id)
         if machine is None or row.state == "saving":
             continue
@@ -115,15 +116,11 @@ def find_machines(tx: Transaction, context: Context) -> list[Machine]:
 
 
 def _queued(tx: Transaction, context: Context, after: tuple[int, int, UUID] | None, size: int) -> list[Any]:
-    query = _SELECT_QUEUED
-    if after is not None:
-        priority, queued_at, job_id = after
-        query = query.where(
-            (jobs.c.priority < priority)
-            | and_(jobs.c.priority == priority, jobs.c.queued_at > queued_at)
-            | and_(jobs.c.priority == priority, jobs.c.queued_at == queued_at, jobs.c.id > job_id)
-        )
-    return list(tx.execute(query, {"project": context.project_id, "size": size}))
+    params = {"project": context.project_id, "size": size}
+    if after is None:
+        return tx.rows(_SELECT_QUEUED, params)
+    priority, queued_at, job_id = after
+    return tx.rows(_SELECT_QUEUED_AFTER, {**params, "priority": priority, "queued_at": queued_at, "id": job_id})
 
 
 def excluded_of(blob: bytes | None) -> set[UUID]:
@@ -144,17 +141,31 @@ def capacity_of(blob: bytes) -> Capacity:
 
 
 _PROJECT = bindparam("project", type_=Id)
-_SELECT_RUNNERS = select(runners.c.id, runners.c.capacity, runners.c.slots, runners.c.drain_asked).where(
-    runners.c.project_id == _PROJECT, runners.c.state == "online"
+_SELECT_RUNNERS = Prepared(
+    select(runners.c.id, runners.c.capacity, runners.c.slots, runners.c.drain_asked).where(
+        runners.c.project_id == _PROJECT, runners.c.state == "online"
+    )
 )
-_SELECT_HELD = (
+_SELECT_HELD = Prepared(
     select(attempts.c.runner_id, attempts.c.state, jobs.c.need)
     .join(jobs, and_(jobs.c.project_id == attempts.c.project_id, jobs.c.id == attempts.c.job_id))
     .where(attempts.c.project_id == _PROJECT, attempts.c.state != "ended")
 )
-_SELECT_QUEUED = (
+_QUEUED = (
     select(jobs.c.id, jobs.c.need, jobs.c.excluded, jobs.c.priority, jobs.c.queued_at, jobs.c.not_before)
     .where(jobs.c.project_id == _PROJECT, jobs.c.state == "queued")
     .order_by(jobs.c.priority.desc(), jobs.c.queued_at, jobs.c.id)
     .limit(bindparam("size", type_=Integer))
+)
+_SELECT_QUEUED = Prepared(_QUEUED)
+_SELECT_QUEUED_AFTER = Prepared(
+    _QUEUED.where(
+        (jobs.c.priority < bindparam("priority"))
+        | and_(jobs.c.priority == bindparam("priority"), jobs.c.queued_at > bindparam("queued_at"))
+        | and_(
+            jobs.c.priority == bindparam("priority"),
+            jobs.c.queued_at == bindparam("queued_at"),
+            jobs.c.id > bindparam("id"),
+        )
+    )
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from dstack.domain.lifecycle.run import RunState
 from dstack.domain.lifecycle.step import StepState
 from dstack.domain.ports import Ids
 from dstack.server.db.engine import Transaction
+from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import events, jobs
 from dstack.server.db.types import Id
 from dstack.server.services import rows
@@ -72,7 +74,12 @@ class _AttemptChange:
 
 def event_name(event: object) -> str:
     """`SetupFailed` → `setup-failed`, the name in the events table."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", type(event).__name__).lower()
+    return _name_of(type(event))
+
+
+@cache
+def _name_of(event: type) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", event.__name__).lower()
 
 
 class Batch:
@@ -118,11 +125,11 @@ class Batch:
         for row in self._select(rows.STEPS_BY_ID, [step_id for step_id in ids if step_id not in self.steps]):
             self.steps[row[0]] = StepRow(*row)
 
-    def _select(self, statement: Any, ids: Sequence[UUID]) -> Iterable[Any]:
-        """Rows of a prepared statement for `ids`, in pieces that every database takes as bound parameters."""
+    def _select(self, statement: Prepared, ids: Sequence[UUID]) -> Iterable[Any]:
+        """Rows of a statement for `ids`, in pieces that every database takes as bound parameters."""
         for start in range(0, len(ids), _PART):
             part = {"project": self.project_id, "ids": ids[start : start + _PART]}
-            yield from self.tx.execute(statement, part)
+            yield from self.tx.rows(statement, part)
 
     def _keep_jobs(self, found: Iterable[Any]) -> None:
         for row in found:
@@ -396,7 +403,7 @@ class Batch:
 
     def _roll_up_run(self, run_id: UUID) -> None:
         row = self.runs[run_id]
-        found = self.tx.execute(_STATES_PRESENT, {"project": self.project_id, "run": run_id}).one()
+        (found,) = self.tx.rows(_STATES_PRESENT, {"project": self.project_id, "run": run_id})
         states = frozenset(state for state, present in zip(JobState, found, strict=True) if present)
         self.run(run_id, run_table.RollUp(states))
         if row.state in ("failed", "stopped") and row.root_job_id is None:
@@ -413,18 +420,18 @@ class Batch:
         if row.state in ("done", "failed", "stopped"):
             self.tx.notify("run-ended")
 
-    def _write(self, statement: Any, found: Sequence[JobRow | StepRow | RunRow]) -> None:
+    def _write(self, statement: Prepared, found: Sequence[JobRow | StepRow | RunRow]) -> None:
         if not found:
             return
         values = [rows.parameters(self.project_id, row) for row in found]
-        if self.tx.execute(statement, values).rowcount != len(values):
+        if self.tx.change(statement, values) != len(values):
             # Runs are locked (PostgreSQL) or writers take turns (SQLite), so a stale row means a writer that
             # went round `Batch`: nothing of this transaction may stay.
-            raise StaleRow(f"{len(values)} rows were read, fewer could be written: {statement.table.name}")
+            raise StaleRow(f"{len(values)} rows were read, fewer could be written: {type(found[0]).__name__}")
 
     def _write_attempts(self) -> None:
         if self._new_attempts:
-            self.tx.execute(rows.INSERT_ATTEMPTS, self._new_attempts)
+            self.tx.change(rows.INSERT_ATTEMPTS, self._new_attempts)
         changes = [
             {
                 "k_project": self.project_id, "k_job": change.job_id, "k_number": change.number,
@@ -434,9 +441,9 @@ class Batch:
             for change in self._attempts.values()
         ]  # fmt: skip
         if changes:
-            self.tx.execute(rows.UPDATE_ATTEMPTS, changes)
+            self.tx.change(rows.UPDATE_ATTEMPTS, changes)
         if self._late:
-            self.tx.execute(rows.UPDATE_LATE, self._late)
+            self.tx.change(rows.UPDATE_LATE, self._late)
 
     def _write_events(self) -> None:
         written: list[dict[str, Any]] = []
@@ -447,7 +454,7 @@ class Batch:
             row.seq += len(found)
             written.extend(found)
         if written:
-            self.tx.execute(rows.INSERT_EVENTS, written)
+            self.tx.change(rows.INSERT_EVENTS, written)
 
 
 class StaleRow(Exception):
@@ -461,8 +468,8 @@ _BY_SERVER = frozenset({"lost", "save-failed", "returned", "setup-failed", "stop
 """Events that the runner may not know of: it has to be told that the attempt is over."""
 
 _OF_RUN = (jobs.c.project_id == bindparam("project", type_=Id), jobs.c.run_id == bindparam("run", type_=Id))
-_STATES_PRESENT = select(
-    *[exists(select(jobs.c.id).where(*_OF_RUN, jobs.c.state == state.value)) for state in JobState]
+_STATES_PRESENT = Prepared(
+    select(*[exists(select(jobs.c.id).where(*_OF_RUN, jobs.c.state == state.value)) for state in JobState])
 )
 """For each job state, whether the run has a job in it: one index probe each, whatever the size of the run."""
 

@@ -13,6 +13,7 @@ from sqlalchemy import and_, bindparam, select
 from dstack.protocol.messages import Assignment, InputRef
 from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
+from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runs, step_needs, steps
 from dstack.server.db.types import Id
 from dstack.server.services.artifacts import newest_of_jobs
@@ -25,7 +26,7 @@ _decode_plan = msgspec.msgpack.Decoder(StoredPlan).decode
 
 def build(tx: Transaction, context: Context, attempt_ids: Sequence[UUID]) -> tuple[Assignment, ...]:
     """Assignments in the order they were placed."""
-    rows = tx.execute(_SELECT, {"project": context.project_id, "ids": attempt_ids}).all()
+    rows = tx.rows(_SELECT, {"project": context.project_id, "ids": attempt_ids})
     submissions = {run_id: _submission(tx, context, run_id) for run_id in {row.run_id for row in rows}}
     return tuple(_assignment(tx, context, row, submissions[row.run_id]) for row in rows)
 
@@ -63,7 +64,7 @@ def _assignment(tx: Transaction, context: Context, row: Any, submission: _Enviro
     )
 
 
-_SELECT = (
+_SELECT = Prepared(
     select(
         attempts.c.id, attempts.c.number, attempts.c.job_id, attempts.c.run_id,
         jobs.c.name, jobs.c.workflow, jobs.c.spec, jobs.c.step_id,

@@ -13,6 +13,7 @@ from dstack.domain.lifecycle.job import Intent, Job, JobState, Policy
 from dstack.domain.lifecycle.run import Run, RunState
 from dstack.domain.lifecycle.step import Step, StepState
 from dstack.domain.reasons import Reason
+from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, events, jobs, runs, step_needs, steps
 from dstack.server.db.types import Id
 
@@ -155,10 +156,10 @@ def _columns(table: Any, row: type) -> list[Any]:
     return [table.c[field.name] for field in fields(row)]
 
 
-def _guarded_update(table: Any, row: type) -> Any:
+def _guarded_update(table: Any, row: type) -> Prepared:
     """UPDATE of every column of `row`, where id and the version read still match; the version goes up."""
     values: dict[str, Any] = {name: bindparam(f"v_{name}") for name in _NAMES[row]}
-    return (
+    return Prepared(
         update(table)
         .where(
             table.c.project_id == bindparam("k_project"),
@@ -176,20 +177,22 @@ def parameters(project_id: UUID, row: Any) -> dict[str, Any]:
 
 
 def _those(column: Any) -> Any:
-    """A row's column among the bound `ids`. Built once: a statement made per call costs more than its execution."""
+    """A row's column among the bound `ids`."""
     return column.in_(bindparam("ids", expanding=True))
 
 
 _PROJECT = bindparam("project", type_=Id)
-JOBS_BY_ID = select(*_columns(jobs, JobRow)).where(jobs.c.project_id == _PROJECT, _those(jobs.c.id))
-JOBS_BY_STEP = select(*_columns(jobs, JobRow)).where(jobs.c.project_id == _PROJECT, _those(jobs.c.step_id))
-RUNS_OF_JOBS = select(jobs.c.run_id).distinct().where(jobs.c.project_id == _PROJECT, _those(jobs.c.id))
-STEPS_BY_ID = select(*_columns(steps, StepRow)).where(steps.c.project_id == _PROJECT, _those(steps.c.id))
-DEPENDENTS = select(step_needs.c.step_id, step_needs.c.needs_id).where(
-    step_needs.c.project_id == _PROJECT, _those(step_needs.c.needs_id)
+JOBS_BY_ID = Prepared(select(*_columns(jobs, JobRow)).where(jobs.c.project_id == _PROJECT, _those(jobs.c.id)))
+JOBS_BY_STEP = Prepared(select(*_columns(jobs, JobRow)).where(jobs.c.project_id == _PROJECT, _those(jobs.c.step_id)))
+RUNS_OF_JOBS = Prepared(select(jobs.c.run_id).distinct().where(jobs.c.project_id == _PROJECT, _those(jobs.c.id)))
+STEPS_BY_ID = Prepared(select(*_columns(steps, StepRow)).where(steps.c.project_id == _PROJECT, _those(steps.c.id)))
+DEPENDENTS = Prepared(
+    select(step_needs.c.step_id, step_needs.c.needs_id).where(
+        step_needs.c.project_id == _PROJECT, _those(step_needs.c.needs_id)
+    )
 )
 # One order for everybody, and the run before its jobs: no two batches can wait for each other.
-RUNS_BY_ID = (
+RUNS_BY_ID = Prepared(
     select(*_columns(runs, RunRow))
     .where(runs.c.project_id == _PROJECT, _those(runs.c.id))
     .order_by(runs.c.id)
@@ -198,8 +201,10 @@ RUNS_BY_ID = (
 UPDATE_JOBS = _guarded_update(jobs, JobRow)
 UPDATE_STEPS = _guarded_update(steps, StepRow)
 UPDATE_RUNS = _guarded_update(runs, RunRow)
-INSERT_EVENTS = insert(events)
-INSERT_ATTEMPTS = insert(attempts)
+INSERT_EVENTS = Prepared(insert(events), events.c.keys())
+INSERT_ATTEMPTS = Prepared(
+    insert(attempts), ("project_id", "id", "job_id", "run_id", "number", "runner_id", "state", "assigned_at")
+)
 
 ATTEMPT_FACTS = (
     "outcome", "detail", "exit_code", "signal", "oom",
@@ -212,7 +217,7 @@ def _added(name: str) -> Any:
     return func.coalesce(bindparam(f"v_{name}", type_=attempts.c[name].type), attempts.c[name])
 
 
-UPDATE_ATTEMPTS = (
+UPDATE_ATTEMPTS = Prepared(
     update(attempts)
     .where(
         attempts.c.project_id == bindparam("k_project"),
@@ -226,7 +231,7 @@ UPDATE_ATTEMPTS = (
     )
 )
 
-UPDATE_LATE = (
+UPDATE_LATE = Prepared(
     update(attempts)
     .where(
         attempts.c.project_id == bindparam("k_project"),
