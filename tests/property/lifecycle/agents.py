@@ -96,6 +96,8 @@ class Agent:
     seen: set[Key] = field(default_factory=set[Key])
     truth: dict[Key, Exited] = field(default_factory=dict[Key, Exited])
     """How processes really ended."""
+    saved: set[Key] = field(default_factory=set[Key])
+    """Whose artifacts really are in the store."""
 
     def take(self, message: ToRunner) -> None:
         if message.incarnation != self.incarnation:
@@ -156,6 +158,8 @@ class Agent:
 
     def save(self, key: Key, refused: bool) -> None:
         told = self.held[key].exit
+        if not refused:
+            self.saved.add(key)
         self._over(key, job_table.SaveFailed(key[1], told) if refused else job_table.Saved(key[1], told))
 
     def _over(self, key: Key, event: AttemptEvent) -> None:

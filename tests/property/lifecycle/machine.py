@@ -355,6 +355,7 @@ class Lifecycle(RuleBasedStateMachine):
             if job.state in (JobState.SAVING, JobState.DONE) and job.attempt:
                 runner = self.agents[state.runner_of[index, job.attempt]]
                 assert runner.truth[index, job.attempt].exit_code == job.exit_code, "the true result is recorded"
+                assert job.state is JobState.SAVING or (index, job.attempt) in runner.saved, "done means saved"
         self.past = self._snapshot()
 
     def teardown(self) -> None:
@@ -390,6 +391,11 @@ def _only_forward(before: job_table.Job, after: job_table.Job) -> None:
     if before.state in job_table.TERMINAL:
         assert after == before, "a job that ended never changes"
     assert after.attempt >= before.attempt, "an attempt's number is never used again"
+    exited = before.state is JobState.SAVING or before.state in job_table.TERMINAL
+    if before.intent is not Intent.NONE and not exited and after.state in job_table.TERMINAL:
+        assert after.state is JobState.STOPPED, "a stop asked before the exit outranks it"
+    if before.state is after.state is JobState.SAVING:
+        assert (before.outcome, before.exit_code) == (after.outcome, after.exit_code), "the exit fixed the outcome"
     if before.outcome is Reason.EXIT_ZERO or before.intent is not Intent.NONE:
         assert after.attempt == before.attempt, "neither success nor a stop is followed by another attempt"
         assert after.state is not JobState.QUEUED
