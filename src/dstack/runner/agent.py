@@ -19,6 +19,7 @@ from dstack.domain.resources import Capacity
 from dstack.protocol import messages
 from dstack.runner.attempt import Attempt, Workshop
 from dstack.runner.environments import EnvironmentManager
+from dstack.runner.executors import cgroup
 from dstack.runner.executors.process import ProcessExecutor
 from dstack.runner.folders import read_spec
 from dstack.runner.inotify import SpoolWatch
@@ -85,12 +86,15 @@ class Agent:
         settings = self._settings
         # Short: what waits for the server is tried again by its attempt.
         api = Api(connector(settings), patience=settings.retry_last)
+        groups, why = cgroup.detect()
+        if groups is None:
+            _log.info("no control groups (%s): a job's processes are found by session, descent and environment", why)
         store = SnapshotStore(SignedBlobs(api), RemoteCatalog(api))
         return Workshop(
             settings=settings,
             capacity=self._capacity,
             clock=self._clock,
-            executor=ProcessExecutor(),
+            executor=ProcessExecutor(groups),
             environments=EnvironmentManager(settings.folder / "envs"),
             slots=self._places,
             events=self._events,

@@ -20,7 +20,7 @@ from dstack.protocol import messages
 from dstack.protocol.messages import Assignment
 from dstack.runner.environments import EnvironmentManager, SetupError
 from dstack.runner.executors.interface import Executor, Exit, Process, StartError
-from dstack.runner.folders import append_line, artifacts_of, folder_of, forget, read_spec, write_spec
+from dstack.runner.folders import append_to, artifacts_of, folder_of, forget, read_spec, write_spec
 from dstack.runner.inotify import SpoolWatch
 from dstack.runner.senders import EventSender, LogSender
 from dstack.runner.settings import Settings
@@ -141,6 +141,7 @@ class Attempt:
             await self._failed(f"the runner failed: {type(error).__name__}: {error}")
         finally:
             self._shop.slots.release(self.assignment.attempt_id)
+            await self._shop.environments.release(self.assignment.attempt_id)
             self._ended(self)
 
     async def _run(self) -> None:
@@ -285,7 +286,7 @@ class Attempt:
         self._remove()
 
     async def _setup_failed(self, detail: str) -> None:
-        append_line(self._folder / "spool", f"dstack: {detail}")
+        append_to(self._folder / "spool", f"dstack: {detail}\n".encode())
         await self._finish_log()
         await self._give_up(detail)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,10 +26,11 @@ faults.declare(
 )
 
 
-def append_line(spool: Path, line: str) -> None:
-    """Say something of our own in a job's log."""
-    with open(spool, "ab") as file:
-        file.write(line.encode() + b"\n")
+def append_to(spool: Path, data: bytes) -> None:
+    """Say something of our own in a job's log, which only its owner may read."""
+    fd = os.open(spool, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with open(fd, "ab") as file:
+        file.write(data)
 
 
 class _Spec(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 from dstack.protocol.messages import Assignment
 from dstack.runner.environments import EnvironmentManager, Interpreter, Order, SetupError
 from dstack.runner.executors.interface import Launch
+from dstack.runner.folders import append_to
 from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.restore import restore
 from dstack.snapshots.store import SnapshotStore
@@ -72,6 +73,7 @@ async def launch_of(
         env=environment,
         argv=argv,
         script=spec.commands,
+        memory_events=spec.requirements.memory is not None,
     )
 
 
@@ -87,8 +89,4 @@ async def _interpreter(
         shell_version=assignment.python_version,
     )
 
-    def show(data: bytes) -> None:
-        with open(spool, "ab") as file:
-            file.write(data)
-
-    return await environments.prepare(order, show)
+    return await environments.prepare(order, lambda data: append_to(spool, data))
