@@ -7,11 +7,11 @@ give equal chunks for ever, or nothing is stored once.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 from blake3 import blake3
-from pyfastcdc import FastCDC
+from pyfastcdc import FastCDC, NormalizedChunking
 
 from dstack.sdk.blobs import Buffer
 
@@ -45,7 +45,7 @@ class Chunker:
             parameters.average,
             min_size=parameters.minimum,
             max_size=parameters.maximum,
-            normalized_chunking=1,
+            normalized_chunking=cast(NormalizedChunking, parameters.normalization),  # another one is a ValueError there
             seed=parameters.seed,
         )
 

@@ -83,6 +83,7 @@ class LiveCapture:
         self._folders = {path: root / path for path in paths}
         self._store = store
         self._on_snapshot = on_snapshot
+        self._rescan = rescan
         self._clock = clock or SystemClock()
         self._schedule = QuietPeriod(self._clock.monotonic(), quiet=quiet, max_interval=max_interval, rescan=rescan)
         self._caches = {path: FileCache() for path in self._folders}
@@ -126,7 +127,15 @@ class LiveCapture:
                 self._watch(present, watched)
             except FileNotFoundError:
                 continue  # a folder went away before it could be watched: look again
+            except (OSError, RuntimeError) as error:  # no more watches to be had (inotify's limits)
+                _log.warning("cannot be told of changes (%s): looking every %s s instead", error, self._rescan)
+                self._poll()
             self._schedule.changed(self._clock.monotonic())
+
+    def _poll(self) -> None:
+        """Look without being told, until stopped."""
+        while not self._stopped.wait(self._rescan):
+            self._take()
 
     def _watch(self, folders: Iterable[Path], watched: Mapping[str, object]) -> None:
         """Follow changes until told to stop, or until a folder is no longer the one that is watched."""
@@ -166,8 +175,12 @@ class LiveCapture:
                 if self._latest.get(path) != snapshot.manifest_id:
                     self._latest[path] = snapshot.manifest_id
                     changed[path] = snapshot
-            if changed:
+            if not changed:
+                return
+            try:
                 self._on_snapshot(changed)
+            except Exception:  # noqa: BLE001 - the next snapshot, or the last one, has this one's files too
+                _log.warning("live snapshots of %s could not be reported", list(changed), exc_info=True)
 
     def _identities(self) -> dict[str, tuple[int, int] | None]:
         """Device and inode of each folder: a folder made anew is not the one that is watched."""

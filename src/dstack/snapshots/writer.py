@@ -33,6 +33,9 @@ class PackWriter:
         """Bytes of the packs put so far."""
         self._store = store
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._offering = 0
+        """Batches that left `_pending` and are in no pack yet."""
         self._seen: set[bytes] = set()
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
@@ -65,7 +68,13 @@ class PackWriter:
             if self._pending_bytes < PENDING_BYTES and len(self._pending) < PENDING_CHUNKS:
                 return
             batch = self._take_pending()
-        self._offer(batch)
+            self._offering += 1
+        try:
+            self._fill(batch, self._store.missing([chunk_id for chunk_id, _ in batch]))
+        finally:
+            with self._idle:
+                self._offering -= 1
+                self._idle.notify_all()
 
     def add_object(self, object_id: bytes, data: bytes) -> None:
         """Offer an object; what it names was added before. From one thread only."""
@@ -82,16 +91,19 @@ class PackWriter:
         objects, self._objects, self._objects_bytes = self._objects, {}, 0
         missing = self._store.missing([*(chunk_id for chunk_id, _ in batch), *objects])
         self._fill(batch, missing)
-        for upload in self._uploads:
+        with self._idle:
+            self._idle.wait_for(lambda: not self._offering)
+            builder, uploads = self._take_builder(), list(self._uploads)
+        for upload in uploads:
             upload.result()
-        self._uploads.clear()
         for object_id, data in objects.items():
             if object_id not in missing:
                 continue
-            if len(self._builder) + len(data) > PACK_TARGET:
-                self._put(self._take_builder())
-            self._builder.add(object_id, data)
-        self._put(self._take_builder())
+            if len(builder) + len(data) > PACK_TARGET:
+                self._put(builder)
+                builder = PackBuilder()
+            builder.add(object_id, data)
+        self._put(builder)
 
     def _take_pending(self) -> list[tuple[bytes, bytes]]:
         batch, self._pending, self._pending_bytes = self._pending, [], 0
@@ -100,9 +112,6 @@ class PackWriter:
     def _take_builder(self) -> PackBuilder:
         builder, self._builder = self._builder, PackBuilder()
         return builder
-
-    def _offer(self, batch: list[tuple[bytes, bytes]]) -> None:
-        self._fill(batch, self._store.missing([chunk_id for chunk_id, _ in batch]))
 
     def _fill(self, batch: list[tuple[bytes, bytes]], missing: set[bytes]) -> None:
         for chunk_id, data in batch:

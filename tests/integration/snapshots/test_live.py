@@ -149,3 +149,39 @@ def test_a_growing_log_is_saved_though_it_never_rests(watched: Watched) -> None:
     found = watched.files(taken["logs"])[b"l"]
     assert found == b"line\n" * (len(found) // 5)
     assert os.path.getsize(path) >= len(found)
+
+
+def test_without_notifications_it_looks_by_itself(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("OS file watch limit reached")
+
+    monkeypatch.setattr("dstack.snapshots.live.watch", refuse)
+    blind = LiveCapture(watched.root, ["logs"], watched.store, watched.taken.put, rescan=0.1)
+    blind.start()
+    (watched.root / "logs" / "l").write_bytes(b"line\n")
+    watched.until("logs", {b"l": b"line\n"})
+    blind.stop()
+    blind.join(PATIENCE)
+    assert "OS file watch limit reached" in caplog.text
+
+
+def test_a_report_that_fails_does_not_end_the_watching(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed: queue.Queue[Snapshots] = queue.Queue()
+
+    def report(snapshots: Snapshots) -> None:
+        if failed.empty():
+            failed.put(snapshots)
+            raise OSError("the disk is full")
+        watched.taken.put(snapshots)
+
+    monkeypatch.setattr(watched.capture, "_on_snapshot", report)
+    (watched.root / "checkpoint" / "1").write_bytes(b"one")
+    failed.get(timeout=PATIENCE)
+    failed.put({})
+    (watched.root / "checkpoint" / "2").write_bytes(b"two")
+    watched.until("checkpoint", {b"1": b"one", b"2": b"two"})
+    assert "could not be reported" in caplog.text
