@@ -32,7 +32,7 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import jobs
 from dstack.server.db.tables import runners as runners_table
 from dstack.server.db.tables import runs as runs_table
-from dstack.server.services import artifacts, explain, following, plans, runs, tags, views
+from dstack.server.services import artifacts, explain, following, plans, runs, tags, views, waiting
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
 
@@ -152,7 +152,16 @@ class _Api:
         return _json({"items": items, "next": following_page})
 
     async def show_run(self, request: Request) -> Response:
-        return _json(await self._run(request.path_params["name"]))
+        context, name = self._context, request.path_params["name"]
+
+        def read(tx: Transaction) -> dict[str, Any] | None:
+            def whys(run_id: UUID) -> dict[UUID, str]:
+                return waiting.whys(tx, context.project_id, run_id, context.settings)
+
+            return views.run_view(tx, context.project_id, name, whys)
+
+        found = await context.database.aread(read)
+        return _json(found if found is not None else await self._run(name))
 
     async def stop(self, request: Request) -> Response:
         body = await read_body(request, StopBody)

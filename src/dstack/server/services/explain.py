@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,13 +11,11 @@ from sqlalchemy import select
 
 from dstack.domain.lifecycle.job import TERMINAL
 from dstack.server.db.engine import Transaction
-from dstack.server.db.tables import jobs, runs
+from dstack.server.db.tables import runs
 from dstack.server.services import views, waiting
 from dstack.server.services.context import Context
 from dstack.server.services.runs import run_id_of
-
-SHOWN = 20
-"""Jobs told of in full; a run may have thousands."""
+from dstack.server.services.waiting import SHOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,8 @@ def explain(tx: Transaction, context: Context, name: str) -> Explanation:
     run_id = run_id_of(tx, project_id, name)
     run = tx.execute(select(runs).where(runs.c.project_id == project_id, runs.c.id == run_id)).mappings().one()
     rows = views.job_rows(tx, project_id, [run_id])
-    held = _waiting(tx, context, run_id)
+    whys = waiting.whys(tx, project_id, run_id, context.settings)
+    held = [{"job": row["name"], "why": whys[row["id"]]} for row in rows if row["id"] in whys]
     root = next((row for row in rows if row["id"] == run["root_job_id"]), None)
     root = root or next((row for row in rows if row["state"] == "failed"), None)
     counts: dict[str, int] = {}
@@ -70,26 +70,5 @@ def _line(row: Any) -> str:
 
 
 def _unreachable(row: Any) -> str:
-    return f"{row['name']}: its runner {row['runner']} has been unreachable since {row['lost_at']}; the job may go on there"
-
-
-def _waiting(tx: Transaction, context: Context, run_id: UUID) -> list[dict[str, str]]:
-    query = (
-        select(
-            jobs.c.id, jobs.c.name, jobs.c.step_id, jobs.c.state, jobs.c.need, jobs.c.attempt,
-            jobs.c.queued_at, jobs.c.not_before,
-        )
-        .where(
-            jobs.c.project_id == context.project_id,
-            jobs.c.run_id == run_id,
-            jobs.c.state.in_(["waiting", "queued", "assigned"]),
-        )
-        .order_by(jobs.c.submitted_at, jobs.c.id)
-        .limit(SHOWN)
-    )  # fmt: skip
-    found: list[dict[str, str]] = []
-    for row in tx.execute(query).mappings().all():
-        reason = waiting.why(tx, context.project_id, row, context.clock.now(), context.settings)
-        if reason is not None:
-            found.append({"job": row["name"], "why": reason})
-    return found
+    since = datetime.fromtimestamp(row["lost_at"] / 1e6, UTC).isoformat(timespec="seconds")
+    return f"{row['name']}: its runner {row['runner']} has been unreachable since {since}; the job may go on there"

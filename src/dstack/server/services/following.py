@@ -19,11 +19,15 @@ from dstack.domain.lifecycle.job import TERMINAL as JOB_TERMINAL
 from dstack.domain.lifecycle.run import TERMINAL as RUN_TERMINAL
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import attempts, events, runs
-from dstack.server.services import views
+from dstack.server.services import views, waiting
 from dstack.server.services.context import Context
 from dstack.server.services.runs import run_id_of
 
 BEAT = 15.0
+QUIET = 2.0
+"""Seconds without news after which it is told why jobs wait, and whose runner cannot be reached."""
+RESTATED = 20
+"""Jobs that this is told of."""
 PIECE = 1 << 20
 MIN_INTERVAL = 0.05
 """Seconds between two looks at a run of many jobs: a thousand steps a second are told in batches."""
@@ -78,19 +82,25 @@ class _Follower:
         self._seq = -1
         self._streams: dict[UUID, _Stream] = {}
         self._open: dict[UUID, str] = {}
+        self._stated: dict[UUID, tuple[str | None, str | None]] = {}
         self._run_told: tuple[str, str] | None = None
 
     async def frames(self, follow: bool) -> AsyncIterator[bytes]:
         topic = f"run:{self._run_id.hex}"
-        with self._context.bus.subscribe([topic]) as subscription:
+        with self._context.bus.subscribe([topic, "shutdown"]) as subscription:
+            patience = QUIET
             while True:
                 look = await self._context.database.aread(self._look)
                 for piece in _joined(self._tell(look)):
                     yield piece
                 if not follow or look.run.state in RUN_TERMINAL:
                     break
-                if not await subscription.wait(BEAT):
-                    yield _frame({"t": "beat"})
+                news = await subscription.wait_topics(patience)
+                patience = QUIET if news else BEAT
+                if "shutdown" in news:
+                    return  # no end frame: the reader asks the next server for the rest
+                if not news:
+                    yield b"".join(await self._context.database.aread(self._restate)) + _frame({"t": "beat"})
                 elif len(self._streams) > 1:
                     await asyncio.sleep(MIN_INTERVAL)
         shown = await self._context.database.aread(lambda tx: views.run_view(tx, self._context.project_id, self._name))
@@ -127,6 +137,19 @@ class _Follower:
             for job_id, number, attempt_id in tx.execute(query.order_by(attempts.c.number)):
                 look.attempts.setdefault(job_id, []).append((number, attempt_id))
         return look
+
+    def _restate(self, tx: Transaction) -> list[bytes]:
+        """Frames of open jobs about which something changed that is no event: why they wait, an unreachable runner."""
+        project_id = self._context.project_id
+        whys = waiting.whys(tx, project_id, self._run_id, self._context.settings)
+        silent = [job_id for job_id in self._open if job_id not in whys][:RESTATED]
+        frames: list[bytes] = []
+        for row in views.job_rows(tx, project_id, [self._run_id], [*(whys.keys() & self._open.keys()), *silent]):
+            about = (whys.get(row["id"]), row["runner_state"])
+            if row["state"] not in JOB_TERMINAL and self._stated.get(row["id"], (None, "online")) != about:
+                self._stated[row["id"]] = about
+                frames.append(_job_frame(row, whys.get(row["id"])))
+        return frames
 
     def _tell(self, look: _Look) -> Iterable[bytes]:
         state = (look.run.state, look.run.intent)
@@ -188,8 +211,8 @@ class _Follower:
             stream.offset = page.next
 
 
-def _job_frame(row: Any) -> bytes:
-    return _frame({"t": "job", "job": row["name"], **views.job_view(row)})
+def _job_frame(row: Any, why: str | None = None) -> bytes:
+    return _frame({"t": "job", "job": row["name"], **views.job_view(row), "why_waiting": why})
 
 
 def _frame(frame: dict[str, Any]) -> bytes:

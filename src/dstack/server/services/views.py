@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -58,10 +58,19 @@ def run_page(
     return _runs(tx, project_id, shown, most_jobs=LISTED_JOBS), more
 
 
-def run_view(tx: Transaction, project_id: UUID, name: str) -> dict[str, Any] | None:
-    """One run with its jobs, None where there is none."""
+def run_view(
+    tx: Transaction, project_id: UUID, name: str, whys: Callable[[UUID], Mapping[UUID, str]] | None = None
+) -> dict[str, Any] | None:
+    """One run with its jobs, None where there is none; `whys` tells why jobs of a run wait."""
     found = tx.execute(_select_runs().where(runs.c.project_id == project_id, runs.c.name == name)).mappings().all()
-    return _runs(tx, project_id, found)[0] if found else None
+    if not found:
+        return None
+    (view,) = _runs(tx, project_id, found)
+    if whys is not None and view["status"] not in RUN_TERMINAL:
+        texts = {format_id("job", job_id): text for job_id, text in whys(found[0]["id"]).items()}
+        for job in view["jobs"]:
+            job["why_waiting"] = texts.get(job["id"])
+    return view
 
 
 def job_rows(tx: Transaction, project_id: UUID, run_ids: Iterable[UUID], job_ids: Any = None) -> list[Any]:
@@ -132,6 +141,7 @@ def job_view(row: Any, saved: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
         "reused_from": format_id("job", row["reused_from"]) if row["reused_from"] else None,
         "log_length": row["log_length"] or 0,
         "log_incomplete": bool(row["log_incomplete"]),
+        "why_waiting": None,
         "artifacts": [artifact_view(item) for item in saved],
     }
 

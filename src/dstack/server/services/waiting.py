@@ -15,6 +15,28 @@ from dstack.server.db.tables import attempts, jobs, runners, step_needs, steps
 from dstack.server.services.stored import decode_need
 from dstack.server.settings import Settings
 
+SHOWN = 20
+"""Jobs of a run that are told of; it may have thousands."""
+
+
+def whys(tx: Transaction, project_id: UUID, run_id: UUID, settings: Settings) -> dict[UUID, str]:
+    """Why the first jobs of a run that wait do so, by job, in plan order."""
+    query = (
+        select(
+            jobs.c.id, jobs.c.step_id, jobs.c.state, jobs.c.need, jobs.c.attempt, jobs.c.queued_at, jobs.c.not_before,
+            jobs.c.excluded, jobs.c.detail,
+        )
+        .where(
+            jobs.c.project_id == project_id,
+            jobs.c.run_id == run_id,
+            jobs.c.state.in_(["waiting", "queued", "assigned"]),
+        )
+        .order_by(jobs.c.submitted_at, jobs.c.id)
+        .limit(SHOWN)
+    )  # fmt: skip
+    found = ((row["id"], why(tx, project_id, row, tx.now, settings)) for row in tx.execute(query).mappings().all())
+    return {job_id: text for job_id, text in found if text is not None}
+
 
 def why(tx: Transaction, project_id: UUID, job: Any, now: int, settings: Settings) -> str | None:
     """Why `job` (a row with id, step_id, state, need, attempt…) does not run yet; None when nothing holds it."""
@@ -46,7 +68,7 @@ def _queued(tx: Transaction, project_id: UUID, job: Any, now: int, settings: Set
         return f"waits {(job['not_before'] - now) / 1e6:.0f} s before its next attempt"
     need = decode_need(job["need"])
     found = tx.execute(
-        select(runners.c.name, runners.c.capacity, runners.c.slots).where(
+        select(runners.c.id, runners.c.name, runners.c.capacity, runners.c.slots).where(
             runners.c.project_id == project_id, runners.c.state == "online", runners.c.drain_asked.is_(False)
         )
     ).all()
@@ -55,6 +77,11 @@ def _queued(tx: Transaction, project_id: UUID, job: Any, now: int, settings: Set
     misfits = [unmet(need, msgspec.msgpack.decode(row.capacity, type=Capacity), row.slots) for row in found]
     if all(misfits):
         return f"asked for {describe(need)}, which no runner that is online has: {'; '.join(misfits[0])}"
+    excluded: list[bytes] = msgspec.msgpack.decode(job["excluded"]) if job["excluded"] else []
+    fitting = [row for row, missing in zip(found, misfits, strict=True) if not missing]
+    if all(row.id.bytes in excluded for row in fitting):
+        said = f" ({job['detail']})" if job["detail"] else ""
+        return f"rejected by {', '.join(row.name for row in fitting)}{said}, and no other runner fits ({describe(need)})"
     ahead = tx.execute(
         select(func.count())
         .select_from(jobs)
