@@ -43,22 +43,30 @@ class Direct:
 
     def __init__(self, statement: Any, columns: Sequence[str] | None) -> None:
         compiled = cast(SQLCompiler, statement.compile(dialect=_DIALECT, column_keys=columns))
-        self._text = compiled.string
         self._texts: dict[int, str] = {}
-        self._template: list[Any] = []
         self._plain: list[tuple[int, str]] = []
         self._converted: list[tuple[int, str, Callable[[Any], Any]]] = []
         self._many: tuple[int, str, Callable[[Any], Any]] | None = None
-        for at, name in enumerate(compiled.positiontup or ()):
+        self._count = 0
+        text = iter(compiled.string.split("?"))
+        written = [next(text)]
+        for name in compiled.positiontup or ():
             bind = compiled.binds[name]
             convert = _bind_processor(bind.type)
-            self._template.append(bind.value)
             if bind.expanding:
-                self._many = (at, name, convert or _unchanged)
-            elif bind.required and convert is None:
-                self._plain.append((at, name))
-            elif bind.required:
-                self._converted.append((at, name, cast(Callable[[Any], Any], convert)))
+                self._many = (self._count, name, convert or _unchanged)
+            elif not bind.required:
+                # As a parameter, a constant that decides for or against a partial index is planned at every execution.
+                written += compiled.render_literal_value(bind.value, bind.type), next(text)
+                continue
+            else:
+                written += "?", next(text)
+                if convert is None:
+                    self._plain.append((self._count, name))
+                else:
+                    self._converted.append((self._count, name, convert))
+            self._count += 1
+        self._text = "".join(written)
         described: list[dict[str, Any]] = getattr(statement, "column_descriptions", [])
         # `rename`: columns such as EXISTS have no name, and are found by position.
         row = cast(Any, namedtuple)("Row", [str(column["name"]) for column in described], rename=True)
@@ -85,7 +93,7 @@ class Direct:
             raise IntegrityError(self._text, None, error) from error
 
     def _values(self, params: Mapping[str, Any]) -> list[Any]:
-        values = self._template.copy()
+        values: list[Any] = [None] * self._count
         for at, name in self._plain:
             values[at] = params[name]
         for at, name, convert in self._converted:
