@@ -11,6 +11,7 @@ from itertools import product
 
 import pytest
 
+from dstack.domain.lifecycle import Ignored, Transition
 from dstack.domain.lifecycle import job as table
 from dstack.domain.lifecycle.job import Intent, Job, JobEvent, JobState, Policy
 from dstack.domain.reasons import Reason
@@ -361,3 +362,15 @@ def test_created() -> None:
     assert table.created(unmet=True) == Job(JobState.WAITING)
     assert table.created(unmet=False) == Job(JobState.QUEUED)
     assert table.created(unmet=False, reused=True) == Job(JobState.DONE, reason=Reason.REUSED)
+
+
+def test_a_clock_set_back_does_not_lengthen_a_back_off() -> None:
+    later = 3_600 * table.SECOND
+    assert not table.backs_off(None, 0)
+    assert not table.backs_off(later, later)
+    assert table.backs_off(later, later - 1)
+    assert table.backs_off(later, later - int(table.LONGEST_BACKOFF * table.SECOND))
+    assert not table.backs_off(later, 0)
+    waiting = Job(JobState.QUEUED, attempt=1, not_before=later)
+    assert isinstance(table.decide(waiting, table.Placed(), 0), Transition)
+    assert isinstance(table.decide(waiting, table.Placed(), later - 1), Ignored)

@@ -205,6 +205,12 @@ def decide(job: Job, event: JobEvent, now: int) -> Decision[Job]:
     return _TABLE[type(event)](job, event, now)
 
 
+def backs_off(not_before: int | None, now: int) -> bool:
+    """Whether a queued job still waits for its back-off. One that seems longer than any can be is over: the clock
+    was set back."""
+    return not_before is not None and 0 < not_before - now <= LONGEST_BACKOFF * SECOND
+
+
 def _stale(job: Job, event: AttemptEvent) -> Ignored | Refused | None:
     """The answer to a message of an attempt that is not the live one, or None when it is the live one."""
     if not 1 <= event.attempt <= job.attempt:
@@ -245,7 +251,7 @@ def _rule_false(job: Job, event: JobEvent, now: int) -> Decision[Job]:
 def _placed(job: Job, event: JobEvent, now: int) -> Decision[Job]:
     if job.state is not JobState.QUEUED:
         return Ignored(f"the job is {job.state}, not queued")
-    if job.not_before is not None and now < job.not_before:
+    if backs_off(job.not_before, now):
         return Ignored("the job backs off")
     number = job.attempt + 1
     after = replace(

@@ -55,7 +55,7 @@ def _place(tx: Transaction, context: Context) -> int:
     while room := sum(machine.room() for machine in machines):
         page = _queued(tx, context, after, 2 * room)
         for row in page:
-            if row.need in full or (row.not_before is not None and row.not_before > tx.now):
+            if row.need in full or job_table.backs_off(row.not_before, tx.now):
                 continue
             excluded = excluded_of(row.excluded)
             machine = _choose(machines, need_of(row.need), excluded)

@@ -92,7 +92,8 @@ def goodbye(context: Context, runner_id: UUID, incarnation: UUID) -> None:
 
     def write(tx: Transaction) -> None:
         row = _row(tx, context, runner_id)
-        if row is not None:
+        # One that still holds attempts does not leave in order: its lease runs out, and then it is lost, not offline.
+        if row is not None and not _live(tx, context, runner_id):
             decision = runner_table.decide(_domain(row), runner_table.Goodbye(incarnation), tx.now)
             if isinstance(decision, Transition):
                 _save(tx, context, row, decision.after)
