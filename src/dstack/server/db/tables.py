@@ -147,7 +147,7 @@ jobs = Table(
     PrimaryKeyConstraint("project_id", "id"), UniqueConstraint("project_id", "run_id", "name"),
     Index("ix_jobs_run_state", "project_id", "run_id", "state"),
     Index("ix_jobs_step", "project_id", "step_id"),
-    Index("ix_jobs_queue", "project_id", "state", "priority", "queued_at", "id",
+    Index("ix_jobs_queue", "project_id", "state", text("priority DESC"), "queued_at", "id",  # as the placer reads it
           sqlite_where=text("state = 'queued'"), postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_deadline", "project_id", "deadline_at",
           sqlite_where=text("deadline_at IS NOT NULL"), postgresql_where=text("deadline_at IS NOT NULL")),

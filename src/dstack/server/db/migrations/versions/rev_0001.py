@@ -128,7 +128,8 @@ def runs() -> None:
         child_of("runs", "run_id"),
     )
     index("ix_jobs_deadline", "jobs", "project_id", "deadline_at", where="deadline_at IS NOT NULL")
-    index("ix_jobs_queue", "jobs", "project_id", "state", "priority", "queued_at", "id", where="state = 'queued'")
+    queue = ("project_id", "state", "priority DESC", "queued_at", "id")
+    index("ix_jobs_queue", "jobs", *queue, where="state = 'queued'")
     index("ix_jobs_run_state", "jobs", "project_id", "run_id", "state")
     index("ix_jobs_step", "jobs", "project_id", "step_id")
     create(
@@ -272,7 +273,7 @@ def index(name: str, table: str, *columns: str, where: str | None = None) -> Non
     options: dict[str, Any] = {}
     if where is not None:
         options = {"sqlite_where": text(where), "postgresql_where": text(where)}
-    op.create_index(name, table, list(columns), **options)
+    op.create_index(name, table, [text(column) if " " in column else column for column in columns], **options)
 
 
 def pk(*columns: str) -> PrimaryKeyConstraint:
