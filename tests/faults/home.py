@@ -320,3 +320,46 @@ def assert_lines(text: str, expected: list[str]) -> None:
 
 def as_json(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
+
+
+class Gated:
+    """A job that prints lines 1 to 100, waits until it is let go, prints 101 to 200 and ends."""
+
+    def __init__(self, home: Home, *, ends: str = "exit 0", artifacts: str = "[]") -> None:
+        self.folder = home.root / "gate"
+        self.folder.mkdir(exist_ok=True)
+        self._home = home
+        home.write(f"""\
+workflows:
+  - name: gated
+    provider: bash
+    artifacts: {artifacts}
+    commands:
+      - for i in $(seq 100); do echo "line $i"; done
+      - echo $$ >> {self.folder}/begun
+      - until [ -e {self.folder}/go ]; do sleep 0.02; done
+      - for i in $(seq 101 200); do echo "line $i"; done
+      - echo ended >> {self.folder}/ended
+      - {ends}
+""")
+
+    def begun(self) -> int:
+        """Wait until the job has begun; the pid of its shell."""
+        return int(self._home.wait_file(self.folder / "begun"))
+
+    def go(self) -> None:
+        """Let it end."""
+        (self.folder / "go").touch()
+
+    def ended(self) -> None:
+        """Wait until it has printed everything."""
+        self._home.wait_file(self.folder / "ended")
+
+    def assert_ran_once(self) -> None:
+        """One process printed everything."""
+        assert len((self.folder / "begun").read_text().split()) == 1
+        assert (self.folder / "ended").read_text() == "ended\n"
+
+
+LINES = [f"line {number}" for number in range(1, 201)]
+"""What a gated job prints."""

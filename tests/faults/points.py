@@ -64,7 +64,7 @@ ELSEWHERE = {
     "commit:unsatisfiable": "only for a job that no runner can run",
     "commit:tags.set": "after a run",
     "commit:tags.delete": "after a run",
-    "commit:store.code": "a call for other clients; `dstack run` names its code in the submission",
+    "runner.orphaned": "only for an attempt that the server does not know",
     "environment-complete": "only jobs with requirements; tests/integration/runner",
 }
 """Points that no plain run reaches (without `:before` and `:after`), and why that is right."""
