@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -62,7 +63,7 @@ def accepting(stub: StubApi, store: Store) -> StubApi:
     return stub
 
 
-def end(**more: object) -> list[bytes]:
+def end(**more: Any) -> list[bytes]:
     return frames({"t": "end", "run": a_run(**more)})
 
 

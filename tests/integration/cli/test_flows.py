@@ -1,0 +1,127 @@
+"""What a person does, from a run to its results, against a real server and runner."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cli.conftest import Home
+
+
+def test_a_run_its_tag_and_its_artifacts(shared_home: Home, tmp_path: Path) -> None:
+    done = shared_home.run("run", "save")
+    name = re.search(r"(\S+) done in", done.stderr)
+    assert name is not None
+    assert "out of save: 2 files" in done.stderr
+    assert shared_home.run("tag", name[1], "best").stderr == f"save:best is now {name[1]}\n"
+    [tag] = shared_home.json("tags", "list")
+    assert (tag["name"], tag["workflow"], tag["run"]) == ("best", "save", name[1])
+    target = tmp_path / "here"
+    shared_home.run("artifacts", "download", ":best", "-o", str(target))
+    assert (target / "out" / "answer").read_text() == "42\n"
+    assert os.readlink(target / "out" / "link") == "answer"
+    shared_home.run("untag", "best")
+    assert shared_home.json("tags", "list") == []
+
+
+def test_a_download_overwrites_nothing_unasked(shared_home: Home, tmp_path: Path) -> None:
+    name = shared_home.run("run", "-d", "save").stdout.strip()
+    shared_home.run("logs", "-f", name)
+    command = ["artifacts", "download", name, "-o", str(tmp_path)]
+    shared_home.run(*command)
+    answer = tmp_path / "out" / "answer"
+    answer.write_text("43\n")
+    (tmp_path / "out" / "mine").write_text("x")
+    done = shared_home.run(*command, check=2)
+    assert f"not overwritten: {answer} differ" in done.stderr
+    assert answer.read_text() == "43\n"
+    shared_home.run(*command, "--force")
+    assert (answer.read_text(), (tmp_path / "out" / "mine").read_text()) == ("42\n", "x")
+
+
+def test_a_failure_explained(shared_home: Home) -> None:
+    done = shared_home.run("run", "fail", check=7)
+    assert done.stdout == "oops\n"
+    name = re.search(r"dstack explain (\S+)", done.stderr)
+    assert name is not None
+    out = shared_home.run("explain", name[1]).stdout
+    assert "exited with code 7" in out
+    assert "    oops\n" in out
+    [run] = shared_home.json("runs", name[1])
+    assert (run["status"], run["exit_code"], run["reason"]) == ("failed", 7, "exit-code")
+    assert (run["jobs"][0]["status"], run["jobs"][0]["exit_code"]) == ("failed", 7)
+
+
+def test_nothing_is_submitted_when_something_is_wrong(shared_home: Home) -> None:
+    before = len(shared_home.json("runs", "-a"))
+    done = shared_home.run("run", "helo", check=2)
+    assert "no workflow `helo`" in done.stderr
+    assert len(shared_home.json("runs", "-a")) == before
+
+
+@pytest.mark.parametrize("with_git", [False, True])
+def test_the_job_sees_the_files_as_they_are_on_disk(home: Home, with_git: bool) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(home.repository), *words], check=True, capture_output=True)
+
+    (home.repository / ".dstack" / "workflows.yaml").write_text(
+        "workflows:\n  - name: list\n    provider: bash\n    commands:\n"
+        "      - find . -type f -not -path './.dstack/*' | sort | xargs head\n"
+    )
+    (home.repository / "a.txt").write_text("1\n")
+    (home.repository / "kept.log").write_text("x\n")
+    (home.repository / "secret.txt").write_text("x\n")
+    (home.repository / ".dstackignore").write_text("secret.txt\n.dstackignore\n.gitignore\n")
+    (home.repository / "__pycache__").mkdir()
+    (home.repository / "__pycache__" / "x.pyc").write_text("x")
+    if with_git:
+        git("init", "-q")
+        git("add", "a.txt", "secret.txt")
+        (home.repository / ".gitignore").write_text("*.log\n")
+        (home.repository / "new.txt").write_text("n\n")
+    (home.repository / "a.txt").write_text("2\n")
+    out = home.run("run", "list").stdout
+    expected = {"a.txt": "2\n", "new.txt": "n\n"} if with_git else {"a.txt": "2\n", "kept.log": "x\n"}
+    assert out == "\n".join(f"==> ./{name} <==\n{text}" for name, text in expected.items())
+
+
+def test_a_submodule_comes_along(home: Home, tmp_path: Path) -> None:
+    def git(folder: Path, *words: str) -> None:
+        user = ["-c", "user.name=n", "-c", "user.email=e", "-c", "protocol.file.allow=always"]
+        subprocess.run(["git", "-C", str(folder), *user, *words], check=True, capture_output=True)
+
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "lib.txt").write_text("lib\n")
+    git(inner, "init", "-q")
+    git(inner, "add", ".")
+    git(inner, "commit", "-qm", "x")
+    git(home.repository, "init", "-q")
+    git(home.repository, "submodule", "add", "-q", str(inner), "vendor")
+    (home.repository / ".dstack" / "workflows.yaml").write_text(
+        "workflows:\n  - name: show\n    provider: bash\n    commands:\n      - cat vendor/lib.txt\n"
+    )
+    assert home.run("run", "show").stdout == "lib\n"
+
+
+def test_code_that_changes_is_shipped_anew(home: Home) -> None:
+    (home.repository / ".dstack" / "workflows.yaml").write_text(
+        "workflows:\n  - name: show\n    provider: bash\n    commands:\n      - cat text\n"
+    )
+    for text in ("one\n", "two\n", "six\n"):
+        (home.repository / "text").write_text(text)
+        assert home.run("run", "show").stdout == text
+
+
+def test_a_store_that_lost_the_code_gets_it_again(home: Home) -> None:
+    import shutil
+
+    home.run("run", "hello")
+    home.run("server", "stop")
+    # The database goes with the store: the command line still believes that both have its code.
+    shutil.rmtree(home.path / "server")
+    assert home.run("run", "hello").stdout == "hello\n"
