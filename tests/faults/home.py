@@ -251,9 +251,11 @@ class Home:
             if command.poll() is None:
                 command.kill()
             command.communicate()
-        told = [pid for pid in (self.server(), self.runner()) if pid]
-        for pid in told:
-            _end_in_order(pid)
+        # The server first: it would start another runner. One that was just started has not said so in its lock yet.
+        for program in (b"dstack.server", b"dstack.runner"):
+            for pid in self._processes():
+                if program in _command(pid):
+                    _end_in_order(pid)
         left: list[str] = []
         for pid in self._processes():
             left.append(f"{pid} {_command(pid).replace(bytes(1), b' ').decode(errors='replace')[:200]}")
