@@ -86,10 +86,10 @@ class SqliteBackend:
         opened = self._free.get()
         try:
             opened.raw.execute("BEGIN")
-            with opened.connection.begin() as transaction:
-                result = work(Transaction(opened.connection, self._clock.now, None, opened.raw))
-                transaction.rollback()
-            return result
+            try:
+                return work(Transaction(opened.connection, self._clock.now, None, opened.raw))
+            finally:
+                opened.rollback()
         except (sqlite3.Error, DBAPIError) as error:
             if ours := errors.from_sqlite(error, self.where):
                 raise ours from error
@@ -105,18 +105,14 @@ class SqliteBackend:
             self._engine.dispose()
 
     def _write(self, work: Callable[[Transaction], T], before: str, after: str, topics: set[str]) -> T:
-        raw, connection = self._writer.raw, self._writer.connection
-        raw.execute("BEGIN IMMEDIATE")
-        transaction = connection.begin()
+        writer = self._writer
+        writer.raw.execute("BEGIN IMMEDIATE")
         try:
-            result = work(Transaction(connection, self._clock.now, topics, raw))
+            result = work(Transaction(writer.connection, self._clock.now, topics, writer.raw))
             faults.point(before)
-            transaction.commit()
+            writer.commit()
         except BaseException:
-            if transaction.is_active:
-                transaction.rollback()
-            if raw.in_transaction:
-                raw.rollback()
+            writer.rollback()
             raise
         faults.point(after)
         return result
@@ -133,13 +129,27 @@ class SqliteBackend:
 
 
 class _Opened:
-    """A connection and the driver's own object below it, which starts transactions without SQLAlchemy's detour."""
+    """A connection and the driver's own object below it, which starts transactions without SQLAlchemy's detour.
+
+    SQLAlchemy joins a transaction with the first statement that goes through it, which need not be any.
+    """
 
     __slots__ = ("connection", "raw")
 
     def __init__(self, connection: Connection, raw: sqlite3.Connection) -> None:
         self.connection = connection
         self.raw = raw
+
+    def commit(self) -> None:
+        if self.connection.in_transaction():
+            self.connection.commit()
+        else:
+            self.raw.commit()
+
+    def rollback(self) -> None:
+        self.connection.rollback()
+        if self.raw.in_transaction:
+            self.raw.rollback()
 
 
 def connect(path: str, busy_timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,17 @@ class StoredPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
 
 _NO_POLICY = StoredPolicy()
 _DEFAULT = Policy()
+_decode_policy = msgspec.msgpack.Decoder(StoredPolicy).decode
+
+
+@lru_cache(maxsize=256)
+def _policy_of(blob: bytes) -> Policy:
+    stored = _decode_policy(blob)
+    return Policy(
+        retry_on=frozenset(Reason(name) for name in stored.retry_on),
+        retry_max=stored.retry_max,
+        backoff=stored.backoff,
+    )
 
 
 @dataclass(slots=True)
@@ -66,18 +78,9 @@ class JobRow:
     policy: bytes | None
 
     def stored_policy(self) -> StoredPolicy:
-        return msgspec.msgpack.decode(self.policy, type=StoredPolicy) if self.policy else _NO_POLICY
+        return _decode_policy(self.policy) if self.policy else _NO_POLICY
 
     def domain(self) -> Job:
-        stored = self.stored_policy()
-        policy = _DEFAULT
-        if stored is not _NO_POLICY:
-            policy = replace(
-                _DEFAULT,
-                retry_on=frozenset(Reason(name) for name in stored.retry_on),
-                retry_max=stored.retry_max,
-                backoff=stored.backoff,
-            )
         return Job(
             state=JobState(self.state),
             intent=Intent(self.intent),
@@ -89,7 +92,7 @@ class JobRow:
             reason=Reason(self.reason) if self.reason else None,
             not_before=self.not_before,
             artifacts_incomplete=self.artifacts_incomplete,
-            policy=policy,
+            policy=_policy_of(self.policy) if self.policy else _DEFAULT,
         )
 
     def take(self, job: Job) -> None:
