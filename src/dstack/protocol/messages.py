@@ -29,7 +29,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 class RegisterRequest(Message, frozen=True, kw_only=True):
     runner_id: UUID | None = None
-    """The id the server gave this runner's home before; None the first time."""
+    """The runner's own, chosen once and kept in its home; None: the server chooses one."""
     incarnation: UUID
     name: str
     version: str

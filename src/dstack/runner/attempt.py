@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from dstack.runner.settings import Settings
 from dstack.runner.setup import launch_of, lay_out
 from dstack.runner.shipper import Shipper, cancelled
 from dstack.runner.slots import Slots
-from dstack.snapshots.errors import SnapshotError
+from dstack.snapshots.errors import CaptureFailed, SnapshotError
 from dstack.snapshots.live import LiveCapture
 from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.statcache import SavedSnapshot
@@ -223,6 +224,8 @@ class Attempt:
 
     async def _save(self, exited: messages.Exited) -> None:
         saved, warnings, problem = await self._final_snapshots()
+        for warning in warnings:
+            append_to(self._folder / "spool", f"dstack: {warning}\n".encode())
         await self._finish_log()
         faults.point("runner.saved")
         self.state = "ending"
@@ -246,9 +249,12 @@ class Attempt:
             return (), (), None
         loop = asyncio.get_running_loop()
         end = loop.time() + self.assignment.save_deadline
+        removed = self._remake_folders()
         while True:
             try:
                 found = await asyncio.to_thread(self._capture.final)
+            except CaptureFailed as error:
+                return (), (), str(error)  # something else stands where the folder was: waiting mends nothing
             except (SnapshotError, ApiError, Unreachable, OSError) as error:
                 # A server that is away says nothing about the store: it is asked again sooner.
                 pause = self._shop.settings.retry_last if isinstance(error, Unreachable) else SAVE_RETRY
@@ -258,7 +264,17 @@ class Attempt:
                 await asyncio.sleep(pause)
                 continue
             warnings = tuple(warning for snapshot in found.values() for warning in snapshot.warnings)
-            return artifacts_of(found), warnings, None
+            return artifacts_of(found), removed + warnings, None
+
+    def _remake_folders(self) -> tuple[str, ...]:
+        """A job may remove its artifact folder: it then saved nothing, and is told so."""
+        warnings: list[str] = []
+        root = self._folder / "work" / self.assignment.spec.working_dir
+        for path in self.assignment.spec.artifacts:
+            if not os.path.lexists(root / path):
+                (root / path).mkdir(parents=True)
+                warnings.append(f"the job removed its artifact folder {path}: it is saved as empty")
+        return tuple(warnings)
 
     async def _finish_log(self) -> None:
         await cancelled(self._shipping)

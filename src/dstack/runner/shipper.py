@@ -42,7 +42,7 @@ class Shipper:
         self._marks = MarkRecorder()
         self._raw, self._shipped, covered = self._load()
         self._unsent = b""
-        """What was read and is not acknowledged yet, from the shipped offset on: kept when `run` is cancelled meanwhile."""
+        """Read and not acknowledged yet, from the shipped offset on: kept when `run` is cancelled meanwhile."""
         self._punched = 0
         # The mask set is empty until secrets exist; its place is here, before a byte leaves.
         self._masker = Masker((), covered=covered)
