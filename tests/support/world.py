@@ -27,15 +27,19 @@ from dstack.server.loops.unsatisfiable import fail_unsatisfiable
 from dstack.server.services import runs as run_service
 from dstack.server.services import tags, views
 from dstack.server.services.apply import Answer
+from dstack.server.services.catalog import DatabaseCatalog
 from dstack.server.services.context import Context
 from dstack.server.services.runs import CodeRef, RepositoryRef, Submission
 from dstack.server.settings import Settings
+from dstack.snapshots.interfaces import ChunkEntry, PackIndex
 from tests.support.ports import FakeClock
 from tests.support.runner import FakeRunner
 
 T = TypeVar("T")
 
 REPOSITORY = "git:example.org/ada/digits:."
+CODE = "c0de" * 16
+"""The manifest id of the code that `know_code` makes known."""
 
 
 class World:
@@ -82,6 +86,12 @@ class World:
     def submit(self, workflows: str, workflow: str, *args: str, key: str | None = None, **more: Any) -> str:
         """Submit; the run's name."""
         return run_service.submit(self.context, self.submission(workflows, workflow, *args, **more), key)[0]
+
+    def know_code(self) -> None:
+        """Let the store know a chunk called CODE: what a submission's code is looked up by."""
+        chunk_id = bytes.fromhex(CODE)
+        pack = PackIndex(chunk_id, 1, (ChunkEntry(chunk_id, 0, 1, 1),))
+        DatabaseCatalog(self.context.database, self.context.project_id).add([pack])
 
     def stop(self, name: str, *, abort: bool = False, actor: str | None = "ada") -> Answer:
         return run_service.stop(self.context, name, abort=abort, actor=actor)

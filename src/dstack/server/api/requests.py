@@ -9,11 +9,13 @@ from uuid import UUID
 import msgspec
 from starlette.requests import Request
 
-from dstack.server.services.errors import BadRequest
+from dstack.server.services.errors import BadRequest, TooLarge
 
 T = TypeVar("T")
 Query = Mapping[str, str]
 LogCursor = dict[str, tuple[int, int]]
+MOST_BYTES = 64 << 20
+"""A body that is no pack is far smaller."""
 MOST = 2**63 - 1
 """No number of ours is larger, and no database keeps one."""
 
@@ -33,9 +35,21 @@ class TagBody(msgspec.Struct, frozen=True):
     force: bool = False
 
 
+async def read_limited(request: Request, most: int = MOST_BYTES) -> bytes:
+    """The body; raises TooLarge before more than `most` bytes of it are held."""
+    parts: list[bytes] = []
+    length = 0
+    async for part in request.stream():
+        length += len(part)
+        if length > most:
+            raise TooLarge(f"the request's body is larger than {most} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
 async def read_body(request: Request, kind: type[T]) -> T:
     """The JSON body as a `kind`; raises BadRequest saying what is wrong where."""
-    raw = await request.body()
+    raw = await read_limited(request)
     try:
         return msgspec.json.decode(raw or b"{}", type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

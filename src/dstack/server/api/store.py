@@ -9,19 +9,27 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
+from blake3 import blake3
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dstack.sdk.blobs import SignedRequest
+from dstack.server.api.requests import read_limited
 from dstack.server.services.catalog import DatabaseCatalog
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
-from dstack.snapshots.interfaces import PackIndex, pack_key
+from dstack.snapshots.interfaces import ChunkEntry, PackIndex, pack_key
+from dstack.snapshots.packs import MAX_PACK
 
 Handler = Callable[[Request], Awaitable[Response]]
 TTL = timedelta(hours=1)
-_KEY = re.compile(r"packs/[0-9a-f]{2}/[0-9a-f]{64}")
+_KEY = re.compile(r"packs/([0-9a-f]{2})/([0-9a-f]{64})")
 """The only keys that clients may name: no path can be built from one."""
+_RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})?")
+_SLACK = 1 << 20
+_ID_LENGTH = 32
+_CODECS = 256
+"""How many there may ever be: a byte of the format."""
 
 
 def store_routes(context: Context) -> list[tuple[str, str, Handler]]:
@@ -62,7 +70,9 @@ class _Store:
     def _add(self, packs: list[PackIndex]) -> None:
         """Only packs whose bytes are there may be named: a reference never comes before what it points to."""
         for pack in packs:
-            found = self._context.blobs.stat(pack_key(pack.pack_id))
+            found = self._context.blobs.stat(_checked(pack_key(pack.pack_id)))
+            if not all(_lies_within(chunk, pack) for chunk in pack.chunks):
+                raise BadRequest(f"the index of pack {pack.pack_id.hex()} names bytes that are not in it")
             if found is None or found.size != pack.size:
                 raise BadRequest(f"pack {pack.pack_id.hex()} is not in the store whole", hint="upload it again")
         self._catalog.add(packs)
@@ -82,33 +92,57 @@ class _Store:
         return SignedRequest(method, path, (), expires)
 
     async def get(self, request: Request) -> Response:
+        """The blob, or the part of it that a `Range` of the plain form `bytes=FIRST-[LAST]` asks for."""
         key = _checked(request.path_params["key"])
-        offset = int(request.query_params.get("offset", "0"))
-        length = request.query_params.get("length")
-        try:
-            data = await asyncio.to_thread(
-                self._context.blobs.get, key, offset=offset, length=int(length) if length else None
-            )
-        except KeyError:
-            raise NotFound(f"there is no blob {key}") from None
-        return Response(data, media_type="application/octet-stream")
+        wanted = _RANGE.fullmatch(request.headers.get("range", ""))
+        found = await asyncio.to_thread(self._context.blobs.stat, key)
+        if found is None:
+            raise NotFound(f"there is no blob {key}")
+        offset, length, status, headers = 0, None, 200, dict[str, str]()
+        if wanted is not None:
+            offset = int(wanted[1])
+            last = min(int(wanted[2] or found.size), found.size - 1)
+            if offset > last:
+                return Response(status_code=416, headers={"content-range": f"bytes */{found.size}"})
+            length, status = last - offset + 1, 206
+            headers["content-range"] = f"bytes {offset}-{last}/{found.size}"
+        data = await asyncio.to_thread(self._context.blobs.get, key, offset=offset, length=length)
+        return Response(data, status_code=status, headers=headers, media_type="application/octet-stream")
 
     async def put(self, request: Request) -> Response:
         key = _checked(request.path_params["key"])
-        new = await asyncio.to_thread(self._context.blobs.put, key, await request.body())
-        return _answer(new)
+        return _answer(await asyncio.to_thread(self._put, key, await read_limited(request, MAX_PACK + _SLACK)))
+
+    def _put(self, key: str, data: bytes) -> bool:
+        """What is not what its name says would be found by every later reader, too late."""
+        if blake3(data).hexdigest() != key.rpartition("/")[2]:
+            raise BadRequest(f"the bytes sent are not those of {key}", hint="they changed on the way: send them again")
+        return self._context.blobs.put(key, data)
+
+
+def _lies_within(chunk: ChunkEntry, pack: PackIndex) -> bool:
+    end = chunk.offset + chunk.stored_length
+    return (
+        len(chunk.chunk_id) == _ID_LENGTH
+        and chunk.offset >= 0
+        and chunk.stored_length >= 0
+        and end <= pack.size
+        and 0 <= chunk.raw_length <= MAX_PACK
+        and 0 <= chunk.codec < _CODECS
+    )
 
 
 def _checked(key: str) -> str:
-    if not _KEY.fullmatch(key):
-        raise BadRequest(f"{key!r} is not a key of the store")
+    match = _KEY.fullmatch(key)
+    if match is None or match[1] != match[2][:2]:
+        raise BadRequest(f"{key[:200]!r} is not a key of the store")
     return key
 
 
 async def _body(request: Request, kind: Any) -> Any:
     try:
-        return msgspec.msgpack.decode(await request.body(), type=kind)
-    except msgspec.MsgspecError as error:
+        return msgspec.msgpack.decode(await read_limited(request), type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise BadRequest(f"the request's body cannot be read: {error}") from None
 
 

@@ -79,7 +79,7 @@ class _Rpc:
         topics: set[str] = set()
         for chunk in request.chunks:
             run_id = self._streams.get(chunk.attempt_id)
-            if run_id is None:
+            if run_id is None or chunk.offset < 0:
                 answers.append(-1)
                 continue
             answers.append(self._context.logs.append_now(chunk.attempt_id, chunk.offset, chunk.data, chunk.times))

@@ -4,6 +4,7 @@ ServiceError
 ├── NotFound    404  nothing of that name
 ├── Conflict    409  it exists, but not in a state that allows this
 ├── CodeMissing 409  the code snapshot is not in the store: ship it again
+├── TooLarge    413  more bytes than anything of ours has
 └── BadRequest  400  the request itself is wrong (422 with diagnostics for workflows)
 """
 
@@ -36,6 +37,11 @@ class Conflict(ServiceError):
 
 class CodeMissing(Conflict):
     code = "code-missing"
+
+
+class TooLarge(ServiceError):
+    code = "too-large"
+    status = 413
 
 
 class BadRequest(ServiceError):

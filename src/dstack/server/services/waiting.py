@@ -80,8 +80,8 @@ def _queued(tx: Transaction, project_id: UUID, job: Any, now: int, settings: Set
     excluded: list[bytes] = msgspec.msgpack.decode(job["excluded"]) if job["excluded"] else []
     fitting = [row for row, missing in zip(found, misfits, strict=True) if not missing]
     if all(row.id.bytes in excluded for row in fitting):
-        said = f" ({job['detail']})" if job["detail"] else ""
-        return f"rejected by {', '.join(row.name for row in fitting)}{said}, and no other runner fits ({describe(need)})"
+        names = ", ".join(row.name for row in fitting) + (f" ({job['detail']})" if job["detail"] else "")
+        return f"rejected by {names}, and no other runner fits ({describe(need)})"
     ahead = tx.execute(
         select(func.count())
         .select_from(jobs)
