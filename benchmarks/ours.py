@@ -78,7 +78,9 @@ class Dstack:
 
     def check_done(self, cwd: Path, jobs: int) -> None:
         """Raises CommandFailed unless the newest run has `jobs` jobs, each recorded from start to end as done."""
-        found = self.newest_run(cwd)["jobs"]
+        # The list of runs leaves jobs of large runs out; one run by name has all of them.
+        name = self.newest_run(cwd)["name"]
+        found = json.loads(self("runs", name, "--json", cwd=cwd))[0]["jobs"]
         whole = [
             job
             for job in found
