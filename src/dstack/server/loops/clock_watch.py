@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import and_, case, update
+from sqlalchemy import and_, case, exists, select, update
 
 from dstack.domain.lifecycle.runner import RunnerState
 from dstack.server.db.engine import Transaction, declare_write
-from dstack.server.db.tables import jobs, runners, runs
+from dstack.server.db.tables import events, jobs, runners, runs
 from dstack.server.services.context import Context
 
 EXTEND = declare_write("sweep.extend")
@@ -37,7 +37,7 @@ class ClockWatch:
         jumped = (wall - self._wall) / SECOND - passed
         self._wall, self._monotonic = wall, monotonic
         if abs(jumped) > STEP and self._context.database.dialect == "sqlite":
-            shift_deadlines(self._context, int(jumped * SECOND))
+            shift_deadlines(self._context, int(jumped * SECOND), within=int((passed + STEP) * SECOND))
         if max(passed, passed + jumped) > self._context.settings.lease:
             extend_leases(self._context)
 
@@ -64,25 +64,44 @@ def extend_leases(context: Context) -> None:
     context.database.write(EXTEND, write)
 
 
-def shift_deadlines(context: Context, step: int) -> None:
-    """Move everything that lies in wait of a time by `step` microseconds."""
+def shift_deadlines(context: Context, step: int, *, within: int = 0) -> None:
+    """Move everything that lies in wait of a time by `step` microseconds.
+
+    But for what was dated in the last `within` microseconds: the clock was set before that, and it is right already.
+    """
 
     def write(tx: Transaction) -> None:
         project_id = context.project_id
         heard = runners.c.heartbeat_at + step
+        fresh = exists(
+            select(events.c.seq).where(
+                events.c.project_id == project_id,
+                events.c.run_id == jobs.c.run_id,
+                events.c.object_id == jobs.c.id,
+                events.c.at.between(tx.now - within, tx.now),
+            )
+        )
         tx.execute(
             update(jobs)
-            .where(jobs.c.project_id == project_id, jobs.c.deadline_at.is_not(None))
+            .where(jobs.c.project_id == project_id, jobs.c.deadline_at.is_not(None), ~fresh)
             .values(deadline_at=jobs.c.deadline_at + step, not_before=jobs.c.not_before + step)
         )
         tx.execute(
             update(runs)
-            .where(runs.c.project_id == project_id, runs.c.state == "planning")
+            .where(
+                runs.c.project_id == project_id,
+                runs.c.state == "planning",
+                ~runs.c.submitted_at.between(tx.now - within, tx.now),
+            )
             .values(deadline_at=runs.c.deadline_at + step)
         )
         tx.execute(
             update(runners)
-            .where(runners.c.project_id == project_id, runners.c.state != RunnerState.OFFLINE.value)
+            .where(
+                runners.c.project_id == project_id,
+                runners.c.state != RunnerState.OFFLINE.value,
+                ~runners.c.heartbeat_at.between(tx.now - within, tx.now),
+            )
             .values(
                 lease_until=runners.c.lease_until + step,
                 heartbeat_at=case((heard > tx.now, tx.now), else_=heard),

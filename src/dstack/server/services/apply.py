@@ -43,7 +43,7 @@ class Facts:
 
     actor: str | None = None
     at: int | None = None
-    """When the runner saw it; kept between the attempt's earlier times and now."""
+    """When the runner saw it; never after now."""
     detail: str | None = None
     signal: int | None = None
     runner_id: UUID | None = None
