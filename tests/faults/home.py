@@ -6,6 +6,7 @@ Every process of a home has the home's own folder in its environment, which is h
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -210,6 +211,16 @@ class Home:
     def attempts(self) -> list[Path]:
         """Folders of attempts that the runner holds."""
         return sorted((self.folder / "runner" / "attempts").iterdir())
+
+    def programs(self) -> dict[str, int]:
+        """How many servers and runners of this home are alive."""
+        found = Counter(_command(pid).split(b"\0")[2].decode() for pid in self._processes() if b"\0-m\0dstack." in _command(pid))
+        return dict(found)
+
+    def socket(self) -> str:
+        """Where a server of this home listens."""
+        name = hashlib.sha256(os.fsencode(os.path.realpath(self.folder))).hexdigest()[:16]
+        return f"{self._runtime}/dstack-{name}/server.sock"
 
     def of_jobs(self) -> list[int]:
         """Pids of processes that jobs have started."""
