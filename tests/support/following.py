@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import msgspec
@@ -25,19 +25,21 @@ class Reader:
         self.logs: dict[str, bytes] = {}
         self.cursor: dict[str, tuple[int, int]] = {}
         self.ended = False
-        self._frames: AsyncIterator[bytes] | None = None
+        self._frames: AsyncGenerator[bytes] | None = None
         self._rest = b""
 
     async def open(self, *, follow: bool = True, **more: Any) -> None:
         """Ask for the frames that are missing."""
         await self.cut()
         cursor = json.loads(json.dumps(self.cursor))
-        self._frames = await following.frames(self.world.context, self.name, follow=follow, cursor=dict(cursor), **more)
+        frames = await following.frames(self.world.context, self.name, follow=follow, cursor=dict(cursor), **more)
+        assert isinstance(frames, AsyncGenerator)
+        self._frames = frames
 
     async def cut(self) -> None:
         """Lose the connection, and with it half a frame."""
         if self._frames is not None:
-            await self._frames.aclose()  # type: ignore[attr-defined]  # pyright: ignore
+            await self._frames.aclose()
         self._frames, self._rest = None, b""
 
     async def piece(self) -> bool:

@@ -211,6 +211,9 @@ def test_the_old_process_has_to_register_again(world: World) -> None:
     assert state(world, runner) == "online", "the farewell of the old process is none"
     runner.incarnation = new
     runner.goodbye()
+    assert state(world, runner) == "online", "it still holds an attempt: its lease runs out, and then it is lost"
+    runner.finish("job")
+    runner.goodbye()
     assert state(world, runner) == "offline"
 
 
