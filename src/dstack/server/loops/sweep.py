@@ -7,7 +7,6 @@ from uuid import UUID
 
 from sqlalchemy import and_, exists, func, or_, select, update
 
-from dstack.domain.lifecycle import Transition
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import run as run_table
 from dstack.domain.lifecycle import runner as runner_table
@@ -16,6 +15,7 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import attempts, jobs, runners, runs
 from dstack.server.services.apply import Batch, Facts
 from dstack.server.services.context import Context
+from dstack.server.services.runner_moves import move
 
 SWEEP = declare_write("sweep")
 SECOND = 1_000_000
@@ -137,7 +137,7 @@ def _lose(tx: Transaction, context: Context, row: Any) -> None:
         )
     )
     holds = bool(tx.execute(select(held)).scalar())
-    _decide(tx, context, row, runner_table.LeaseExpired(holds))
+    move(tx, context.project_id, row, runner_table.LeaseExpired(holds))
     for run_id in _runs_of(tx, context, row.id):
         tx.notify(f"run:{run_id.hex}")
 
@@ -159,25 +159,7 @@ def _end_attempts(tx: Transaction, context: Context, batch: Batch, row: Any) -> 
         else:
             left += 1
     if not left:
-        _decide(tx, context, row, runner_table.NothingLeft())
-
-
-def _decide(tx: Transaction, context: Context, row: Any, event: runner_table.RunnerEvent) -> None:
-    before = runner_table.Runner(runner_table.RunnerState(row.state), row.incarnation)
-    decision = runner_table.decide(before, event, tx.now)
-    if not isinstance(decision, Transition):
-        return
-    lost = decision.after.state is runner_table.RunnerState.LOST
-    tx.execute(
-        update(runners)
-        .where(runners.c.project_id == context.project_id, runners.c.id == row.id, runners.c.version == row.version)
-        .values(
-            state=decision.after.state.value,
-            version=row.version + 1,
-            lost_at=tx.now if lost else row.lost_at,
-        )
-    )
-    tx.notify("runners")
+        move(tx, context.project_id, row, runner_table.NothingLeft())
 
 
 def _runs_of(tx: Transaction, context: Context, runner_id: UUID) -> list[UUID]:

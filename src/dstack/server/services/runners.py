@@ -8,9 +8,8 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import and_, bindparam, insert, select, update
+from sqlalchemy import and_, bindparam, insert, select
 
-from dstack.domain.lifecycle import Transition
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import runner as runner_table
 from dstack.domain.resources import Capacity
@@ -22,6 +21,7 @@ from dstack.server.db.types import Id
 from dstack.server.services import artifacts, assignments
 from dstack.server.services.apply import Answer, Batch, Facts
 from dstack.server.services.context import Context
+from dstack.server.services.runner_moves import move
 
 REGISTER = declare_write("runners.register")
 HEARTBEAT = declare_write("runners.heartbeat")
@@ -52,9 +52,7 @@ def register(context: Context, request: messages.RegisterRequest) -> messages.Re
             )
         else:
             runner_id = row.id
-            decision = runner_table.decide(_domain(row), runner_table.Registered(request.incarnation), tx.now)
-            assert isinstance(decision, Transition)
-            _save(tx, context, row, decision.after, lost_at=None, **values)
+            move(tx, context.project_id, row, runner_table.Registered(request.incarnation), **values)
             if row.incarnation != request.incarnation:
                 _give_back(tx, context, runner_id, set(request.running))
         tx.notify("place")
@@ -94,10 +92,7 @@ def goodbye(context: Context, runner_id: UUID, incarnation: UUID) -> None:
         row = _row(tx, context, runner_id)
         # One that still holds attempts does not leave in order: its lease runs out, and then it is lost, not offline.
         if row is not None and not _live(tx, context, runner_id):
-            decision = runner_table.decide(_domain(row), runner_table.Goodbye(incarnation), tx.now)
-            if isinstance(decision, Transition):
-                _save(tx, context, row, decision.after)
-                tx.notify("runners")
+            move(tx, context.project_id, row, runner_table.Goodbye(incarnation))
 
     context.database.write(HEARTBEAT, write)
 
@@ -117,10 +112,6 @@ def _row(tx: Transaction, context: Context, runner_id: UUID | None) -> Any:
     return next(iter(tx.rows(_SELECT_RUNNER, {"project": context.project_id, "runner": runner_id})), None)
 
 
-def _domain(row: Any) -> runner_table.Runner:
-    return runner_table.Runner(runner_table.RunnerState(row.state), row.incarnation)
-
-
 def _registered(tx: Transaction, context: Context, request: messages.RegisterRequest) -> dict[str, Any]:
     return {
         "name": request.name,
@@ -135,24 +126,11 @@ def _registered(tx: Transaction, context: Context, request: messages.RegisterReq
     }
 
 
-def _save(tx: Transaction, context: Context, row: Any, after: runner_table.Runner, **values: Any) -> None:
-    values.setdefault("incarnation", after.incarnation)
-    tx.execute(
-        update(runners)
-        .where(runners.c.project_id == context.project_id, runners.c.id == row.id, runners.c.version == row.version)
-        .values(state=after.state.value, version=row.version + 1, **values)
-    )
-
-
 def _heartbeat(tx: Transaction, context: Context, request: messages.PollRequest) -> None:
     row = _row(tx, context, request.runner_id)
-    decision = runner_table.decide(_domain(row), runner_table.Heartbeat(request.incarnation), tx.now)
-    if isinstance(decision, Transition):
-        lease = tx.now + int(context.settings.lease * SECOND)
-        _save(tx, context, row, decision.after, heartbeat_at=tx.now, lease_until=lease, lost_at=None)
-        if row.state != decision.after.state:
-            tx.notify("place")
-            tx.notify("runners")
+    lease = tx.now + int(context.settings.lease * SECOND)
+    event = runner_table.Heartbeat(request.incarnation)
+    move(tx, context.project_id, row, event, heartbeat_at=tx.now, lease_until=lease)
 
 
 def _give_back(tx: Transaction, context: Context, runner_id: UUID, running: set[UUID]) -> None:
