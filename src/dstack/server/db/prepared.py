@@ -117,7 +117,7 @@ _DIALECT = sqlite.dialect()
 
 def _size(count: int) -> int:
     """How many places a list of `count` values gets (the last is repeated): few sizes, so that few texts are cached."""
-    return 1 << (count - 1).bit_length() if 0 < count <= 512 else count
+    return 1 << (count - 1).bit_length() if 0 < count <= 16_384 else count
 
 
 def _bind_processor(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
