@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dstack.cli.render import write_json
+from dstack.cli.render import diagnostics_text, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ def show_plan(api: Api, submission: Submission, *, as_json: bool) -> int:
     if as_json:
         write_json([plan])
     else:
+        sys.stderr.write(diagnostics_text(plan.get("warnings", [])))
         sys.stdout.write(plan_text(plan))
         sys.stdout.flush()
     return 0

@@ -85,13 +85,16 @@ def _status(item: Run | Job) -> str:
     words = status_words(item)
     reason = item.get("reason_text")
     # `Failed` alone raises the question that the reason answers.
-    return f"{words}: {reason}" if item.get("status") == "failed" and reason else words
+    if item.get("status") == "failed" and reason:
+        return f"{words}: {reason}"
+    why = item.get("why_waiting")
+    return f"{words} {why}" if why else words
 
 
 def _jobs_words(run: Run) -> str:
-    jobs = run.get("jobs", [])
-    done = sum(job.get("status") == "done" for job in jobs)
-    return f"{done}/{len(jobs)}" if jobs else ""
+    # A list shows only some jobs of a large run, and counts all.
+    total = run.get("jobs_total", len(run.get("jobs", [])))
+    return f"{run.get('job_counts', {}).get('done', 0)}/{total}" if total else ""
 
 
 def _artifact_paths(run: Run) -> str:

@@ -75,6 +75,8 @@ class Run(TypedDict, total=False):
     finished_at: int | None
     variables: dict[str, Any]
     jobs: list[Job]
+    jobs_total: int
+    job_counts: dict[str, int]
     message: str
 
 
@@ -116,6 +118,7 @@ PlannedStep = TypedDict(
 class Plan(TypedDict, total=False):
     workflow: str
     steps: list[PlannedStep]
+    warnings: list[Diagnostic]
 
 
 class WorkflowInfo(TypedDict, total=False):

@@ -92,4 +92,8 @@ def a_run(name: str = "odd-cat-1", status: str = "done", **more: Any) -> dict[st
         "finished_at": 1_700_000_012_000_000 if code is not None else None,
         "jobs": [a_job("train", status)],
     }
-    return {**found, **more}
+    found |= more
+    counts: dict[str, int] = {}
+    for job in found["jobs"]:
+        counts[job["status"]] = counts.get(job["status"], 0) + 1
+    return {"jobs_total": len(found["jobs"]), "job_counts": counts, **found}

@@ -71,7 +71,8 @@ class Home:
     def start(self, *words: str, **more: Any) -> subprocess.Popen[bytes]:
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         options |= {"env": self.environment, "cwd": self.repository, **more}
-        return subprocess.Popen([DSTACK, *words], **options)
+        process: subprocess.Popen[bytes] = subprocess.Popen([DSTACK, *words], **options)
+        return process
 
     def run(self, *words: str, check: int | None = 0, **more: Any) -> subprocess.CompletedProcess[str]:
         with self.start(*words, **more) as process:

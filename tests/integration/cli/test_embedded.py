@@ -120,7 +120,9 @@ def test_a_server_that_does_not_come_up_says_why(home: Home) -> None:
 
 
 def test_a_server_that_dies_at_once_is_told_of(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "server_command", lambda: [sys.executable, "-c", "import os; print('x'); os.abort()"])
+    monkeypatch.setattr(
+        "dstack.embedded.launch.server_command", lambda: [sys.executable, "-c", "import os; print('x'); os.abort()"]
+    )
     with pytest.raises(embedded.StartFailed, match="by signal 6 before it was ready"):
         embedded.Connector(str(home.path)).connect()
 
@@ -143,7 +145,7 @@ def test_a_newer_command_line_replaces_an_older_server(
     for variable, value in home.environment.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr("dstack.__version__", "9.0.0")
-    monkeypatch.setattr(embedded, "server_command", lambda: at_version("9.0.0"))
+    monkeypatch.setattr("dstack.embedded.launch.server_command", lambda: at_version("9.0.0"))
     transport = embedded.Connector(str(home.path)).connect()
     answer = transport.request("GET", "/api/v1/info")
     assert json.loads(answer.read())["version"] == "9.0.0"
