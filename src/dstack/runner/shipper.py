@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import struct
 from pathlib import Path
@@ -18,6 +19,7 @@ from dstack.protocol.messages import LogChunk
 from dstack.runner.inotify import SpoolWatch
 from dstack.runner.senders import LogSender
 
+_log = logging.getLogger(__name__)
 faults.declare("runner.ship:before", "runner.ship:after")
 PIECE = 4 << 20
 PUNCH_STEP = 4 << 20
@@ -96,8 +98,8 @@ class Shipper:
         done = self._raw - self._masker.held
         if done - self._punched >= PUNCH_STEP:
             # What is punched out cannot be read again, so no restart may begin before it.
-            self._save()
-            self._spool.punch(done)
+            if self._save():
+                self._spool.punch(done)
             self._punched = done
         return True
 
@@ -122,14 +124,21 @@ class Shipper:
                 self._unsent = self._unsent[wanted - self._shipped :]
                 self._shipped = wanted
 
-    def _save(self) -> None:
-        """Persisted before each piece: a restart ships it again from here, and the server skips what it has."""
+    def _save(self) -> bool:
+        """Persisted before each piece: a restart ships it again from here, and the server skips what it has.
+
+        False where the disk is full: a restart then begins at the place before, and more comes twice.
+        """
         state = _STATE.pack(self._raw - self._masker.held, self._shipped, self._masker.covered)
-        fd = os.open(self._state_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(fd, state, 0)
-        finally:
-            os.close(fd)
+            fd = os.open(self._state_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                return os.pwrite(fd, state, 0) == len(state)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            _log.warning("attempt %s: how far its log was sent is not written down: %s", self._attempt_id, error)
+            return False
 
     def _load(self) -> tuple[int, int, int]:
         try:

@@ -79,10 +79,14 @@ def _ready(fd: int | None, note: str) -> None:
 
 
 def _fail(fd: int | None, text: str) -> int:
-    sys.stderr.write(f"error: {text}\n")
     if fd is not None:
         os.write(fd, text.encode())
         os.close(fd)
+    try:
+        sys.stderr.write(f"error: {text}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # the log's disk is full; the one who started this server was told
     return 1
 
 
