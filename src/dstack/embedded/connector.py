@@ -61,8 +61,9 @@ class Connector:
                 self._launch = None
             transport = self._take_early() or self._find()
             if transport is None:
-                # Where another server took the home at the same moment, that one will do.
-                if failure is not None and not is_locked(self.home):
+                # Where another server took the home at the same moment, that one will do. One that has just said why
+                # it ends may have the home for a moment longer.
+                if failure is not None and wait_unlocked(self.home, PROBE):
                     raise failure
                 if launches >= _MAX_LAUNCHES or time.monotonic() >= deadline:
                     raise self._nobody()

@@ -137,8 +137,12 @@ class HomeLock:
             "socket": socket,
             "started_at": time.time_ns() // 1000,
         }
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(holder).encode() + b"\n", 0)
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps(holder).encode() + b"\n", 0)
+        except OSError as error:
+            os.close(fd)
+            raise unusable(path, error) from error
         return cls(fd)
 
     def release(self) -> None:
