@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -71,8 +71,7 @@ class Home:
     def start(self, *words: str, **more: Any) -> subprocess.Popen[bytes]:
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         options |= {"env": self.environment, "cwd": self.repository, **more}
-        process: subprocess.Popen[bytes] = subprocess.Popen([DSTACK, *words], **options)
-        return process
+        return cast(subprocess.Popen[bytes], subprocess.Popen([DSTACK, *words], **options))
 
     def run(self, *words: str, check: int | None = 0, **more: Any) -> subprocess.CompletedProcess[str]:
         with self.start(*words, **more) as process:
