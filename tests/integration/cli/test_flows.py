@@ -63,6 +63,26 @@ def test_nothing_is_submitted_when_something_is_wrong(shared_home: Home) -> None
     assert len(shared_home.json("runs", "-a")) == before
 
 
+def documented(kind: str) -> set[str]:
+    """The fields that docs/cli.md promises."""
+    page = Path(__file__).parents[3] / "docs" / "cli.md"
+    [row] = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {kind} |")]
+    return set(re.findall(r"`(\w+)`", row))
+
+
+def test_json_has_the_fields_that_are_promised(shared_home: Home) -> None:
+    name = shared_home.run("run", "-d", "save").stdout.strip()
+    shared_home.run("logs", "-f", name)
+    tags = shared_home.json("tag", name, "fields")
+    [run] = shared_home.json("runs", name)
+    [job] = run["jobs"]
+    artifacts = shared_home.json("artifacts", "list", name)
+    for kind, found in (("run", run), ("job", job), ("artifact", artifacts[0]), ("tag", tags[0])):
+        assert documented(kind) <= set(found), kind
+    assert shared_home.json("runs", "-a")[0]["name"] == name
+    shared_home.run("untag", "fields")
+
+
 @pytest.mark.parametrize("with_git", [False, True])
 def test_the_job_sees_the_files_as_they_are_on_disk(home: Home, with_git: bool) -> None:
     def git(*words: str) -> None:
