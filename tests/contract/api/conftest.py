@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.emptied import emptied_url, shared_postgresql
 from tests.support.http import Asked
 from tests.support.world import World
 
+__all__ = ["emptied_url", "shared_postgresql"]
+
 
 @pytest.fixture
-def world(database_url: str, tmp_path: Path) -> Iterator[World]:
-    made = World(database_url, tmp_path / "home", socket="in this process")
+def world(emptied_url: str, tmp_path: Path) -> Iterator[World]:
+    made = World(emptied_url, tmp_path / "home", socket="in this process")
     yield made
     made.close()
 

@@ -151,7 +151,11 @@ def test_validate(asked: Asked) -> None:
     assert good["diagnostics"] == []
     assert good["workflows"][0] == {
         "name": "prepare", "provider": "bash", "file": ".dstack/workflows.yaml", "line": 3, "help": "Make the data.",
+        "variables": {"epochs": {"value": 3, "source": ".dstack/variables.yaml:3"}},
     }  # fmt: skip
+    warned = asked.post("validate", {"files": {".dstack/workflows.yaml": WORKFLOWS}})
+    assert [(item["severity"], item["line"]) for item in warned["diagnostics"]] == [("warning", 12)]
+    assert len(warned["workflows"]) == 2, "what lacks only a value is no error"
     bad = asked.post("validate", {"files": {".dstack/workflows.yaml": "workflows: ["}})
     assert bad["diagnostics"]
     assert asked.post("validate", {}) == asked.post("validate", {"files": {}})

@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 
+from tests.support.emptied import emptied_url, shared_postgresql
 from tests.support.world import World
+
+__all__ = ["emptied_url", "shared_postgresql"]
 
 
 @pytest.fixture
-def make_world(database_url: str, tmp_path: Path) -> Iterator[Callable[..., World]]:
+def make_world(emptied_url: str, tmp_path: Path) -> Iterator[Callable[..., World]]:
     """Makes the test's world with settings of its own."""
     made: list[World] = []
 
     def make(**settings: Any) -> World:
-        made.append(World(database_url, tmp_path / "home", **settings))
+        made.append(World(emptied_url, tmp_path / "home", **settings))
         return made[-1]
 
     yield make

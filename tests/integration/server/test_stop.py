@@ -64,6 +64,16 @@ def test_one_that_no_runner_has_yet_is_named_for_recall(world: World) -> None:
     assert commands.recall == (assignment.attempt_id,)
 
 
+def test_a_job_that_started_while_its_poll_was_held_is_told(world: World) -> None:
+    runner = world.runner()
+    name = world.submit(TWO, "second")
+    world.place()
+    runner.take()
+    world.stop(name)
+    runner.states[runner.id_of("first")] = "assigned"  # what it said when it asked
+    assert [stop.attempt_id for stop in runner.poll().stop] == [runner.id_of("first")]
+
+
 @pytest.mark.parametrize("abort", [False, True])
 def test_a_running_job_is_told_and_ends_stopped(world: World, abort: bool) -> None:
     runner = world.runner()

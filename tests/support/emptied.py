@@ -1,0 +1,33 @@
+"""Databases for tests that make many: PostgreSQL is emptied between them, which is ten times quicker than a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from dstack.server.db.tables import metadata
+from tests.conftest import DATABASES
+from tests.support.postgres import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql(postgres_server: PostgresServer, postgresql_template: str) -> Iterator[str]:
+    """The URL of a migrated PostgreSQL database that tests of this process use in turn."""
+    name = postgres_server.new_database(template=postgresql_template)
+    yield postgres_server.url(name)
+    postgres_server.drop(name)
+
+
+@pytest.fixture(params=DATABASES)
+def emptied_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A migrated database of each kind without a row in it."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("sqlite_url")
+        return
+    url: str = request.getfixturevalue("shared_postgresql")
+    yield url
+    tables = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
+    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
+        connection.execute(f"TRUNCATE {tables}")  # type: ignore[arg-type]
