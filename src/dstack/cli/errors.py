@@ -105,6 +105,8 @@ def click_error_text(error: object) -> str:
     import click
 
     assert isinstance(error, click.ClickException)
+    if isinstance(error, click.UsageError) and error.ctx is not None and error.message == error.ctx.get_help():
+        return error.message + "\n"  # a group was named without a command
     text = error_text(error.format_message(), None)
     if isinstance(error, click.UsageError) and error.ctx is not None:
         text += f"  hint: {error.ctx.command_path} --help\n"

@@ -37,7 +37,11 @@ def show_help(root: str, name: str) -> int:
     if name not in workflows:
         raise UserError(f"there is no workflow {name} in {root}", near(name, list(workflows)))
     about = workflows[name].get("help", "").rstrip()
+    values = workflows[name].get("variables", {})
+    rows = [f"  --{variable} {item.get('value')}  ({item.get('source')})\n" for variable, item in values.items()]
     sys.stdout.write(USAGE + (f"\n{about}\n" if about else ""))
+    if rows:
+        sys.stdout.write(f"\nVariables of {name}:\n{''.join(rows)}")
     return 0
 
 

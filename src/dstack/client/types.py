@@ -127,6 +127,7 @@ class WorkflowInfo(TypedDict, total=False):
     file: str
     line: int
     help: str
+    variables: dict[str, PlannedVariable]
 
 
 class Validation(TypedDict, total=False):

@@ -154,7 +154,7 @@ def test_validate(asked: Asked) -> None:
         "variables": {"epochs": {"value": 3, "source": ".dstack/variables.yaml:3"}},
     }  # fmt: skip
     warned = asked.post("validate", {"files": {".dstack/workflows.yaml": WORKFLOWS}})
-    assert [(item["severity"], item["line"]) for item in warned["diagnostics"]] == [("warning", 12)]
+    assert [(item["severity"], item["line"]) for item in warned["diagnostics"]] == [("warning", 11)]
     assert len(warned["workflows"]) == 2, "what lacks only a value is no error"
     bad = asked.post("validate", {"files": {".dstack/workflows.yaml": "workflows: ["}})
     assert bad["diagnostics"]

@@ -230,6 +230,10 @@ class TestMistakes:
         done = dstack("runs", "--jsn")
         assert (done.code, "'--jsn'" in done.err, "--json" in done.err) == (2, True, True)
 
+    def test_a_missing_command(self, dstack: Dstack) -> None:
+        done = dstack("artifacts")
+        assert (done.code, done.err.startswith("Usage: dstack artifacts"), "hint" in done.err) == (2, True, False)
+
     def test_a_missing_argument(self, dstack: Dstack) -> None:
         done = dstack("logs")
         assert (done.code, "Missing argument" in done.err) == (2, True)

@@ -254,14 +254,19 @@ def test_the_plan_runs_nothing(accepting: StubApi, dstack: Dstack) -> None:
 
 
 def test_without_a_name_the_workflows_are_listed(accepting: StubApi, dstack: Dstack) -> None:
-    known = [{"name": "train", "provider": "bash", "file": ".dstack/workflows.yaml", "line": 2, "help": "Usage: x"}]
+    known = [
+        {
+            "name": "train", "provider": "bash", "file": ".dstack/workflows.yaml", "line": 2, "help": "Usage: x",
+            "variables": {"lr": {"value": 0.1, "source": ".dstack/variables.yaml:3"}},
+        }
+    ]  # fmt: skip
     accepting.on("POST …/validate", Reply(body={"diagnostics": [], "workflows": known}))
     done = dstack("run")
     assert done.code == 0
     assert "train     bash      .dstack/workflows.yaml:2\n" in done.out
     done = dstack("run", "train", "--help")
     assert done.out.startswith("Usage: dstack run")
-    assert done.out.endswith("\nUsage: x\n")
+    assert done.out.endswith("\nUsage: x\n\nVariables of train:\n  --lr 0.1  (.dstack/variables.yaml:3)\n")
     done = dstack("run", "trian", "--help")
     assert (done.code, "did you mean `train`?" in done.err) == (2, True)
 

@@ -19,7 +19,7 @@ def validate(files: Mapping[str, str]) -> dict[str, Any]:
     except workflows.Invalid as error:
         return {"diagnostics": list(error.diagnostics), "workflows": []}
     return {
-        "diagnostics": [],
+        "diagnostics": list(loaded.warnings),
         "workflows": [
             {
                 "name": item.name,
@@ -27,6 +27,10 @@ def validate(files: Mapping[str, str]) -> dict[str, Any]:
                 "file": item.file,
                 "line": item.line,
                 "help": item.help,
+                "variables": {
+                    variable.name: {"value": variable.value, "source": variable.source}
+                    for variable in loaded.variables.of(item.name).values()
+                },
             }
             for item in loaded.values()
         ],
