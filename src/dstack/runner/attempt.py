@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,8 @@ faults.declare(
     "runner.saved",
 )
 _log = logging.getLogger(__name__)
-SECOND = 1_000_000
+_INTERRUPTED = ("recalled", "stopping", "killed")
+"""States of an attempt whose course was cut off, and which now ends by itself."""
 SAVE_RETRY = 5.0
 """Seconds between two tries to reach a store that refuses."""
 
@@ -82,6 +83,8 @@ class Attempt:
         self._capture: LiveCapture | None = None
         self._ending: asyncio.Task[object] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._begun = False
+        """Whether the task runs: cancelled before, it would end without a word."""
         self._shipper = Shipper(
             assignment.attempt_id,
             self._folder,
@@ -95,55 +98,67 @@ class Attempt:
 
     def begin(self) -> None:
         """Run it from the start."""
-        self._task = asyncio.create_task(self._guarded(self._run()))
+        self._task = asyncio.create_task(self._guarded(self._run))
 
     def resume(self, process: Process) -> None:
         """Go on with a process that an earlier agent started, running or ended."""
         self.state = "running"
         self._process = process
         self._shop.slots.adopt(self.assignment.attempt_id, self.assignment.spec.requirements, self._gpus())
-        self._task = asyncio.create_task(self._guarded(self._resumed()))
+        self._task = asyncio.create_task(self._guarded(self._resumed))
 
     def recall(self) -> None:
         """Give it back if it has not begun."""
-        if self.state == "assigned" and self._task is not None:
-            self.state = "recalled"
-            self._task.cancel()
+        if self.state == "assigned":
+            self._interrupt("recalled")
 
     def ask_stop(self, abort: bool) -> None:
         """Stop (save what is there) or abort (save nothing more)."""
         self.stop = "abort" if abort else "stop"
-        if self.state == "starting" and self._task is not None:
-            self._task.cancel()
-        elif self.state == "running" and self._process is not None:
-            grace = 0.0 if abort else self._shop.settings.stop_grace or self.assignment.stop_grace
-            self._ending = asyncio.create_task(self._stop_process(self._process, grace, self._ending))
+        self._take_up_stop()
 
     async def kill(self) -> None:
         """The server has moved on without this attempt: end it and report nothing."""
-        if self.state in ("ending", "killed"):
+        if self.state in (*_INTERRUPTED, "ending"):
             return
-        self.state = "killed"
+        self._interrupt("killed")
         if self._task is not None:
-            self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def _take_up_stop(self) -> None:
+        if self.state == "starting":
+            self._interrupt("stopping")
+        elif self.state == "running" and self._process is not None:
+            grace = 0.0 if self.stop == "abort" else self._shop.settings.stop_grace or self.assignment.stop_grace
+            self._ending = asyncio.create_task(self._stop_process(self._process, grace, self._ending))
+
+    def _interrupt(self, state: str) -> None:
+        """Let it end as `state` says. Once: a second cancel would interrupt the end itself."""
+        self.state = state
+        if self._begun and self._task is not None:
+            self._task.cancel()
 
     # --- its course --------------------------------------------------------------------------------------------
 
-    async def _guarded(self, course: object) -> None:
-        assert asyncio.iscoroutine(course)
+    async def _guarded(self, course: Callable[[], Awaitable[None]]) -> None:
+        self._begun = True
         try:
-            await course
-        except asyncio.CancelledError:
-            await self._cancelled()
+            try:
+                if self.state in _INTERRUPTED:
+                    raise asyncio.CancelledError
+                await course()
+            except asyncio.CancelledError:
+                await self._cancelled()
         except Exception as error:  # noqa: BLE001 - see below
             # A bug of ours: the job's owner hears of it, and the other attempts go on.
             _log.exception("attempt %s failed inside the runner", self.assignment.attempt_id)
             await self._failed(f"the runner failed: {type(error).__name__}: {error}")
         finally:
             self._shop.slots.release(self.assignment.attempt_id)
-            await self._shop.environments.release(self.assignment.attempt_id)
-            self._ended(self)
+            try:
+                await self._shop.environments.release(self.assignment.attempt_id)
+            finally:
+                self._ended(self)
 
     async def _run(self) -> None:
         assignment = self.assignment
@@ -166,7 +181,7 @@ class Attempt:
         self.state = "running"
         self._send(messages.Started(attempt_id=assignment.attempt_id, at=self._now(), pid=self._process.pid))
         if self.stop:
-            self.ask_stop(self.stop == "abort")
+            self._take_up_stop()
         await self._attend(self._process)
 
     async def _start(self, gpus: tuple[int, ...]) -> Process:
@@ -206,8 +221,7 @@ class Attempt:
             self._shipping = asyncio.create_task(self._shipper.run())
             await process.wait()
         at = self._now()
-        if self._ending is not None:
-            await self._ending
+        await self._stops()
         assert process.exit is not None
         await self._shop.executor.sweep(self.assignment.attempt_id)
         self._shop.slots.release(self.assignment.attempt_id)
@@ -225,7 +239,7 @@ class Attempt:
     async def _save(self, exited: messages.Exited) -> None:
         saved, warnings, problem = await self._final_snapshots()
         for warning in warnings:
-            append_to(self._folder / "spool", f"dstack: {warning}\n".encode())
+            self._say(warning)
         await self._finish_log()
         faults.point("runner.saved")
         self.state = "ending"
@@ -287,7 +301,7 @@ class Attempt:
         attempt_id = self.assignment.attempt_id
         if self.state == "recalled":
             await self._send(messages.Recalled(attempt_id=attempt_id, at=self._now()))
-        elif self.state == "starting" and self.stop:
+        elif self.state == "stopping":
             await self._end_process()
             await self._setup_failed("it was stopped before its process started")
             return
@@ -302,7 +316,7 @@ class Attempt:
         self._remove()
 
     async def _setup_failed(self, detail: str) -> None:
-        append_to(self._folder / "spool", f"dstack: {detail}\n".encode())
+        self._say(detail)
         await self._finish_log()
         await self._give_up(detail)
 
@@ -339,6 +353,13 @@ class Attempt:
             before.cancel()
             await asyncio.gather(before, return_exceptions=True)
         await self._shop.executor.stop(process, grace)
+
+    async def _stops(self) -> None:
+        """Wait until the last stop is through: an abort takes the place of a stop under way."""
+        while self._ending is not None and not self._ending.done():
+            await asyncio.wait((self._ending,))
+        if self._ending is not None:
+            self._ending.result()
 
     # --- small things ------------------------------------------------------------------------------------------
 
@@ -384,6 +405,13 @@ class Attempt:
         if disk_full(self._folder):
             return f"disk full on {self._folder}"
         return f"{error.filename or self._folder}: {error.strerror or error}"
+
+    def _say(self, text: str) -> None:
+        """A line of our own in the job's log; a full disk, most likely, is told by the event in any case."""
+        try:
+            append_to(self._folder / "spool", f"dstack: {text}\n".encode())
+        except OSError as error:
+            _log.warning("attempt %s: its log lacks %r: %s", self.assignment.attempt_id, text, error)
 
     def _gpus(self) -> tuple[int, ...]:
         return read_spec(self._folder)[1]

@@ -1,0 +1,227 @@
+"""How an attempt ends, whatever comes when: with one report to the server, and gone from its agent."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from dstack.domain.resources import Capacity
+from dstack.protocol import messages
+from dstack.runner.attempt import Attempt, Workshop
+from dstack.runner.executors.fake import FakeExecutor
+from dstack.runner.executors.interface import Process, Survivors
+from dstack.runner.settings import Settings
+from dstack.runner.slots import Slots
+from dstack.sdk.provider import JobSpec
+
+ENDS = (messages.Recalled, messages.SetupFailed, messages.Saved, messages.SaveRefused)
+
+
+class Clock:
+    def now(self) -> int:
+        return 1
+
+    def monotonic(self) -> float:
+        return 1.0
+
+
+class Server:
+    """Takes every event, and answers while it is `answering`."""
+
+    def __init__(self) -> None:
+        self.events: list[messages.AttemptEvent] = []
+        self.answering = True
+
+    def send(self, event: messages.AttemptEvent, **_: object) -> asyncio.Future[messages.EventAnswer]:
+        future: asyncio.Future[messages.EventAnswer] = asyncio.get_running_loop().create_future()
+        self.events.append(event)
+        if self.answering:
+            future.set_result(messages.EventAnswer(outcome="applied"))
+        return future
+
+    def ends(self) -> list[type]:
+        return [type(event) for event in self.events if isinstance(event, ENDS)]
+
+
+class Logs:
+    async def send(self, chunk: messages.LogChunk) -> int:
+        return chunk.offset + len(chunk.data)
+
+
+class Watch:
+    async def grown(self, path: Path, size: int) -> int:
+        return await asyncio.Event().wait()
+
+    def forget(self, path: Path) -> None:
+        pass
+
+
+class Environments:
+    """Sets up for ever."""
+
+    broken = False
+
+    async def prepare(self, *_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def release(self, attempt_id: uuid.UUID) -> None:
+        if self.broken:
+            raise OSError("its lock is gone")
+
+
+class SlowStops(FakeExecutor):
+    """A stop goes on for as long as the test wants, also after the process has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stops = 0
+
+    async def stop(self, process: Process, grace: float) -> Survivors:
+        self.stops += 1
+        found = await super().stop(process, grace)
+        if grace:
+            await asyncio.Event().wait()
+        return found
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.server, self.executor, self.environments = Server(), SlowStops(), Environments()
+        settings = Settings(home=folder)
+        settings.folder.mkdir()
+        (settings.folder / "attempts").mkdir()
+        capacity = Capacity(1, 1 << 30, ())
+        self.slots = Slots(capacity, 1)
+        self.gone: list[Attempt] = []
+        materialiser = SimpleNamespace(is_quick=lambda _: True, unpack=lambda *_: None)
+        self.workshop = Workshop(
+            settings=settings, capacity=capacity, clock=Clock(), executor=self.executor,
+            environments=cast(Any, self.environments), slots=self.slots, events=cast(Any, self.server),
+            logs=cast(Any, Logs()), watch=cast(Any, Watch()), store=cast(Any, None),
+            materialiser=cast(Any, materialiser),
+        )  # fmt: skip
+
+    def attempt(self, *commands: str, argv: tuple[str, ...] = ()) -> Attempt:
+        spec = JobSpec(name="train", argv=argv, commands=() if argv else commands or ("exit 0",))
+        assignment = messages.Assignment(
+            attempt_id=uuid.uuid4(), number=1, job_id=uuid.uuid4(), run_name="calm-crab-1", workflow="train",
+            job_name="train", project="main", spec=spec,
+        )  # fmt: skip
+        return Attempt(self.workshop, assignment, self.gone.append)
+
+    async def over(self, attempt: Attempt) -> None:
+        await until(lambda: attempt in self.gone)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 -- what is waited for has no event of its own
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def run(course: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(course)
+
+
+def test_one_recalled_in_the_breath_that_assigned_it_is_given_back(bench: Bench) -> None:
+    """The server names a stopped job that no runner has yet for both: its task has not begun when it is cancelled."""
+
+    async def course() -> None:
+        attempt = bench.attempt()
+        attempt.begin()
+        attempt.recall()
+        await bench.over(attempt)
+        assert [type(event) for event in bench.server.events] == [messages.Recalled]
+        assert not bench.executor.processes
+
+    run(course())
+
+
+def test_one_that_waits_for_room_is_given_back(bench: Bench) -> None:
+    async def course() -> None:
+        first, second = bench.attempt("wait"), bench.attempt()
+        first.begin()
+        second.begin()
+        await until(lambda: first.state == "running")
+        second.recall()
+        await bench.over(second)
+        assert bench.server.ends() == [messages.Recalled]
+        await first.kill()
+
+    run(course())
+
+
+def test_an_abort_after_a_stop_does_not_cut_the_end_of_a_set_up_off(bench: Bench) -> None:
+    async def course() -> None:
+        attempt = bench.attempt(argv=("python", "train.py"))
+        bench.server.answering = False
+        attempt.begin()
+        await until(lambda: attempt.state == "starting")
+        attempt.ask_stop(abort=False)
+        await asyncio.sleep(0)
+        attempt.ask_stop(abort=True)
+        await until(lambda: bool(bench.server.ends()))
+        assert bench.server.ends() == [messages.SetupFailed]
+
+    run(course())
+
+
+def test_an_abort_while_a_stop_clears_up_is_still_reported(bench: Bench) -> None:
+    """The process is gone already; the attempt waits for the stop, which the abort cancels."""
+
+    async def course() -> None:
+        attempt = bench.attempt("wait")
+        attempt.begin()
+        await until(lambda: attempt.state == "running")
+        attempt.ask_stop(abort=False)
+        process = bench.executor.processes[attempt.assignment.attempt_id]
+        await process.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        attempt.ask_stop(abort=True)
+        await bench.over(attempt)
+        assert bench.executor.stops == 2
+        assert next(event for event in bench.server.events if isinstance(event, messages.Exited)).exit_code == 143
+
+    run(course())
+
+
+def test_a_line_that_finds_no_room_does_not_fail_a_saved_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def warned(_: Attempt) -> tuple[tuple[()], tuple[str, ...], None]:
+        return (), ("a folder was made anew",), None
+
+    monkeypatch.setattr("dstack.runner.attempt.append_to", full)
+    monkeypatch.setattr(Attempt, "_final_snapshots", warned)
+
+    async def course() -> None:
+        attempt = bench.attempt()
+        attempt.begin()
+        await bench.over(attempt)
+        assert bench.server.ends() == [messages.Saved]
+
+    run(course())
+
+
+def test_one_is_forgotten_whatever_fails_at_its_end(bench: Bench) -> None:
+    async def course() -> None:
+        bench.environments.broken = True
+        attempt = bench.attempt()
+        attempt.begin()
+        await bench.over(attempt)
+        assert bench.server.ends() == [messages.Saved]
+
+    run(course())
