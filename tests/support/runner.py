@@ -164,7 +164,11 @@ class FakeRunner:
     def report_all(self, *events: messages.AttemptEvent) -> tuple[messages.EventAnswer, ...]:
         assert self.runner_id is not None
         request = messages.EventsRequest(runner_id=self.runner_id, incarnation=self.incarnation, events=events)
-        return runners.report(self.context, request).answers
+        reply = runners.report(self.context, request)
+        for assignment in reply.commands.assign:
+            self.held[assignment.attempt_id] = assignment
+            self.states[assignment.attempt_id] = "assigned"
+        return reply.answers
 
     def exited(self, job: str | UUID, code: int | None = 0, *, aborted: bool = False) -> messages.Exited:
         return messages.Exited(attempt_id=self.id_of(job), at=self.now(), exit_code=code, aborted=aborted)

@@ -21,7 +21,7 @@ from sqlalchemy import Table, select
 from dstack.server.app import build_context
 from dstack.server.db.engine import Backend, Transaction
 from dstack.server.db.tables import events, jobs, runs
-from dstack.server.loops.place import place
+from dstack.server.services.place import place
 from dstack.server.loops.sweep import sweep
 from dstack.server.loops.unsatisfiable import fail_unsatisfiable
 from dstack.server.services import runs as run_service
@@ -47,6 +47,8 @@ class World:
 
     def __init__(self, url: str, home: Path, **settings: Any) -> None:
         self.clock = FakeClock()
+        # A test says itself when jobs are placed, unless it is about reports that place.
+        settings = {"place_on_report": False, **settings}
         self.settings = Settings(home=home, database_url=url, local_runner=False, **settings)
         self.context: Context = build_context(self.settings, clock=self.clock)
         database = self.context.database

@@ -1,0 +1,148 @@
+"""Why a run waits, or why it failed, in words, for each state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dstack.server.services.explain import Explanation, explain
+from tests.integration.server.test_runs import TRAIN, independent
+from tests.support.world import World
+
+
+def told(world: World, name: str) -> Explanation:
+    return world.read(lambda tx: explain(tx, world.context, name))
+
+
+def why(world: World, name: str) -> dict[str, str]:
+    return {item["job"]: item["why"] for item in told(world, name).waiting}
+
+
+def test_waiting_for_a_dependency_and_for_a_runner(world: World) -> None:
+    name = world.submit(TRAIN, "train")
+    found = told(world, name)
+    assert found.summary == f"run {name} is queued (1 queued, 1 waiting)"
+    assert why(world, name) == {
+        "prepare": "no runner is online; one is started with `dstack runner`",
+        "train": "waits for prepare to finish",
+    }
+    assert found.root_cause is None
+    for line in ("prepare no runner is online", "train waits for prepare to finish"):
+        assert any(text.startswith(line) for text in found.lines)
+
+
+def test_a_requirement_that_no_runner_meets(world: World) -> None:
+    world.runner(memory=8 << 30)
+    text = "workflows:\n  - {name: job, provider: bash, commands: ['true'], resources: {memory: 64GiB}}\n"
+    name = world.submit(text, "job")
+    assert why(world, name)["job"] == (
+        "asked for 1 CPU, 64GiB, which no runner that is online has: 64GiB of memory asked, 8GiB there"
+    )
+
+
+def test_its_place_in_the_queue(world: World) -> None:
+    runner = world.runner(slots=1)
+    world.submit(independent(5), "all")
+    world.clock.advance(1)
+    name = world.submit(TRAIN, "prepare")
+    world.place()
+    runner.take()
+    assert why(world, name)["prepare"] == "every runner that fits (1 CPU) is busy; 2 queued before it"
+
+
+def test_prefetched_behind_which_job(world: World) -> None:
+    runner = world.runner(slots=1)
+    first, name = world.submit(independent(1), "w0"), world.submit(TRAIN, "prepare")
+    world.place()
+    assert why(world, name)["prepare"] == "runner north is taking it"
+    runner.take()
+    assert why(world, name)["prepare"] == "waits on runner north behind w0"
+    assert why(world, first) == {}
+
+
+def test_a_back_off(world: World) -> None:
+    runner = world.runner()
+    world.runner("south")
+    name = world.submit(TRAIN, "prepare")
+    world.place()
+    runner.poll()
+    runner.report(runner.rejected("prepare"))
+    assert why(world, name)["prepare"] == "waits 1 s before its next attempt"
+
+
+def test_rejected_by_all_that_fit(world: World) -> None:
+    runner = world.runner()
+    name = world.submit(TRAIN, "prepare")
+    world.place()
+    runner.poll()
+    runner.report(runner.rejected("prepare", "disk full on /scratch"))
+    world.clock.advance(2)
+    assert why(world, name)["prepare"] == (
+        "rejected by north (disk full on /scratch), and no other runner fits (1 CPU)"
+    )
+
+
+def test_an_unreachable_runner(world: World) -> None:
+    runner = world.runner()
+    name = world.submit(TRAIN, "prepare")
+    world.place()
+    runner.take()
+    world.clock.advance(60)
+    world.sweep()
+    assert any(
+        line.startswith("prepare: its runner north has been unreachable since 2023-11-14T22:14:20")
+        for line in told(world, name).lines
+    )
+
+
+def test_a_failure_names_its_job_its_end_and_what_it_cost(world: World) -> None:
+    runner = world.runner(slots=1)
+    name = world.submit(independent(3), "all")
+    world.complete(runner, codes={"w1": 137})
+    found = told(world, name)
+    assert found.summary == f"run {name} is failed (2 done, 1 failed, 1 skipped)"
+    assert found.root_cause == {
+        "job": "w1", "reason": "signal", "exit_code": 137,
+        "sentence": "w1 ended by signal 9 (SIGKILL) or exit code 137",
+    }  # fmt: skip
+    assert found.lines == [
+        "w1 ended by signal 9 (SIGKILL) or exit code 137",
+        "1 skipped because w1 did not succeed",
+    ]
+    assert found.waiting == []
+
+
+def test_a_stop_names_who_asked(world: World) -> None:
+    name = world.submit(TRAIN, "train")
+    world.stop(name, actor="grace")
+    found = told(world, name)
+    assert found.root_cause is not None
+    assert "stopped by grace" in found.root_cause["sentence"]
+
+
+def test_a_success_has_nothing_to_explain(world: World) -> None:
+    runner = world.runner()
+    name = world.submit(TRAIN, "train")
+    world.complete(runner)
+    found = told(world, name)
+    assert (found.lines, found.root_cause, found.waiting) == ([], None, [])
+
+
+def test_a_large_run_is_told_in_part(world: World) -> None:
+    name = world.submit(independent(200), "all")
+    found = told(world, name)
+    assert len(found.waiting) == len(found.lines) == 20
+    runner = world.runner(slots=2)
+    world.complete(runner, codes={f"w{number}": 1 for number in range(100)})
+    assert 20 <= len(told(world, name).lines) <= 21
+
+
+def test_jobs_that_run_are_not_said_to_wait(world: World) -> None:
+    runner = world.runner()
+    name = world.submit(TRAIN, "prepare")
+    world.place()
+    runner.poll()
+    states: list[Any] = []
+    for step in (runner.accept, runner.start, runner.exit):
+        step("prepare")
+        states.append(why(world, name))
+    assert states == [{}, {}, {}]
