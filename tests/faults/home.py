@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -83,13 +82,13 @@ class Home:
         """The repository's workflows file."""
         (self.repo / ".dstack" / "workflows.yaml").write_text(workflows)
 
-    def start(self, *words: str, stdin: int = subprocess.DEVNULL, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
         """`dstack WORDS`, in a session of its own, with both outputs captured."""
         process = subprocess.Popen(
             [DSTACK, *words],
             cwd=self.repo,
-            env=self.environment | environment,
-            stdin=stdin,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -97,9 +96,9 @@ class Home:
         self._commands.append(process)
         return process
 
-    def types(self, *words: str, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    def types(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """`dstack WORDS`, to its end, with exit code `code`."""
-        return self.ends(self.start(*words, **environment), code)
+        return self.ends(self.start(*words), code)
 
     def ends(self, process: subprocess.Popen[bytes], code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Wait for a started command; None allows every exit code."""
@@ -109,9 +108,9 @@ class Home:
         assert "Traceback" not in err, said
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def detached(self, *words: str, **environment: str) -> str:
+    def detached(self, *words: str) -> str:
         """Submit without following; the run's name."""
-        return self.types("run", "-d", *words, **environment).stdout.strip()
+        return self.types("run", "-d", *words).stdout.strip()
 
     # --- what is there -----------------------------------------------------------------------------------------
 
@@ -180,7 +179,7 @@ class Home:
 
     def wait_file(self, path: Path) -> str:
         """The text of a file once it has some."""
-        return self.wait(lambda: path.read_text(), f"{path} is written")
+        return self.wait(path.read_text, f"{path} is written")
 
     # --- its processes -----------------------------------------------------------------------------------------
 
@@ -214,7 +213,9 @@ class Home:
 
     def programs(self) -> dict[str, int]:
         """How many servers and runners of this home are alive."""
-        found = Counter(_command(pid).split(b"\0")[2].decode() for pid in self._processes() if b"\0-m\0dstack." in _command(pid))
+        found = Counter(
+            _command(pid).split(b"\0")[2].decode() for pid in self._processes() if b"\0-m\0dstack." in _command(pid)
+        )
         return dict(found)
 
     def socket(self) -> str:
@@ -327,12 +328,9 @@ def assert_lines(text: str, expected: list[str]) -> None:
         strange = [line for line in found if line not in set(expected)]
         doubled = [line for line, count in Counter(found).items() if count > 1]
         raise AssertionError(
-            f"{len(found)} lines instead of {len(expected)}; lost {lost[:9]}, doubled {doubled[:9]}, strange {strange[:9]}"
+            f"{len(found)} lines instead of {len(expected)}; "
+            f"lost {lost[:9]}, doubled {doubled[:9]}, strange {strange[:9]}"
         )
-
-
-def as_json(done: subprocess.CompletedProcess[str]) -> Any:
-    return json.loads(done.stdout)
 
 
 class Gated:

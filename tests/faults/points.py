@@ -61,7 +61,6 @@ ELSEWHERE = {
     "commit:runs.stop": "not on the way of a run that ends by itself; test_stop",
     "commit:sweep.shift": "only where the clock was set; tests/integration/server",
     "commit:sweep": "only where a deadline passes; test_clock",
-    "commit:sweep.shift": "only where the clock was set; test_clock",
     "commit:unsatisfiable": "only for a job that no runner can run",
     "commit:tags.set": "after a run",
     "commit:tags.delete": "after a run",

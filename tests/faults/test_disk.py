@@ -68,7 +68,9 @@ def test_servers_disk_fills_while_a_job_runs(disks: Disks, home: Home) -> None:
     job.go()
     job.ended()
     home.wait(lambda: not home.of_jobs(), "the job is over")
-    home.wait(lambda: "No space left on device" in runner_log(home) or None, "the runner was told that there is no room")
+    home.wait(
+        lambda: "No space left on device" in runner_log(home) or None, "the runner was told that there is no room"
+    )
     filler.unlink()
     assert_lines(home.ends(following).stdout, LINES)
     [run] = home.runs()

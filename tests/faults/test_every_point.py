@@ -23,6 +23,7 @@ workflows:
     artifacts: [out]
     commands:
       - for i in $(seq {LINES}); do echo "first $i"; done
+      - if [ -e {{slow}} ]; then sleep 0.3; fi
       - seq 20000 > out/numbers
       - echo ran >> {{ledger}}
   - name: second
@@ -31,32 +32,39 @@ workflows:
     artifacts: [copy]
     commands:
       - for i in $(seq {LINES}); do echo "second $i"; done
+      - if [ -e {{slow}} ]; then sleep 0.3; fi
       - cp out/numbers copy/numbers
       - echo ran >> {{ledger}}
 """
+OFTEN = {"DSTACK_SERVER_HEARTBEAT": "0.05"}
+"""So that even so short a run has a heartbeat."""
 EXPECTED = {name: [f"{name} {number}" for number in range(1, LINES + 1)] for name in ("first", "second")}
 
 
 @pytest.fixture(autouse=True)
 def workflows(home: Home) -> None:
-    home.environment["DSTACK_SERVER_HEARTBEAT"] = "0.2"  # so that even so short a run has one
-    home.write(WORKFLOWS.format(ledger=home.root / "ledger"))
+    home.write(WORKFLOWS.format(ledger=home.root / "ledger", slow=home.root / "slow"))
 
 
 @pytest.mark.parametrize("point", turns(STARTING))
 def test_starting_server_killed(home: Home, point: str) -> None:
     """The command that started it says so, and has submitted nothing; the next one starts it again."""
-    environment = armed(home, point)
-    done = home.types("run", "second", code=2, **environment)
+    arm(home, point)
+    done = home.types("run", "second", code=2)
     assert "the local server did not start: it ended by signal 9 before it was ready" in done.stderr
-    done = home.types("run", "second", **environment)
+    done = home.types("run", "second")
     assert_whole(home, done.stdout)
 
 
 @pytest.mark.parametrize("point", turns(SERVER))
 def test_server_killed(home: Home, point: str) -> None:
     """The command that follows the run starts the next server and goes on where it was."""
-    done = home.types("run", "second", **armed(home, point))
+    if "heartbeat" in point:
+        home.environment |= OFTEN
+    if "events" in point:
+        (home.root / "slow").touch()  # the whole story of a short job comes in one write
+    arm(home, point)
+    done = home.types("run", "second")
     assert_whole(home, done.stdout)
     assert (home.root / "ledger").read_text() == "ran\nran\n"
 
@@ -64,7 +72,8 @@ def test_server_killed(home: Home, point: str) -> None:
 @pytest.mark.parametrize("point", turns(RUNNER))
 def test_runner_killed(home: Home, point: str) -> None:
     """The server starts the next runner, which takes up what the last one left."""
-    done = home.types("run", "second", **armed(home, point, "DSTACK_RUNNER_FAULT"))
+    arm(home, point, "DSTACK_RUNNER_FAULT")
+    done = home.types("run", "second")
     assert_whole(home, done.stdout)
     assert (home.root / "ledger").read_text() == "ran\nran\n", "no command ran twice"
     home.wait(lambda: not home.attempts(), "the runner has cleared away")
@@ -73,7 +82,8 @@ def test_runner_killed(home: Home, point: str) -> None:
 @pytest.mark.parametrize("point", turns(COMMAND))
 def test_command_killed(home: Home, point: str) -> None:
     """Killed while it ships the code, nothing was submitted; the next command does it all."""
-    home.ends(home.start("run", "second", **armed(home, point)), -9)
+    arm(home, point)
+    home.types("run", "second", code=-9)
     assert home.runs() == []
     done = home.types("run", "second")
     assert_whole(home, done.stdout)
@@ -82,14 +92,16 @@ def test_command_killed(home: Home, point: str) -> None:
 def test_every_point_is_reached(home: Home) -> None:
     """A run without faults passes every point of the tables: one that is never reached proves nothing."""
     log = home.root / "points"
-    home.types("run", "second", DSTACK_FAULT_LOG=str(log))
+    home.environment |= OFTEN | {"DSTACK_FAULT_LOG": str(log)}
+    home.types("run", "second")
     wanted = set(STARTING | SERVER | RUNNER | COMMAND)
     reached = home.wait(lambda: hits(log) if hits(log) >= wanted else None, f"{wanted - hits(log)} reached")
     assert reached == wanted, "points on the way that no table lists"
 
 
-def armed(home: Home, point: str, variable: str = "DSTACK_FAULT") -> dict[str, str]:
-    return {variable: point, "DSTACK_FAULT_ONCE": str(home.root / "fired")}
+def arm(home: Home, point: str, variable: str = "DSTACK_FAULT") -> None:
+    """Have the first process that comes to `point` killed there."""
+    home.environment |= {variable: point, "DSTACK_FAULT_ONCE": str(home.root / "fired")}
 
 
 def assert_whole(home: Home, shown: str) -> Any:

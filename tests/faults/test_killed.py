@@ -4,6 +4,7 @@ line is lost or doubled."""
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_command_killed_while_following(home: Home) -> None:
     following.kill()
     following.communicate()
     job.go()
-    name = home.wait(lambda: home.runs(), "the run is there")[0]["name"]
+    name = home.wait(home.runs, "the run is there")[0]["name"]
     home.wait_status(name, "done")
     assert_lines(home.types("logs", name).stdout, LINES)
     job.assert_ran_once()
@@ -129,7 +130,7 @@ def test_silent_runner_comes_back(home: Home) -> None:
     assert_recorded(home)
 
 
-def unreachable(home: Home, name: str) -> dict[str, object] | None:
+def unreachable(home: Home, name: str) -> Any:
     found = home.job(name, "gated")
     return found if found["status_text"] == "Unreachable" else None
 

@@ -33,7 +33,9 @@ def test_every_declared_point_is_proven() -> None:
         "from dstack.domain.faults import POINTS\n"
         "print(*sorted(POINTS))"
     )
-    declared = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
+    declared = set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
     elsewhere = {f"{name}:{side}" for name in ELSEWHERE for side in ("before", "after")}
     listed = set(STARTING | SERVER | RUNNER | COMMAND) | elsewhere
     assert declared == listed, "add a new point to tests/faults/points.py, with a test that kills there"
@@ -54,7 +56,13 @@ connection.commit()
 structs.replace(found, kill=())
 connection.execute("COMMIT")
 """
-    assert list(bypasses(text)) == ["os.replace", "path.rename", "path.replace", "connection.commit", "connection.execute"]
+    assert list(bypasses(text)) == [
+        "os.replace",
+        "path.rename",
+        "path.replace",
+        "connection.commit",
+        "connection.execute",
+    ]
 
 
 def modules() -> Iterator[Path]:

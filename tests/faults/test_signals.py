@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
 import subprocess
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +22,12 @@ class Terminal:
         self._keys, inside = os.openpty()
         self._shown = b""
         self.process = subprocess.Popen(
-            [DSTACK, "run", "gated"],
+            ["setsid", "--ctty", DSTACK, "run", "gated"],
             cwd=home.repo,
             env=home.environment | {"TERM": "xterm"},
             stdin=inside,
             stdout=inside,
             stderr=inside,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(inside)
 
