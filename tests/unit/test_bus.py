@@ -135,3 +135,12 @@ def test_no_publish_is_lost_under_load(bus: Bus) -> None:
             thread.join()
 
     asyncio.run(main())
+
+
+def test_what_is_published_for_good_wakes_later_subscribers_too(bus: Bus) -> None:
+    async def main() -> None:
+        bus.publish_for_good("shutdown")
+        with bus.subscribe(["shutdown", "other"]) as subscription:
+            assert await subscription.wait_topics(0) == {"shutdown"}
+
+    asyncio.run(main())

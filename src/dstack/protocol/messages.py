@@ -100,9 +100,14 @@ class Commands(Message, frozen=True, kw_only=True):
     """The server does not know this runner or incarnation: register again."""
 
 
+ENDS_BY_ITSELF = frozenset({"ending", "recalled", "stopping", "killed"})
+"""States in which the runner's part is done but for its report, so there is no need to tell it anything more."""
+
+
 class KnownAttempt(Message, frozen=True, kw_only=True):
     attempt_id: UUID
     state: str
+    """`assigned`, `starting`, `running`, `saving`, or one of `ENDS_BY_ITSELF`."""
     stop: str = ""
     """"", "stop" or "abort": the intent the runner has already taken up."""
 

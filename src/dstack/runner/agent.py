@@ -54,8 +54,10 @@ class Agent:
         self._link = Link(settings)
         self._incarnation = SystemIds().new(self._clock.now())
         self._attempts: dict[UUID, Attempt] = {}
+        self._gone: set[UUID] = set()
+        """Attempts that ended since the last poll was sent: its answer may name them as if they had never begun."""
         self._places = Slots(capacity, self._slots)
-        self._events = EventSender(self._link.events, settings, self._places.waiting)
+        self._events = EventSender(self._link.events, settings, self._places.waiting, self._obey)
         self._logs = LogSender(self._link.logs, settings)
         self._shop = self._workshop()
         self._registered: messages.RegisterReply | None = None
@@ -201,13 +203,13 @@ class Agent:
 
     async def _poll(self) -> None:
         assert self._registered is not None
+        self._gone.clear()
         request = messages.PollRequest(
             runner_id=self._registered.runner_id,
             incarnation=self._incarnation,
             known=tuple(
                 messages.KnownAttempt(attempt_id=attempt_id, state=attempt.state, stop=attempt.stop)
                 for attempt_id, attempt in self._attempts.items()
-                if attempt.state != "ending"
             ),
             wait=self._registered.heartbeat,
         )
@@ -219,7 +221,7 @@ class Agent:
 
     def _obey(self, commands: messages.Commands) -> None:
         for assignment in commands.assign:
-            if assignment.attempt_id not in self._attempts:
+            if assignment.attempt_id not in self._attempts and assignment.attempt_id not in self._gone:
                 attempt = Attempt(self._shop, assignment, self._forget)
                 self._attempts[assignment.attempt_id] = attempt
                 attempt.begin()
@@ -240,6 +242,7 @@ class Agent:
 
     def _forget(self, attempt: Attempt) -> None:
         self._attempts.pop(attempt.assignment.attempt_id, None)
+        self._gone.add(attempt.assignment.attempt_id)
 
     async def _reap(self) -> None:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import shutil
@@ -114,16 +115,11 @@ class Attempt:
 
     def ask_stop(self, abort: bool) -> None:
         """Stop (save what is there) or abort (save nothing more)."""
-        self.stop = "abort" if abort else "stop"
-        self._take_up_stop()
-
-    async def kill(self) -> None:
-        """The server has moved on without this attempt: end it and report nothing."""
-        if self.state in (*_INTERRUPTED, "ending"):
+        asked = "abort" if abort else "stop"
+        if self.stop in (asked, "abort"):
             return
-        self._interrupt("killed")
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+        self.stop = asked
+        self._take_up_stop()
 
     def _take_up_stop(self) -> None:
         if self.state == "starting":
@@ -131,6 +127,14 @@ class Attempt:
         elif self.state == "running" and self._process is not None:
             grace = 0.0 if self.stop == "abort" else self._shop.settings.stop_grace or self.assignment.stop_grace
             self._ending = asyncio.create_task(self._stop_process(self._process, grace, self._ending))
+
+    async def kill(self) -> None:
+        """The server has moved on without this attempt: end it and report nothing."""
+        if self.state in messages.ENDS_BY_ITSELF:
+            return
+        self._interrupt("killed")
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
 
     def _interrupt(self, state: str) -> None:
         """Let it end as `state` says. Once: a second cancel would interrupt the end itself."""
@@ -164,9 +168,9 @@ class Attempt:
         assignment = self.assignment
         share = await self._shop.slots.take(assignment.attempt_id, assignment.spec.requirements)
         self.state = "starting"
-        write_spec(self._folder, assignment, share.gpus)
-        self._send(messages.Accepted(attempt_id=assignment.attempt_id, at=self._now()))
         try:
+            write_spec(self._folder, assignment, share.gpus)
+            self._send(messages.Accepted(attempt_id=assignment.attempt_id, at=self._now()), patient=True)
             self._process = await self._start(share.gpus)
         except (SetupError, StartError, SnapshotError) as error:
             await self._setup_failed(str(error))
@@ -179,7 +183,9 @@ class Attempt:
             return
         faults.point("runner.started")
         self.state = "running"
-        self._send(messages.Started(attempt_id=assignment.attempt_id, at=self._now(), pid=self._process.pid))
+        self._send(
+            messages.Started(attempt_id=assignment.attempt_id, at=self._now(), pid=self._process.pid), patient=True
+        )
         if self.stop:
             self._take_up_stop()
         await self._attend(self._process)
@@ -233,7 +239,7 @@ class Attempt:
             await self._report_end(exited)
             return
         self.state = "saving"
-        self._send(exited)
+        self._send(exited, patient=True)
         await self._save(exited)
 
     async def _save(self, exited: messages.Exited) -> None:
@@ -402,7 +408,7 @@ class Attempt:
         )
 
     def _disk_words(self, error: OSError) -> str:
-        if disk_full(self._folder):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or disk_full(self._shop.settings.folder):
             return f"disk full on {self._folder}"
         return f"{error.filename or self._folder}: {error.strerror or error}"
 
@@ -416,8 +422,8 @@ class Attempt:
     def _gpus(self) -> tuple[int, ...]:
         return read_spec(self._folder)[1]
 
-    def _send(self, event: messages.AttemptEvent) -> asyncio.Future[messages.EventAnswer]:
-        return self._shop.events.send(event)
+    def _send(self, event: messages.AttemptEvent, *, patient: bool = False) -> asyncio.Future[messages.EventAnswer]:
+        return self._shop.events.send(event, patient=patient)
 
     def _now(self) -> int:
         return self._shop.clock.now()

@@ -16,27 +16,39 @@ _log = logging.getLogger(__name__)
 MAX_EVENTS = 512
 GATHER = 0.005
 """Seconds for which events gather while jobs wait here anyway: fewer, larger requests."""
+PATIENCE = 0.02
+"""Seconds that a patient event waits at most."""
 MAX_LOG_BYTES = 8 << 20
 
 
 class EventSender:
     """What one request is under way for gathers in the next: a busy runner sends larger batches, not more."""
 
-    def __init__(self, channel: Channel, settings: Settings, busy: Callable[[], bool]) -> None:
-        """`busy` says whether jobs wait on this machine: then nobody gains from an early report."""
+    def __init__(
+        self, channel: Channel, settings: Settings, busy: Callable[[], bool], obey: Callable[[messages.Commands], None]
+    ) -> None:
+        """`obey` does what an answer brings. `busy`: jobs wait on this machine, so no early report helps anybody."""
         self._channel = channel
         self._settings = settings
         self._busy = busy
+        self._obey = obey
         self._waiting: deque[tuple[messages.AttemptEvent, asyncio.Future[messages.EventAnswer]]] = deque()
         self._filled = asyncio.Event()
         self.identity: tuple[UUID, UUID] | None = None
         """(runner id, incarnation), once registered."""
 
-    def send(self, event: messages.AttemptEvent) -> asyncio.Future[messages.EventAnswer]:
-        """Queue an event; the future holds the server's answer to it."""
-        future: asyncio.Future[messages.EventAnswer] = asyncio.get_running_loop().create_future()
+    def send(self, event: messages.AttemptEvent, *, patient: bool = False) -> asyncio.Future[messages.EventAnswer]:
+        """Queue an event; the future holds the server's answer to it.
+
+        A `patient` one may wait a moment for the next: a short job's whole story goes in one request.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[messages.EventAnswer] = loop.create_future()
         self._waiting.append((event, future))
-        self._filled.set()
+        if not patient:
+            self._filled.set()
+        elif len(self._waiting) == 1:
+            loop.call_later(PATIENCE, self._filled.set)
         return future
 
     async def run(self) -> None:
@@ -45,6 +57,9 @@ class EventSender:
             await self._filled.wait()
             if self._busy():
                 await asyncio.sleep(GATHER)
+            if not self._waiting:
+                self._filled.clear()  # a patient event's moment, which went with an earlier request
+                continue
             batch = [self._waiting[index] for index in range(min(len(self._waiting), MAX_EVENTS))]
             answers = await self._deliver(tuple(event for event, _ in batch))
             for (event, future), answer in zip(batch, answers, strict=True):
@@ -65,7 +80,9 @@ class EventSender:
                 runner_id, incarnation = self.identity
                 request = messages.EventsRequest(runner_id=runner_id, incarnation=incarnation, events=events)
                 try:
-                    return (await self._channel.call("events", request, messages.EventsReply)).answers
+                    reply = await self._channel.call("events", request, messages.EventsReply)
+                    self._obey(reply.commands)
+                    return reply.answers
                 except LinkDown as error:
                     _log.info("events wait for the server: %s", error)
                 except Refused as error:

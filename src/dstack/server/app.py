@@ -29,12 +29,12 @@ from dstack.server.db.upgrade import ensure_schema
 from dstack.server.loops.clock_watch import ClockWatch, extend_leases
 from dstack.server.loops.driver import drive
 from dstack.server.loops.local_runner import LocalRunner
-from dstack.server.loops.place import place
 from dstack.server.loops.sweep import next_deadline, sweep
 from dstack.server.loops.unsatisfiable import fail_unsatisfiable
 from dstack.server.rpc.routes import routes as rpc_routes
 from dstack.server.services.context import Context
 from dstack.server.services.idle import Activity, has_open_runs
+from dstack.server.services.place import place
 from dstack.server.settings import Settings
 from dstack.snapshots.blobs.local import LocalBlobStore
 
@@ -138,7 +138,7 @@ class Server:
                 self._uvicorn = uvicorn.Server(self._config)
                 await self._serve(listen())
         finally:
-            self._context.bus.publish("shutdown")
+            self._context.bus.publish_for_good("shutdown")
             for task in tasks:
                 task.cancel()
             for task in tasks:
@@ -160,7 +160,7 @@ class Server:
 
     def _close(self) -> None:
         self._uvicorn.should_exit = True
-        self._context.bus.publish("shutdown")
+        self._context.bus.publish_for_good("shutdown")
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         context, settings = self._context, self._context.settings
@@ -175,7 +175,7 @@ class Server:
             drive(
                 "unsatisfiable",
                 context.bus,
-                ["submitted", "runners", "rejected"],
+                ["unfit", "runners"],
                 lambda: settings.tick,
                 lambda: fail_unsatisfiable(context),
             ),

@@ -20,6 +20,7 @@ class Bus:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, set[Subscription]] = {}
+        self._for_good: set[str] = set()
 
     def publish(self, topic: str) -> None:
         """Wake everyone who subscribed to `topic`."""
@@ -39,12 +40,20 @@ class Bus:
                 for subscription in subscriptions:
                     subscription.deliver(topic)
 
+    def publish_for_good(self, topic: str) -> None:
+        """Wake everyone who subscribed to `topic`, and everyone who ever will, at once."""
+        with self._lock:
+            self._for_good.add(topic)
+        self.publish(topic)
+
     def subscribe(self, topics: Iterable[str]) -> Subscription:
         """Hear about `topics` from now on, until the subscription is closed. Call on the event loop that waits."""
         subscription = Subscription(self, asyncio.get_running_loop(), frozenset(topics))
         with self._lock:
             for topic in subscription.topics:
                 self._waiting.setdefault(topic, set()).add(subscription)
+                if topic in self._for_good:
+                    subscription.deliver(topic)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:

@@ -36,6 +36,8 @@ class Settings:
     stop_grace: float = 30.0
     tick: float = 5.0
     """How often each loop looks without being woken."""
+    place_on_report: bool = True
+    """Whether the answer to a runner's report already brings its next jobs (one server, few runners)."""
     poll_wait: float = 20.0
 
     @property

@@ -22,8 +22,9 @@ ALLOWED = {
 def writes_state(tree: ast.AST) -> Iterator[int]:
     """Lines with `.values(state=…)` or a mapping with the key "state" whose value is not a column's name."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "values":
-            if any(keyword.arg == "state" for keyword in node.keywords):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            named = {keyword.arg for keyword in node.keywords}
+            if node.func.attr == "values" and "state" in named:
                 yield node.lineno
         if isinstance(node, ast.Dict) and any(
             isinstance(key, ast.Constant) and key.value == "state" for key in node.keys

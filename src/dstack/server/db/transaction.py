@@ -89,6 +89,15 @@ class Transaction:
             raise RuntimeError(f"a read cannot notify ({topic!r}): nothing is committed")
         self.topics.add(topic)
 
+    def notifies(self, topic: str) -> bool:
+        """Whether `topic` is to be woken."""
+        return self.topics is not None and topic in self.topics
+
+    def withdraw(self, topic: str) -> None:
+        """Wake nobody for `topic` after all: what they would look for is done."""
+        if self.topics is not None:
+            self.topics.discard(topic)
+
 
 @lru_cache(maxsize=256)
 def _insert_or_nothing(table: Table, dialect: str, columns: tuple[str, ...]) -> Insert:

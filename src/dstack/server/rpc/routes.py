@@ -55,14 +55,18 @@ class _Rpc:
         ended = f"ended:{request.runner_id.hex}"
         with self._context.bus.subscribe([f"runner:{request.runner_id.hex}", ended, "shutdown"]) as subscription:
             news = {ended}
+            held = False
             while True:
                 # What the runner itself has ended since it asked is no news to it; what the server ended is.
-                found = await asyncio.to_thread(runners.poll, self._context, request, tell_ended=ended in news)
+                found = await asyncio.to_thread(
+                    runners.poll, self._context, request, tell_ended=ended in news, held=held
+                )
                 if isinstance(found, runners.RunnerGone):
                     return messages.Commands(register=True)
                 left = end - loop.time()
                 if found != messages.Commands() or left <= 0:
                     return found
+                held = True
                 news = await subscription.wait_topics(left)
                 if not news or "shutdown" in news:
                     return messages.Commands()

@@ -357,7 +357,8 @@ class Batch:
             for row, state in moves:
                 if state is JobState.QUEUED:
                     self.tx.notify("place")
-                    self.tx.notify("submitted" if row.rejections == 0 else "rejected")
+                    if row.rejections:
+                        self.tx.notify("unfit")
                 if state in job_table.TERMINAL:
                     self._roll_up.add(row.run_id)
                 elif state is not JobState.QUEUED:

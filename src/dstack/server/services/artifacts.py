@@ -10,7 +10,7 @@ from sqlalchemy import and_, bindparam, func, insert, select, update
 
 from dstack.protocol.messages import SavedArtifact
 from dstack.server.db.engine import Transaction
-from dstack.server.db.tables import artifacts, code_snapshots, jobs, runs, tags
+from dstack.server.db.tables import artifacts, code_snapshots, jobs, runs, step_needs, tags
 from dstack.server.db.transaction import Result
 from dstack.server.db.types import Id
 from dstack.server.services.catalog import DatabaseCatalog
@@ -113,6 +113,11 @@ def newest_of_jobs(tx: Transaction, project_id: UUID, job_ids: Any) -> list[dict
     return _shown(tx.execute(_select_newest(artifacts.c.job_id.in_(job_ids)), {"project": project_id}))
 
 
+def newest_of_needs(tx: Transaction, project_id: UUID, step_id: UUID) -> list[dict[str, Any]]:
+    """The newest snapshot of each path of the jobs that a step needs, in order of job and path."""
+    return _shown(tx.execute(_OF_NEEDS, {"project": project_id, "step": step_id}))
+
+
 def _shown(result: Result) -> list[dict[str, Any]]:
     return [{**row, "partial": row["partial"] or row["live"] or row["state"] != "done"} for row in result.mappings()]
 
@@ -142,6 +147,14 @@ def _select_newest(where: Any) -> Any:
 
 
 _OF_RUNS = _select_newest(artifacts.c.run_id.in_(bindparam("ids", expanding=True)))
+_NEEDED_JOBS = (
+    select(jobs.c.id)
+    .join(step_needs, and_(step_needs.c.project_id == jobs.c.project_id, step_needs.c.needs_id == jobs.c.step_id))
+    .where(
+        step_needs.c.project_id == bindparam("project", type_=Id), step_needs.c.step_id == bindparam("step", type_=Id)
+    )
+)
+_OF_NEEDS = _select_newest(artifacts.c.job_id.in_(_NEEDED_JOBS))
 
 
 def of_run(tx: Transaction, project_id: UUID, run: str) -> list[dict[str, Any]]:

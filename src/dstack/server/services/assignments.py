@@ -14,9 +14,9 @@ from dstack.protocol.messages import Assignment, InputRef
 from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
 from dstack.server.db.prepared import Prepared
-from dstack.server.db.tables import attempts, jobs, runs, step_needs, steps
+from dstack.server.db.tables import attempts, jobs, runs, steps
 from dstack.server.db.types import Id
-from dstack.server.services.artifacts import newest_of_jobs
+from dstack.server.services.artifacts import newest_of_needs
 from dstack.server.services.context import Context
 from dstack.server.services.stored import StoredPlan
 
@@ -90,16 +90,9 @@ def _inputs(tx: Transaction, context: Context, row: Any, plan: StoredPlan) -> tu
         for item in plan.inputs
     ]
     if plan.needs:
-        needed = (
-            select(jobs.c.id)
-            .join(
-                step_needs, and_(step_needs.c.project_id == jobs.c.project_id, step_needs.c.needs_id == jobs.c.step_id)
-            )
-            .where(step_needs.c.project_id == context.project_id, step_needs.c.step_id == row.step_id)
-        )
         found.extend(
             InputRef(path=item["path"], manifest_id=item["manifest_id"], run_name=item["run"], job_name=item["job"])
-            for item in newest_of_jobs(tx, context.project_id, needed)
+            for item in newest_of_needs(tx, context.project_id, row.step_id)
         )
     return tuple(found)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,7 @@ from dstack.server.db.types import Id
 from dstack.server.services import artifacts, assignments
 from dstack.server.services.apply import Answer, Batch, Facts
 from dstack.server.services.context import Context
+from dstack.server.services.place import place_in
 from dstack.server.services.runner_moves import move
 
 REGISTER = declare_write("runners.register")
@@ -68,12 +69,15 @@ def register(context: Context, request: messages.RegisterRequest) -> messages.Re
     )
 
 
-def poll(context: Context, request: messages.PollRequest, *, tell_ended: bool = True) -> messages.Commands | RunnerGone:
+def poll(
+    context: Context, request: messages.PollRequest, *, tell_ended: bool = True, held: bool = False
+) -> messages.Commands | RunnerGone:
     """What the runner should do differently from what it says it knows; renews its lease.
 
-    `tell_ended`: also name attempts that it knows and that are over.
+    `tell_ended`: also name attempts that it knows and that are over. `held`: the request is not fresh, so the
+    runner may hold by now what it does not name.
     """
-    row, now, found = context.database.read(lambda tx: _look(tx, context, request))
+    row, now, found = context.database.read(lambda tx: _look(tx, context, request, held=held))
     if row is None:
         return RunnerGone("the server does not know this runner")
     if row.incarnation != request.incarnation or row.state == runner_table.RunnerState.OFFLINE:
@@ -99,9 +103,10 @@ def goodbye(context: Context, runner_id: UUID, incarnation: UUID) -> None:
 
 def report(context: Context, request: messages.EventsRequest) -> messages.EventsReply:
     """Apply a batch of events; each gets its own answer and a bad one does not fail the others."""
-    answers = context.database.write(EVENTS, lambda tx: _apply(tx, context, request.events))
+    answers, assigned = context.database.write(EVENTS, lambda tx: _report(tx, context, request))
     return messages.EventsReply(
-        answers=tuple(messages.EventAnswer(outcome=answer.outcome, detail=answer.detail) for answer in answers)
+        answers=tuple(messages.EventAnswer(outcome=answer.outcome, detail=answer.detail) for answer in answers),
+        commands=messages.Commands(assign=assigned),
     )
 
 
@@ -144,27 +149,27 @@ def _give_back(tx: Transaction, context: Context, runner_id: UUID, running: set[
     batch.store()
 
 
-def _look(tx: Transaction, context: Context, request: messages.PollRequest) -> tuple[Any, int, messages.Commands]:
+def _look(
+    tx: Transaction, context: Context, request: messages.PollRequest, *, held: bool
+) -> tuple[Any, int, messages.Commands]:
     """The runner, the database's time (leases are kept by that, whatever this server's clock says), its commands."""
     row = _row(tx, context, request.runner_id)
     if row is None:
         return None, tx.now, messages.Commands()
-    return row, tx.now, _commands(tx, context, request.runner_id, request.known)
+    return row, tx.now, _commands(tx, context, request, held=held)
 
 
 def _live(tx: Transaction, context: Context, runner_id: UUID) -> Sequence[Any]:
     return tx.rows(_SELECT_LIVE, {"project": context.project_id, "runner": runner_id})
 
 
-def _commands(
-    tx: Transaction, context: Context, runner_id: UUID, known: Iterable[messages.KnownAttempt]
-) -> messages.Commands:
-    held = {item.attempt_id: item for item in known}
+def _commands(tx: Transaction, context: Context, request: messages.PollRequest, *, held: bool) -> messages.Commands:
+    known = {item.attempt_id: item for item in request.known}
     assign: list[UUID] = []
     recall: list[UUID] = []
     stop: list[messages.Stop] = []
-    for row in _live(tx, context, runner_id):
-        mine = held.pop(row.id, None)
+    for row in _live(tx, context, request.runner_id):
+        mine = known.pop(row.id, None)
         if mine is None and row.state == "assigned":
             assign.append(row.id)
         asked = row.intent or ("stop" if row.outcome == "timeout" and row.job_state == "running" else "")
@@ -172,20 +177,39 @@ def _commands(
             continue
         if row.state == "assigned" and (mine is None or mine.state == "assigned"):
             recall.append(row.id)
-        elif mine is not None and mine.stop != asked and mine.state in ("starting", "running"):
+        # A held poll may know a job as assigned, or not at all, that has started since: its runner keeps an early stop
+        # until then, and passes over what it does not hold.
+        elif held if mine is None else mine.stop != asked and mine.state in ("assigned", "starting", "running"):
             stop.append(messages.Stop(attempt_id=row.id, abort=asked == "abort"))
-    over = _existing(tx, context, list(held)) if held else set[UUID]()
+    rest = [attempt_id for attempt_id, item in known.items() if item.state not in messages.ENDS_BY_ITSELF]
+    over = _existing(tx, context, rest) if rest else set[UUID]()
     return messages.Commands(
         assign=assignments.build(tx, context, assign) if assign else (),
         recall=tuple(recall),
         stop=tuple(stop),
-        kill=tuple(attempt_id for attempt_id in held if attempt_id in over),
-        orphaned=tuple(attempt_id for attempt_id in held if attempt_id not in over),
+        kill=tuple(attempt_id for attempt_id in rest if attempt_id in over),
+        orphaned=tuple(attempt_id for attempt_id in rest if attempt_id not in over),
     )
 
 
 def _existing(tx: Transaction, context: Context, ids: list[UUID]) -> set[UUID]:
     return {row.id for row in tx.rows(_SELECT_ATTEMPTS, {"project": context.project_id, "ids": ids})}
+
+
+def _report(
+    tx: Transaction, context: Context, request: messages.EventsRequest
+) -> tuple[list[Answer], tuple[messages.Assignment, ...]]:
+    """Apply the events and, where settings say so, fill the room that they made: the answer brings the next jobs."""
+    answers = _apply(tx, context, request.events)
+    if not context.settings.place_on_report or not tx.notifies("place"):
+        return answers, ()
+    placed = place_in(tx, context)
+    if not placed.more:
+        tx.withdraw("place")
+    mine = [attempt_id for attempt_id, runner_id in placed.attempts if runner_id == request.runner_id]
+    # A poll that is held need not say the same again; should this answer be lost, the next poll does.
+    tx.withdraw(f"runner:{request.runner_id.hex}")
+    return answers, assignments.build(tx, context, mine) if mine else ()
 
 
 def _apply(tx: Transaction, context: Context, events: Sequence[messages.AttemptEvent]) -> list[Answer]:

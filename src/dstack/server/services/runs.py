@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from dstack import providers, workflows
 from dstack.domain.lifecycle import job as job_table
@@ -212,11 +212,10 @@ def _ensure_repository(tx: Transaction, context: Context, ref: RepositoryRef) ->
             "project_id": context.project_id, "id": known, "key": ref.key, "name": ref.name,
             "root": ref.root, "created_at": tx.now,
         }  # fmt: skip
-        if tx.insert_new(repositories, values):
-            return known
-        # Another request has just made it (PostgreSQL).
-        known = find_repository(tx, context.project_id, ref)
-        assert known is not None
+        if not tx.insert_new(repositories, values):
+            # Another request has just made it (PostgreSQL).
+            known = find_repository(tx, context.project_id, ref)
+            assert known is not None
     for key in (ref.key, *ref.aliases):
         values = {"project_id": context.project_id, "key": key, "repository_id": known}
         tx.insert_new(repository_aliases, values)
@@ -257,7 +256,7 @@ def _store(
     batch.run(run_id, run_table.Planned(), Facts(actor=submission.user))
     batch.store()
     tx.notify("place")
-    tx.notify("submitted")
+    tx.notify("unfit")
     return name, True
 
 

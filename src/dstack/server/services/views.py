@@ -38,7 +38,9 @@ _STATUS_TEXT = {
 Page = tuple[list[dict[str, Any]], str | None]
 
 LISTED_JOBS = 200
-"""A run with more jobs is listed with so many of them, the first by name, beside the counts of all."""
+"""A run with more jobs is listed with only some of them, beside the counts of all."""
+PART = 20
+"""How many: the first by name, and the root cause."""
 
 
 def run_page(
@@ -55,7 +57,7 @@ def run_page(
     found = tx.execute(_select_runs().where(*where).order_by(runs.c.id.desc()).limit(limit + 1)).mappings().all()
     shown = found[:limit]
     more = shown[-1]["id"].hex if len(found) > limit else None
-    return _runs(tx, project_id, shown, most_jobs=LISTED_JOBS), more
+    return _runs(tx, project_id, shown, whole=False), more
 
 
 def run_view(
@@ -76,11 +78,11 @@ def run_view(
 def job_rows(tx: Transaction, project_id: UUID, run_ids: Iterable[UUID], job_ids: Any = None) -> list[Any]:
     """Rows of jobs with their runner's name and the current attempt's log facts, in plan order.
 
-    `job_ids`, where given, are ids or a subquery of them.
+    `job_ids`, where given, are ids of such jobs or a subquery of them.
     """
-    where = [jobs.c.project_id == project_id, jobs.c.run_id.in_(list(run_ids))]
-    if job_ids is not None:
-        where.append(jobs.c.id.in_(job_ids))
+    where = [jobs.c.project_id == project_id]
+    # Not both: with the runs at hand, SQLite reads all of their jobs to find those few.
+    where.append(jobs.c.run_id.in_(list(run_ids)) if job_ids is None else jobs.c.id.in_(job_ids))
     query = (
         select(
             *[
@@ -183,21 +185,19 @@ def _select_runs() -> Any:
     )  # fmt: skip
 
 
-def _runs(
-    tx: Transaction, project_id: UUID, found: Sequence[Any], most_jobs: int | None = None
-) -> list[dict[str, Any]]:
+def _runs(tx: Transaction, project_id: UUID, found: Sequence[Any], *, whole: bool = True) -> list[dict[str, Any]]:
     """The views of `found`, with as many statements for one run as for a page of them."""
     if not found:
         return []
     ids = [row["id"] for row in found]
     counts = _job_counts(tx, project_id, ids)
-    large = [run_id for run_id in ids if most_jobs is not None and sum(counts[run_id].values()) > most_jobs]
+    large = [run_id for run_id in ids if not whole and sum(counts[run_id].values()) > LISTED_JOBS]
     small = [run_id for run_id in ids if run_id not in large]
     shown_jobs = job_rows(tx, project_id, small)
     saved_items = artifacts.newest_of_runs(tx, project_id, small)
     if large:
         roots = [row["root_job_id"] for row in found if row["id"] in large and row["root_job_id"] is not None]
-        first = _first_jobs(project_id, large, roots, most_jobs or 0)
+        first = _first_jobs(project_id, large, roots)
         shown_jobs += job_rows(tx, project_id, large, first)
         saved_items += artifacts.newest_of_jobs(tx, project_id, first)
     jobs_of: dict[UUID, list[Any]] = {run_id: [] for run_id in ids}
@@ -233,14 +233,14 @@ def _job_counts(tx: Transaction, project_id: UUID, ids: Sequence[UUID]) -> dict[
     return counts
 
 
-def _first_jobs(project_id: UUID, ids: Sequence[UUID], roots: Sequence[UUID], most: int) -> Any:
+def _first_jobs(project_id: UUID, ids: Sequence[UUID], roots: Sequence[UUID]) -> Any:
     """`roots` and the first jobs of each run by name: an index has that order, whatever the size of the runs."""
     pieces = [
         select(
             select(jobs.c.id)
             .where(jobs.c.project_id == project_id, jobs.c.run_id == run_id)
             .order_by(jobs.c.name)
-            .limit(most)
+            .limit(PART)
             .subquery()
         )
         for run_id in ids

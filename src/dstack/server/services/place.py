@@ -40,16 +40,26 @@ class Machine:
         return 0 if self.drained else max(0, self.free.cpu) + max(0, self.free.ahead)
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What one round did: (attempt, runner) pairs, and whether the queue may hold more than found room."""
+
+    attempts: list[tuple[UUID, UUID]]
+    more: bool
+
+
 def place(context: Context) -> int:
     """Place what fits now; returns how many jobs were placed."""
-    return context.database.write(PLACE, lambda tx: _place(tx, context))
+    return len(context.database.write(PLACE, lambda tx: place_in(tx, context)).attempts)
 
 
-def _place(tx: Transaction, context: Context) -> int:
+def place_in(tx: Transaction, context: Context) -> Placed:
+    """`place`, as a part of the caller's transaction."""
     machines = find_machines(tx, context)
     batch = Batch(tx, context.project_id, context.settings, context.ids)
     chosen: list[tuple[UUID, UUID]] = []
     full: set[str] = set()
+    more = True
     after: tuple[int, int, UUID] | None = None
     # Looking at the queue ends with the last free place, not with the last job: it may be 10,000 long.
     while room := sum(machine.room() for machine in machines):
@@ -63,16 +73,21 @@ def _place(tx: Transaction, context: Context) -> int:
                 chosen.append((row.id, machine.id))
             elif not excluded:
                 full.add(row.need)
+                if all(unmet(need_of(row.need), one.capacity, one.slots) for one in machines):
+                    tx.notify("unfit")
         if len(page) < 2 * room:
+            more = bool(full)
             break
         after = (page[-1].priority, page[-1].queued_at, page[-1].id)
     batch.load_jobs([job_id for job_id, _ in chosen])
-    placed = 0
+    placed: list[tuple[UUID, UUID]] = []
     for job_id, runner_id in chosen:
-        facts = Facts(runner_id=runner_id, attempt_id=context.ids.new(tx.now))
-        placed += batch.job(job_id, job_table.Placed(), facts).outcome == "applied"
+        attempt_id = context.ids.new(tx.now)
+        answer = batch.job(job_id, job_table.Placed(), Facts(runner_id=runner_id, attempt_id=attempt_id))
+        if answer.outcome == "applied":
+            placed.append((attempt_id, runner_id))
     batch.store()
-    return placed
+    return Placed(placed, more)
 
 
 def _choose(machines: list[Machine], need: Requirements, excluded: set[UUID]) -> Machine | None:
