@@ -26,7 +26,7 @@ class Settings:
     """Overrides the grace that the server asks for, where not 0."""
     quiet_period: float = 1.0
     """A live snapshot is taken this long after the last change."""
-    max_interval: float = 30.0
+    max_interval: float = 10.0
     """… and at the latest this long after the first change, when writes never pause."""
     log_limit: int = 1 << 30
 
