@@ -32,6 +32,10 @@ def runs(run: str | None, everything: bool, as_json: bool) -> None:
         sys.stderr.write("No runs yet. Start one with: dstack run WORKFLOW\n")
 
 
+REASON = 60
+"""Characters of a reason that a table shows; `dstack explain` has all of it."""
+
+
 def _recent(api: Api) -> list[Run]:
     """Every unfinished run and the newest of the others: what is asked for nearly always."""
     found = {item.get("name", ""): item for item in [*api.runs(limit=RECENT), *api.runs(active=True)]}
@@ -86,7 +90,8 @@ def _status(item: Run | Job) -> str:
     reason = item.get("reason_text")
     # `Failed` alone raises the question that the reason answers.
     if item.get("status") == "failed" and reason:
-        return f"{words}: {reason}"
+        short = reason if len(reason) <= REASON else f"{reason[: REASON - 1]}…"
+        return f"{words}: {short.splitlines()[0]}"
     why = item.get("why_waiting")
     return f"{words} {why}" if why else words
 

@@ -31,8 +31,14 @@ def is_repository(folder: str) -> bool:
 
 
 def find_root(folder: str | None = None) -> str | None:
-    """The real path of the nearest folder, from `folder` (default: the current one) upwards, that is a repository."""
-    at = os.path.realpath(folder or ".")
+    """The real path of the nearest folder, from `folder` (default: the current one) upwards, that is a repository.
+
+    Raises RepositoryError where the current folder was deleted.
+    """
+    try:
+        at = os.path.realpath(folder or os.getcwd())
+    except FileNotFoundError:
+        raise RepositoryError("the current folder does not exist any more", "change to one that does") from None
     while not is_repository(at):
         parent = os.path.dirname(at)
         if parent == at:

@@ -82,7 +82,11 @@ class FileLogStore:
     def offset_at_now(self, stream: StreamId, time: int) -> int:
         """See `LogStore.offset_at`."""
         handle = self._readable(stream)
-        return self._times(stream, handle).offset_at(time) if handle and self._has_times(stream, handle) else 0
+        return (
+            self._times(stream, handle).offset_at(time, handle.length)
+            if handle and self._has_times(stream, handle)
+            else 0
+        )
 
     def time_of_now(self, stream: StreamId, offset: int) -> int | None:
         """See `LogStore.time_of`."""

@@ -49,10 +49,19 @@ class TimeIndex:
             os.pwrite(self._fd, b"".join(records), self._count * _RECORD.size)
             self._count += len(records)
 
-    def offset_at(self, time: int) -> int:
-        """An offset before which everything was written before `time`: that of the last mark not later, else 0."""
+    def offset_at(self, time: int, end: int) -> int:
+        """An offset before which everything was written before `time`; `end` is the stream's length.
+
+        A mark speaks for what was written within an interval of it, so a longer silence before `time` means that
+        nothing of that mark is as late as that.
+        """
         index = self._bisect(lambda mark: mark[1] < time)
-        return self._at(index - 1)[0] if index else 0
+        if index == 0:
+            return 0
+        offset, marked = self._at(index - 1)
+        if time - marked <= 2 * INTERVAL:
+            return offset
+        return self._at(index)[0] if index < self._count else end
 
     def time_of(self, offset: int) -> int | None:
         """The earliest time the byte at `offset` may have been written; None when no mark tells."""

@@ -29,8 +29,16 @@ def test_a_reopened_index_knows_its_marks_and_skips_those_that_come_again(fd: in
     index = TimeIndex(fd)
     index.append([(0, 100), (10, 200), (20, 300)])
     assert os.fstat(fd).st_size == 48
-    assert [index.offset_at(time) for time in (50, 100, 101, 200, 250, 300, 999)] == [0, 0, 0, 0, 10, 10, 20]
+    assert [index.offset_at(time, 30) for time in (50, 100, 101, 200, 250, 300, 999)] == [0, 0, 0, 0, 10, 10, 20]
     assert [index.time_of(offset) for offset in (0, 9, 10, 25)] == [100, 100, 200, 300]
+
+
+def test_a_silence_before_the_time_asked_for_leaves_nothing_of_its_mark(fd: int) -> None:
+    index = TimeIndex(fd)
+    index.append([(0, 1_000_000), (10, 9_000_000)])
+    assert [index.offset_at(time, 25) for time in (1_200_000, 1_200_001, 9_000_000, 9_200_000, 9_200_001)] == [
+        0, 10, 10, 10, 25,
+    ]  # fmt: skip
 
 
 def test_times_never_fall_and_a_torn_record_is_overwritten(fd: int) -> None:
@@ -44,4 +52,4 @@ def test_times_never_fall_and_a_torn_record_is_overwritten(fd: int) -> None:
 def test_an_empty_index_tells_nothing(fd: int) -> None:
     index = TimeIndex(fd)
     assert index.time_of(5) is None
-    assert index.offset_at(5) == 0
+    assert index.offset_at(5, 30) == 0
