@@ -72,6 +72,7 @@ def test_a_large_run_is_listed_with_some_jobs_and_the_counts_of_all(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(views, "LISTED_JOBS", 10)
+    monkeypatch.setattr(views, "PART", 10)
     runner = world.runner(slots=2)
     small = world.submit(TRAIN, "train")
     large = world.submit(independent(40), "all")
@@ -88,6 +89,7 @@ def test_a_large_run_is_listed_with_some_jobs_and_the_counts_of_all(
 
 def test_many_large_runs_are_one_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "LISTED_JOBS", 3)
+    monkeypatch.setattr(views, "PART", 3)
     for _ in range(30):
         world.submit(independent(5), "all")
     statements: list[str] = []

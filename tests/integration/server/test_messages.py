@@ -150,6 +150,9 @@ def test_the_answer_for_a_known_but_ended_attempt_is_to_kill_it(world: World) ->
     runner.register(restarted=True, running=[])
     runner.held[old], runner.states[old] = held, "running"
     assert runner.poll().kill == (old,)
+    for state in messages.ENDS_BY_ITSELF:
+        runner.states[old] = state
+        assert runner.poll() == messages.Commands(), f"{state}: it ends without being told, and would be told for ever"
 
 
 def test_an_attempt_of_another_deployment_is_left_alone(world: World) -> None:

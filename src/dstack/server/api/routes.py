@@ -254,7 +254,9 @@ class _Api:
         return found
 
     async def _run(self, name: str) -> dict[str, Any]:
-        found = await self._context.database.aread(lambda tx: views.run_view(tx, self._context.project_id, name))
+        """The run as a list shows it: an answer that says what became of the request, not 10,000 jobs."""
+        project_id = self._context.project_id
+        found = await self._context.database.aread(lambda tx: views.run_view(tx, project_id, name, whole=False))
         if found is None:
             await self._context.database.aread(lambda tx: runs.run_id_of(tx, self._context.project_id, name))
             raise NotFound(f"there is no run {name!r}")

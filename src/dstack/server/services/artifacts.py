@@ -108,9 +108,9 @@ def newest_of_runs(tx: Transaction, project_id: UUID, run_ids: Sequence[UUID]) -
     return _shown(tx.execute(_OF_RUNS, {"project": project_id, "ids": list(run_ids)}))
 
 
-def newest_of_jobs(tx: Transaction, project_id: UUID, job_ids: Any) -> list[dict[str, Any]]:
-    """The newest snapshot of each path of these jobs (a subquery of their ids), in order of job and path."""
-    return _shown(tx.execute(_select_newest(artifacts.c.job_id.in_(job_ids)), {"project": project_id}))
+def newest_of_jobs(tx: Transaction, project_id: UUID, job_ids: Sequence[UUID]) -> list[dict[str, Any]]:
+    """The newest snapshot of each path of these jobs, in order of job and path."""
+    return _shown(tx.execute(_OF_JOBS, {"project": project_id, "ids": list(job_ids)}))
 
 
 def newest_of_needs(tx: Transaction, project_id: UUID, step_id: UUID) -> list[dict[str, Any]]:
@@ -147,6 +147,7 @@ def _select_newest(where: Any) -> Any:
 
 
 _OF_RUNS = _select_newest(artifacts.c.run_id.in_(bindparam("ids", expanding=True)))
+_OF_JOBS = _select_newest(artifacts.c.job_id.in_(bindparam("ids", expanding=True)))
 _NEEDED_JOBS = (
     select(jobs.c.id)
     .join(step_needs, and_(step_needs.c.project_id == jobs.c.project_id, step_needs.c.needs_id == jobs.c.step_id))

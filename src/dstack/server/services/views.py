@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import and_, func, select, union_all
+from sqlalchemy import Integer, and_, bindparam, func, select, union_all
 
 from dstack.domain.lifecycle.job import TERMINAL as JOB_TERMINAL
 from dstack.domain.lifecycle.run import TERMINAL as RUN_TERMINAL
@@ -16,6 +17,7 @@ from dstack.domain.ports import format_id
 from dstack.domain.reasons import Reason, cli_exit, sentence
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import attempts, jobs, repositories, runners, runs, steps, tags
+from dstack.server.db.types import Id
 from dstack.server.services import artifacts
 from dstack.server.services.stored import StoredPlan
 
@@ -61,13 +63,18 @@ def run_page(
 
 
 def run_view(
-    tx: Transaction, project_id: UUID, name: str, whys: Callable[[UUID], Mapping[UUID, str]] | None = None
+    tx: Transaction,
+    project_id: UUID,
+    name: str,
+    whys: Callable[[UUID], Mapping[UUID, str]] | None = None,
+    *,
+    whole: bool = True,
 ) -> dict[str, Any] | None:
-    """One run with its jobs, None where there is none; `whys` tells why jobs of a run wait."""
+    """One run with its jobs (unless `whole`, as in a list), None where there is none; `whys` tells why jobs wait."""
     found = tx.execute(_select_runs().where(runs.c.project_id == project_id, runs.c.name == name)).mappings().all()
     if not found:
         return None
-    (view,) = _runs(tx, project_id, found)
+    (view,) = _runs(tx, project_id, found, whole=whole)
     if whys is not None and view["status"] not in RUN_TERMINAL:
         texts = {format_id("job", job_id): text for job_id, text in whys(found[0]["id"]).items()}
         for job in view["jobs"]:
@@ -75,10 +82,12 @@ def run_view(
     return view
 
 
-def job_rows(tx: Transaction, project_id: UUID, run_ids: Iterable[UUID], job_ids: Any = None) -> list[Any]:
+def job_rows(
+    tx: Transaction, project_id: UUID, run_ids: Iterable[UUID], job_ids: Sequence[UUID] | None = None
+) -> list[Any]:
     """Rows of jobs with their runner's name and the current attempt's log facts, in plan order.
 
-    `job_ids`, where given, are ids of such jobs or a subquery of them.
+    `job_ids`, where given, are such jobs' ids.
     """
     where = [jobs.c.project_id == project_id]
     # Not both: with the runs at hand, SQLite reads all of their jobs to find those few.
@@ -197,7 +206,7 @@ def _runs(tx: Transaction, project_id: UUID, found: Sequence[Any], *, whole: boo
     saved_items = artifacts.newest_of_runs(tx, project_id, small)
     if large:
         roots = [row["root_job_id"] for row in found if row["id"] in large and row["root_job_id"] is not None]
-        first = _first_jobs(project_id, large, roots)
+        first = sorted({*_first_jobs(tx, project_id, large), *roots})
         shown_jobs += job_rows(tx, project_id, large, first)
         saved_items += artifacts.newest_of_jobs(tx, project_id, first)
     jobs_of: dict[UUID, list[Any]] = {run_id: [] for run_id in ids}
@@ -233,19 +242,30 @@ def _job_counts(tx: Transaction, project_id: UUID, ids: Sequence[UUID]) -> dict[
     return counts
 
 
-def _first_jobs(project_id: UUID, ids: Sequence[UUID], roots: Sequence[UUID]) -> Any:
-    """`roots` and the first jobs of each run by name: an index has that order, whatever the size of the runs."""
+def _first_jobs(tx: Transaction, project_id: UUID, ids: Sequence[UUID]) -> set[UUID]:
+    """The first jobs of each run by name: an index has that order, so the size of the runs costs nothing."""
+    # Few statements serve all: making one costs more than running it.
+    size = next((size for size in (4, 20) if size >= len(ids)), len(ids))
+    padded = [*ids, *[ids[-1]] * (size - len(ids))]
+    parameters = {f"run_{number}": run_id for number, run_id in enumerate(padded)}
+    return set(tx.execute(_select_first(size), {"project": project_id, "most": PART, **parameters}).scalars())
+
+
+@lru_cache(maxsize=128)
+def _select_first(runs_asked: int) -> Any:
     pieces = [
         select(
             select(jobs.c.id)
-            .where(jobs.c.project_id == project_id, jobs.c.run_id == run_id)
+            .where(
+                jobs.c.project_id == bindparam("project", type_=Id),
+                jobs.c.run_id == bindparam(f"run_{number}", type_=Id),
+            )
             .order_by(jobs.c.name)
-            .limit(PART)
+            .limit(bindparam("most", type_=Integer))
             .subquery()
         )
-        for run_id in ids
+        for number in range(runs_asked)
     ]
-    pieces.append(select(jobs.c.id).where(jobs.c.project_id == project_id, jobs.c.id.in_(roots)))
     return union_all(*pieces)
 
 
