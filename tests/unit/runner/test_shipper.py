@@ -1,0 +1,130 @@
+"""A log's way from the spool to the server: whatever is cut off where, each byte arrives once and in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from dstack.protocol.messages import LogChunk
+from dstack.runner.shipper import Shipper, cancelled
+from tests.support.ports import FakeClock
+
+ATTEMPT = UUID(int=1)
+
+
+class Server:
+    """Takes chunks as the real one does: by offset, idempotently. While it is `away`, nobody gets an answer."""
+
+    def __init__(self) -> None:
+        self.log = b""
+        self.away = False
+        self.asked = asyncio.Event()
+        self.back = asyncio.Event()
+
+    async def send(self, chunk: LogChunk) -> int:
+        self.asked.set()
+        if self.away:
+            await self.back.wait()
+        if chunk.offset <= len(self.log):
+            self.log += chunk.data[len(self.log) - chunk.offset :]
+        return len(self.log)
+
+
+class Grown:
+    """Says at once when the spool is longer, and never otherwise."""
+
+    async def grown(self, path: Path, size: int) -> int:
+        if size_of(path) <= size:
+            await asyncio.Event().wait()
+        return size_of(path)
+
+    def forget(self, path: Path) -> None:
+        pass
+
+
+def write(folder: Path, data: bytes) -> None:
+    """What the job writes."""
+    with open(folder / "spool", "ab") as spool:
+        spool.write(data)
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def shipper(folder: Path, server: Server) -> Shipper:
+    sender: Any = server
+    watch: Any = Grown()
+    return Shipper(ATTEMPT, folder, sender, watch, FakeClock(), 1 << 30)
+
+
+async def begun(folder: Path, server: Server) -> tuple[Shipper, asyncio.Task[None]]:
+    """A shipment of one line that the server is away for."""
+    server.away = True
+    write(folder, b"first\n")
+    made = shipper(folder, server)
+    task = asyncio.create_task(made.run())
+    await server.asked.wait()
+    return made, task
+
+
+def test_what_was_under_way_when_the_job_ended_is_sent(tmp_path: Path) -> None:
+    """The job ends, and with it the following of its log, while a piece waits for an answer."""
+
+    async def check() -> bytes:
+        server = Server()
+        made, task = await begun(tmp_path, server)
+        await cancelled(task)
+        write(tmp_path, b"second\nthird")
+        server.away = False
+        await made.finish()
+        assert made.length == len(server.log)
+        assert not made.incomplete
+        return server.log
+
+    assert asyncio.run(check()) == b"first\nsecond\nthird"
+
+
+def test_the_next_agent_goes_on_where_the_last_one_was(tmp_path: Path) -> None:
+    """Killed with a piece on its way, which may have arrived or not."""
+
+    async def check(arrived: bytes) -> bytes:
+        server = Server()
+        _, task = await begun(tmp_path, server)
+        await cancelled(task)
+        server.log, server.away = arrived, False
+        write(tmp_path, b"second\n")
+        await shipper(tmp_path, server).finish()
+        return server.log
+
+    for arrived in (b"", b"fir", b"first\n"):
+        for name in ("spool", "shipped"):
+            (tmp_path / name).unlink(missing_ok=True)
+        assert asyncio.run(check(arrived)) == b"first\nsecond\n"
+
+
+def test_a_full_disk_stops_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far it was sent cannot be written down; it is sent all the same."""
+    plain = os.pwrite
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def check() -> bytes:
+        server = Server()
+        write(tmp_path, b"first\n")
+        monkeypatch.setattr(os, "pwrite", full)
+        made = shipper(tmp_path, server)
+        await made.finish()
+        monkeypatch.setattr(os, "pwrite", plain)
+        write(tmp_path, b"second\n")
+        await shipper(tmp_path, server).finish()
+        return server.log
+
+    assert asyncio.run(check()) == b"first\nsecond\n"
