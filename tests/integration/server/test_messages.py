@@ -143,6 +143,15 @@ def test_a_message_of_an_older_attempt_does_not_touch_the_newer(world: World) ->
     assert second.late_event is None
 
 
+def test_a_log_that_is_not_whole_is_told_of_the_attempt(world: World) -> None:
+    runner, _ = begun(world)
+    exited = runner.exited("job", 0)
+    saved = msgspec.structs.replace(runner.saved("job", {}, exited), log_length=7, log_incomplete=True)
+    assert runner.report(saved).outcome == "applied"
+    [row] = world.rows(attempts)
+    assert (row.log_length, row.log_incomplete) == (7, True)
+
+
 def test_the_answer_for_a_known_but_ended_attempt_is_to_kill_it(world: World) -> None:
     runner, _ = begun(world)
     old = runner.id_of("job")

@@ -9,7 +9,8 @@ from pathlib import Path
 import dstack.server
 
 ALLOWED = {
-    "services/apply.py": "jobs, steps, runs and their attempts",
+    "services/apply.py": "jobs, steps and runs",
+    "services/attempt_rows.py": "their attempts",
     "services/rows.py": "the statements that `apply` runs",
     "services/runner_moves.py": "runners",
     "services/create.py": "first states of steps and jobs",

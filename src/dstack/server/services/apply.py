@@ -8,16 +8,14 @@ fresh row by the caller's next message, because every message is safe to send tw
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import bindparam, exists, select
 
-from dstack.domain.lifecycle import BeginAttempt, EndAttempt, Ignored, Recall, Refused, Signal, Transition
+from dstack.domain.lifecycle import Ignored, Refused, Transition
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import run as run_table
 from dstack.domain.lifecycle import step as step_table
@@ -30,6 +28,8 @@ from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import events, jobs
 from dstack.server.db.types import Id
 from dstack.server.services import rows
+from dstack.server.services.attempt_rows import AttemptRows, seen_at
+from dstack.server.services.facts import NO_FACTS, Facts, event_name
 from dstack.server.services.rows import JobRow, RunRow, StepRow
 from dstack.server.services.tags import set_asked_tags
 from dstack.server.settings import Settings
@@ -38,48 +38,11 @@ SECOND = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What came with an event and is stored beside the decision. Times are microseconds UTC."""
-
-    actor: str | None = None
-    at: int | None = None
-    """When the runner saw it; never after now."""
-    detail: str | None = None
-    signal: int | None = None
-    runner_id: UUID | None = None
-    attempt_id: UUID | None = None
-    log_length: int | None = None
-    log_incomplete: bool | None = None
-    why: str | None = None
-
-
-NO_FACTS = Facts()
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """`applied`, `ignored` or `rejected`, with the reason for the latter two."""
 
     outcome: str
     detail: str = ""
-
-
-@dataclass(slots=True)
-class _AttemptChange:
-    job_id: UUID
-    number: int
-    state: str
-    facts: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-def event_name(event: object) -> str:
-    """`SetupFailed` → `setup-failed`, the name in the events table."""
-    return _name_of(type(event))
-
-
-@cache
-def _name_of(event: type) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", event.__name__).lower()
 
 
 class Batch:
@@ -98,9 +61,7 @@ class Batch:
         self._dirty_steps: set[UUID] = set()
         self._dirty_runs: set[UUID] = set()
         self._moved: list[tuple[JobRow, JobState]] = []
-        self._new_attempts: list[dict[str, Any]] = []
-        self._attempts: dict[tuple[UUID, int], _AttemptChange] = {}
-        self._late: list[dict[str, Any]] = []
+        self._attempts = AttemptRows(tx, project_id)
         self._roll_up: set[UUID] = set()
         self._begun: set[UUID] = set()
 
@@ -147,14 +108,14 @@ class Batch:
         decision = job_table.decide(before, event, self.tx.now)
         if isinstance(decision, Ignored):
             if decision.late:
-                self._note_late(row, event)
+                self._attempts.note_late(row, event)
             return Answer("ignored", decision.why)
         if isinstance(decision, Refused):
             return Answer("rejected", f"{decision.why}\n{self.story(row)}")
         row.take(decision.after)
         self._dirty_jobs.add(job_id)
         self._record(row, before, event, facts)
-        self._settle_attempt(row, before, event, decision, facts)
+        self._attempts.settle(row, before, event, decision, facts)
         self._stamp(row, before, event, facts)
         if row.state != before.state:
             self._moved.append((row, decision.after.state))
@@ -201,15 +162,6 @@ class Batch:
                 lines.append(f"{told} {made['detail'] or ''}".rstrip())
         return "\n".join(lines)
 
-    def _note_late(self, row: JobRow, event: JobEvent) -> None:
-        number = getattr(event, "attempt", None)
-        self._late.append(
-            {
-                "k_project": self.project_id, "k_job": row.id, "k_number": number, "v_event": event_name(event),
-                "v_exit_code": getattr(getattr(event, "exit", None) or event, "exit_code", None), "v_at": self.tx.now,
-            }
-        )  # fmt: skip
-
     def _record(self, row: JobRow, before: job_table.Job, event: JobEvent, facts: Facts) -> None:
         if row.intent != before.intent:
             row.intent_by, row.intent_at, row.intent_why = facts.actor, self.tx.now, facts.why
@@ -239,72 +191,11 @@ class Batch:
             }
         )  # fmt: skip
 
-    def _settle_attempt(
-        self,
-        row: JobRow,
-        before: job_table.Job,
-        event: JobEvent,
-        decision: Transition[job_table.Job],
-        facts: Facts,
-    ) -> None:
-        topic = f"runner:{row.runner_id.hex}" if row.runner_id else ""
-        for effect in decision.effects:
-            if isinstance(effect, BeginAttempt):
-                assert facts.runner_id is not None
-                assert facts.attempt_id is not None
-                row.runner_id = facts.runner_id
-                self._new_attempts.append(
-                    {
-                        "project_id": self.project_id, "id": facts.attempt_id, "job_id": row.id,
-                        "run_id": row.run_id, "number": effect.number, "runner_id": facts.runner_id,
-                        "state": "assigned", "assigned_at": self.tx.now,
-                    }
-                )  # fmt: skip
-                self.tx.notify(f"runner:{facts.runner_id.hex}")
-            elif isinstance(effect, EndAttempt):
-                change = self._change(row, effect.number)
-                change.state = "ended"
-                change.facts.update(outcome=effect.outcome, ended_at=self._at(row, facts), detail=facts.detail)
-                if row.exit_code is not None:
-                    change.facts["exit_code"] = row.exit_code
-                if event_name(event) in _BY_SERVER and topic:
-                    self.tx.notify(topic)
-                    self.tx.notify(topic.replace("runner:", "ended:"))
-                row.runner_id = None if row.state == "queued" else row.runner_id
-                self.tx.notify("place")
-            elif isinstance(effect, Signal | Recall):
-                self.tx.notify(topic)
-        if decision.after.state in job_table.LIVE_ATTEMPT and decision.after.attempt == before.attempt:
-            change = self._change(row, row.attempt)
-            change.state = row.state
-            change.facts.update(self._attempt_times(row, before, facts))
-
-    def _change(self, row: JobRow, number: int) -> _AttemptChange:
-        return self._attempts.setdefault((row.id, number), _AttemptChange(row.id, number, row.state))
-
-    def _attempt_times(self, row: JobRow, before: job_table.Job, facts: Facts) -> dict[str, Any]:
-        if row.state == before.state:
-            return {}
-        at = self._at(row, facts)
-        if row.state == "starting":
-            return {"accepted_at": at}
-        if row.state == "running":
-            return {"started_at": at}
-        return {"exited_at": at, "exit_code": row.exit_code, "signal": facts.signal, "log_length": facts.log_length}
-
-    def _at(self, row: JobRow, facts: Facts) -> int:
-        """The runner's time of an event: not in the future of this transaction, nor before what came first.
-
-        Clocks differ and are set back, yet no duration is negative.
-        """
-        seen = self.tx.now if facts.at is None else min(facts.at, self.tx.now)
-        return max(seen, row.queued_at or row.submitted_at, row.started_at or 0)
-
     def _stamp(self, row: JobRow, before: job_table.Job, event: JobEvent, facts: Facts) -> None:
         """Times and the deadline that go with the state entered."""
         if row.state == before.state:
             return
-        now, at = self.tx.now, self._at(row, facts)
+        now, at = self.tx.now, seen_at(row, facts, self.tx.now)
         row.deadline_at = None
         if before.state in ("assigned", "starting") and isinstance(event, _TELLS_OF_START):
             row.started_at = at
@@ -324,22 +215,20 @@ class Batch:
                 self.tx.notify("place")
             case _:
                 row.finished_at = at
-        if facts.log_length is not None and row.state in ("saving", "done", "failed", "stopped"):
-            self._change(row, row.attempt).facts["log_length"] = facts.log_length
 
     # --- settling and storing --------------------------------------------------------------------------------
 
     def store(self) -> None:
         """Follow every move to steps, dependents and runs, then write all of it."""
         self._follow_moves()
-        if not (self._dirty_jobs or self._dirty_runs or self._late):
+        if not (self._dirty_jobs or self._dirty_runs or self._attempts.late):
             return
         self.load_runs(set(self._events) | self._roll_up)
         # A run that is running stays so while no job ends: only its first job's begin needs a look.
         self._roll_up.update(run_id for run_id in self._begun if self.runs[run_id].state == RunState.QUEUED)
         self._write(rows.UPDATE_JOBS, [self.jobs[key] for key in self._dirty_jobs])
         self._write(rows.UPDATE_STEPS, [self.steps[key] for key in self._dirty_steps])
-        self._write_attempts()
+        self._attempts.write()
         for run_id in self._roll_up:
             self._roll_up_run(run_id)
         self._write_events()
@@ -430,22 +319,6 @@ class Batch:
             # went round `Batch`: nothing of this transaction may stay.
             raise StaleRow(f"{len(values)} rows were read, fewer could be written: {type(found[0]).__name__}")
 
-    def _write_attempts(self) -> None:
-        if self._new_attempts:
-            self.tx.change(rows.INSERT_ATTEMPTS, self._new_attempts)
-        changes = [
-            {
-                "k_project": self.project_id, "k_job": change.job_id, "k_number": change.number,
-                "v_state": change.state,
-                **{f"v_{name}": change.facts.get(name) for name in rows.ATTEMPT_FACTS},
-            }
-            for change in self._attempts.values()
-        ]  # fmt: skip
-        if changes:
-            self.tx.change(rows.UPDATE_ATTEMPTS, changes)
-        if self._late:
-            self.tx.change(rows.UPDATE_LATE, self._late)
-
     def _write_events(self) -> None:
         written: list[dict[str, Any]] = []
         for run_id, found in self._events.items():
@@ -464,9 +337,6 @@ class StaleRow(Exception):
 
 _TELLS_OF_START = (job_table.Started, job_table.Exited, job_table.Saved, job_table.SaveFailed)
 """Events that only an attempt which has started can cause."""
-
-_BY_SERVER = frozenset({"lost", "save-failed", "returned", "setup-failed", "stop-asked"})
-"""Events that the runner may not know of: it has to be told that the attempt is over."""
 
 _OF_RUN = (jobs.c.project_id == bindparam("project", type_=Id), jobs.c.run_id == bindparam("run", type_=Id))
 _STATES_PRESENT = Prepared(
