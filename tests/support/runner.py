@@ -87,15 +87,18 @@ class FakeRunner:
 
     def take(self) -> list[str]:
         """Poll, accept and start what there are free slots for; the names of the jobs that now run."""
+        return [self.held[key].job_name for key in self.take_ids()]
+
+    def take_ids(self) -> list[UUID]:
+        """`take`, giving the attempts: for jobs of several runs, whose names may be the same."""
         self.poll()
         busy = sum(state in ("starting", "running") for state in self.states.values())
         waiting = [key for key, state in self.states.items() if state == "assigned"]
-        names: list[str] = []
-        for key in waiting[: max(0, self.slots - busy)]:
+        taken = waiting[: max(0, self.slots - busy)]
+        for key in taken:
             self.accept(key)
             self.start(key)
-            names.append(self.held[key].job_name)
-        return names
+        return taken
 
     def id_of(self, job: str | UUID) -> UUID:
         """The newest attempt of `job` that it was given."""

@@ -143,11 +143,12 @@ class World:
         ended: list[str] = []
         while True:
             self.place()
-            held = [(runner, job) for runner in runners for job in runner.take()]
+            held = [(runner, key) for runner in runners for key in runner.take_ids()]
             if not held:
                 return ended
-            for runner, job in held:
-                runner.finish(job, codes.get(job, 0))
+            for runner, key in held:
+                job = runner.held[key].job_name
+                runner.finish(key, codes.get(job, 0))
                 ended.append(job)
 
     # --- the database ------------------------------------------------------------------------------------------

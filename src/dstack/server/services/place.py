@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Integer, and_, bindparam, select
+from sqlalchemy import Integer, and_, bindparam, select, text
 
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.placement import Free, unmet
@@ -50,7 +50,33 @@ class Placed:
 
 def place(context: Context) -> int:
     """Place what fits now; returns how many jobs were placed."""
-    return len(context.database.write(PLACE, lambda tx: place_in(tx, context)).attempts)
+
+    def write(tx: Transaction) -> int:
+        _be_alone(tx, context)
+        return len(place_in(tx, context).attempts)
+
+    return context.database.write(PLACE, write)
+
+
+def may_place(tx: Transaction, context: Context) -> bool:
+    """Whether nobody else is placing now; then nobody else may until this transaction ends.
+
+    For transactions that hold other rows: to wait here could be to wait for one that waits for them.
+    """
+    return tx.dialect != "postgresql" or bool(tx.execute(_TRY_ALONE, {"key": _lock_key(context)}).scalar())
+
+
+def _be_alone(tx: Transaction, context: Context) -> None:
+    """Wait until nobody else is placing: two at once would both give away the room that each found.
+
+    SQLite's writers take turns anyway.
+    """
+    if tx.dialect == "postgresql":
+        tx.execute(_ALONE, {"key": _lock_key(context)})
+
+
+def _lock_key(context: Context) -> int:
+    return int.from_bytes(context.project_id.bytes[:8], "big", signed=True)
 
 
 def place_in(tx: Transaction, context: Context) -> Placed:
@@ -155,6 +181,8 @@ def capacity_of(blob: bytes) -> Capacity:
     return msgspec.msgpack.decode(blob, type=Capacity)
 
 
+_ALONE = text("SELECT pg_advisory_xact_lock(:key)")
+_TRY_ALONE = text("SELECT pg_try_advisory_xact_lock(:key)")
 _PROJECT = bindparam("project", type_=Id)
 _SELECT_RUNNERS = Prepared(
     select(runners.c.id, runners.c.capacity, runners.c.slots, runners.c.drain_asked).where(
