@@ -117,8 +117,6 @@ class PollRequest(Message, frozen=True, kw_only=True):
     incarnation: UUID
     known: tuple[KnownAttempt, ...] = ()
     wait: float = 20.0
-    cpu_percent: float = 0.0
-    memory_used: int = 0
 
 
 class Goodbye(Message, frozen=True, kw_only=True):

@@ -94,7 +94,6 @@ class Agent:
         store = SnapshotStore(SignedBlobs(api), RemoteCatalog(api))
         return Workshop(
             settings=settings,
-            capacity=self._capacity,
             clock=self._clock,
             executor=ProcessExecutor(groups),
             environments=EnvironmentManager(settings.folder / "envs"),

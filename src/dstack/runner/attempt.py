@@ -16,7 +16,6 @@ from typing import Protocol
 from dstack.client.api import ApiError, Unreachable
 from dstack.domain import faults
 from dstack.domain.ports import Clock
-from dstack.domain.resources import Capacity
 from dstack.logs.spool import disk_full
 from dstack.protocol import messages
 from dstack.protocol.messages import Assignment
@@ -52,7 +51,6 @@ class Workshop:
     """What the attempts of one agent share."""
 
     settings: Settings
-    capacity: Capacity
     clock: Clock
     executor: Executor
     environments: EnvironmentManager

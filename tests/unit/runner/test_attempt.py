@@ -96,12 +96,11 @@ class Bench:
         settings = Settings(home=folder)
         settings.folder.mkdir()
         (settings.folder / "attempts").mkdir()
-        capacity = Capacity(1, 1 << 30, ())
-        self.slots = Slots(capacity, 1)
+        self.slots = Slots(Capacity(1, 1 << 30, ()), 1)
         self.gone: list[Attempt] = []
         materialiser = SimpleNamespace(is_quick=lambda _: True, unpack=lambda *_: None)
         self.workshop = Workshop(
-            settings=settings, capacity=capacity, clock=Clock(), executor=self.executor,
+            settings=settings, clock=Clock(), executor=self.executor,
             environments=cast(Any, self.environments), slots=self.slots, events=cast(Any, self.server),
             logs=cast(Any, Logs()), watch=cast(Any, Watch()), store=cast(Any, None),
             materialiser=cast(Any, materialiser),
