@@ -20,7 +20,7 @@ from dstack.server.db.types import Id
 from dstack.server.services import artifacts, assignments
 from dstack.server.services.apply import Answer, Batch, Facts
 from dstack.server.services.context import Context
-from dstack.server.services.place import place_in
+from dstack.server.services.place import may_place, place_in
 from dstack.server.services.runner_moves import move
 
 REGISTER = declare_write("runners.register")
@@ -200,7 +200,7 @@ def _report(
 ) -> tuple[list[Answer], tuple[messages.Assignment, ...]]:
     """Apply the events and, where settings say so, fill the room that they made: the answer brings the next jobs."""
     answers = _apply(tx, context, request.events)
-    if not context.settings.place_on_report or not tx.notifies("place"):
+    if not context.settings.place_on_report or not tx.notifies("place") or not may_place(tx, context):
         return answers, ()
     placed = place_in(tx, context)
     if not placed.more:
