@@ -9,6 +9,8 @@ import logging
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from dstack.runner import capacity
 from dstack.runner.agent import Agent
 from dstack.runner.settings import Settings, from_environment
 
+SAID_AGAIN_AFTER = 60.0
+"""Seconds after which the same line may stand in the log again."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dstack runner")
@@ -24,6 +29,8 @@ def main() -> int:
     parser.add_argument("--server", default="", help="URL of a server; default: this home's embedded one")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Sparing())
     try:
         settings = from_environment(Settings(home=Path(embedded.home_folder()), local=options.local))
         if options.server:
@@ -48,6 +55,23 @@ def _run(settings: Settings) -> int:
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     asyncio.run(_main(settings))
     return 0
+
+
+class Sparing(logging.Filter):
+    """Lets a message through once a minute: a server that is away for days fills no disk with that."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now = now
+        self._last: dict[tuple[str, str], tuple[str, float]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind, text, now = (record.name, str(record.msg)), record.getMessage(), self._now()
+        said, at = self._last.get(kind, ("", 0.0))
+        if said == text and now - at < SAID_AGAIN_AFTER:
+            return False
+        self._last[kind] = (text, now)
+        return True
 
 
 async def _main(settings: Settings) -> None:
