@@ -1,9 +1,9 @@
 """The one place that changes states: a batch of events is decided, cascaded, and written in one transaction.
 
 `Batch.job` decides single events in memory; `Batch.store` settles what follows from them (steps, dependents,
-the run's roll-up) and writes everything: guarded updates of the rows read, the event rows, the attempts. A row
-that somebody else changed meanwhile is dropped without failing the rest: its events are decided again on the
-fresh row by the caller's next message, because every message is safe to send twice.
+the run's roll-up) and writes everything: guarded updates of the rows read, the event rows, the attempts. A run is
+locked before its jobs are read (PostgreSQL), or writers take turns (SQLite), so no row can change meanwhile; should
+one have done so all the same, the transaction fails whole and the caller's message, safe to send twice, comes again.
 """
 
 from __future__ import annotations
