@@ -18,6 +18,25 @@ from dstack.domain.lifecycle import (
     Signal,
     Transition,
 )
+from dstack.domain.lifecycle.job_events import (
+    Accepted,
+    AttemptEvent,
+    Exited,
+    JobEvent,
+    Lost,
+    Placed,
+    Rejected,
+    Returned,
+    RuleFalse,
+    RuleTrue,
+    Saved,
+    SaveFailed,
+    SetupFailed,
+    Started,
+    StopAsked,
+    TimeLimit,
+    Unsatisfiable,
+)
 from dstack.domain.reasons import END_STATE, MAY_RETRY, Reason, of_exit
 
 SECOND = 1_000_000
@@ -79,108 +98,6 @@ class Job:
     artifacts_incomplete: bool = False
     policy: Policy = Policy()
 
-
-# --- events ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class RuleTrue:
-    """The step's rule over its dependencies became true."""
-
-
-@dataclass(frozen=True, slots=True)
-class RuleFalse:
-    """The step's rule became false."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopAsked:
-    abort: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """The placer chose a runner that fits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unsatisfiable:
-    """No runner could ever run it for `unsatisfiable_after`, or the user's own queue limit passed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """The runner cannot take it; that runner is excluded by the caller."""
-
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """Recalled and acknowledged, not known to the runner's new incarnation, or silent for too long."""
-
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class SetupFailed:
-    attempt: int
-    timeout: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TimeLimit:
-    """The attempt ran for as long as the workflow allows."""
-
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The process ended. `exit_code` is the shell's (128+n for a signal); None: gone without an exit file."""
-
-    attempt: int
-    exit_code: int | None
-    oom: bool = False
-    aborted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """Artifacts and log are safe. `exit` repeats the exit, so that this message alone tells the whole story."""
-
-    attempt: int
-    exit: Exited | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SaveFailed:
-    """The save deadline passed or the store refused; `exit` as in `Saved`."""
-
-    attempt: int
-    exit: Exited | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The runner is lost for good, or (`preempted`) its machine was taken away."""
-
-    attempt: int
-    preempted: bool = False
-
-
-AttemptEvent = Accepted | Rejected | Returned | Started | SetupFailed | TimeLimit | Exited | Saved | SaveFailed | Lost
-JobEvent = RuleTrue | RuleFalse | StopAsked | Placed | Unsatisfiable | AttemptEvent
 
 # --- deciding --------------------------------------------------------------------------------------------------
 
