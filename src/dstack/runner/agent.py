@@ -17,7 +17,7 @@ from dstack.domain import faults
 from dstack.domain.ports import SystemClock, SystemIds
 from dstack.domain.resources import Capacity
 from dstack.protocol import messages
-from dstack.runner.attempt import Attempt, Workshop
+from dstack.runner.attempt import Attempt
 from dstack.runner.environments import EnvironmentManager
 from dstack.runner.executors import cgroup
 from dstack.runner.executors.process import ProcessExecutor
@@ -27,6 +27,7 @@ from dstack.runner.link import Link, LinkDown, Refused, connector
 from dstack.runner.senders import EventSender, LogSender
 from dstack.runner.settings import Settings
 from dstack.runner.slots import Slots
+from dstack.runner.workshop import Workshop
 from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.store import SnapshotStore
 

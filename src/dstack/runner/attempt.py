@@ -8,31 +8,23 @@ import logging
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from dstack.client.api import ApiError, Unreachable
 from dstack.domain import faults
-from dstack.domain.ports import Clock
 from dstack.logs.spool import disk_full
 from dstack.protocol import messages
 from dstack.protocol.messages import Assignment
-from dstack.runner.environments import EnvironmentManager, SetupError
-from dstack.runner.executors.interface import Executor, Exit, Process, StartError
+from dstack.runner.environments import SetupError
+from dstack.runner.executors.interface import Exit, Process, StartError
 from dstack.runner.folders import append_to, artifacts_of, folder_of, forget, read_spec, write_spec
-from dstack.runner.inotify import SpoolWatch
-from dstack.runner.senders import EventSender, LogSender
-from dstack.runner.settings import Settings
 from dstack.runner.setup import launch_of, lay_out
 from dstack.runner.shipper import Shipper, cancelled
-from dstack.runner.slots import Slots
+from dstack.runner.workshop import Workshop
 from dstack.snapshots.errors import CaptureFailed, SnapshotError
 from dstack.snapshots.live import LiveCapture
-from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.statcache import SavedSnapshot
-from dstack.snapshots.store import SnapshotStore
 
 faults.declare(
     "runner.started",
@@ -44,23 +36,6 @@ _INTERRUPTED = ("recalled", "stopping", "killed")
 """States of an attempt whose course was cut off, and which now ends by itself."""
 SAVE_RETRY = 5.0
 """Seconds between two tries to reach a store that refuses."""
-
-
-@dataclass(slots=True)
-class Workshop:
-    """What the attempts of one agent share."""
-
-    settings: Settings
-    clock: Clock
-    executor: Executor
-    environments: EnvironmentManager
-    slots: Slots
-    events: EventSender
-    logs: LogSender
-    watch: SpoolWatch
-    store: SnapshotStore
-    materialiser: Materialiser
-    cleaner: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "dstack-clean"))
 
 
 class Ended(Protocol):

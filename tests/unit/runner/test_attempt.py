@@ -13,11 +13,12 @@ import pytest
 
 from dstack.domain.resources import Capacity
 from dstack.protocol import messages
-from dstack.runner.attempt import Attempt, Workshop
+from dstack.runner.attempt import Attempt
 from dstack.runner.executors.fake import FakeExecutor
 from dstack.runner.executors.interface import Process, Survivors
 from dstack.runner.settings import Settings
 from dstack.runner.slots import Slots
+from dstack.runner.workshop import Workshop
 from dstack.sdk.provider import JobSpec
 
 ENDS = (messages.Recalled, messages.SetupFailed, messages.Saved, messages.SaveRefused)
