@@ -104,6 +104,8 @@ def _summary(run: Run) -> None:
         for artifact in artifacts:
             say("  " + _artifact_words(artifact))
         say(f"  fetch: dstack artifacts download {name}")
+    if run.get("tags"):
+        say(f"  tagged: {', '.join(run.get('tags', []))}")
 
 
 def _artifact_words(artifact: Artifact) -> str:
