@@ -111,6 +111,8 @@ def _summary(run: Run) -> None:
 def _artifact_words(artifact: Artifact) -> str:
     files, size = artifact.get("files", 0), artifact.get("size", 0)
     partial = ", partial" if artifact.get("partial") else ""
+    if not files:
+        partial += " (nothing was written there: is the path right?)"
     return (
         f"{artifact.get('path', '')} of {artifact.get('job', '')}: {count(files, 'file')}, {size_words(size)}{partial}"
     )
