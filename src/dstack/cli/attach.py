@@ -6,7 +6,7 @@ import sys
 
 from dstack.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, forget_stdout
 from dstack.cli.follow import Follower
-from dstack.cli.interrupts import Interrupted, Interrupts, Terminated, has_terminal
+from dstack.cli.interrupts import Interrupted, Interrupts, Terminated, has_terminal, wait_for_input
 from dstack.cli.output import LogOutput
 from dstack.cli.render import count, duration, paint, say, size_words, write_json
 
@@ -69,6 +69,7 @@ def _ask(name: str, interrupts: Interrupts) -> str:
     sys.stderr.flush()
     try:
         interrupts.wait()
+        wait_for_input(0)
         answer = sys.stdin.readline()
         interrupts.work()
     except Interrupted:

@@ -67,3 +67,21 @@ class Interrupts:
 def has_terminal() -> bool:
     """Whether there is a person who can be asked."""
     return os.isatty(0) and os.isatty(2)
+
+
+def wait_for_input(fd: int) -> None:
+    """Wait until `fd` can be read or a signal has come.
+
+    A blocking read would miss a signal that arrives just before it: the handler then runs only after the read.
+    """
+    import select
+
+    heard, woken = os.pipe()
+    os.set_blocking(woken, False)
+    before = signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    try:
+        select.select([fd, heard], [], [])
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(heard)
+        os.close(woken)
