@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from dstack.domain.environment import read_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,4 @@ class Settings:
 
 def from_environment(settings: Settings, environ: Mapping[str, str] = os.environ) -> Settings:
     """`settings` with what the environment says; raises ValueError naming the variable that cannot be read."""
-    changed: dict[str, object] = {}
-    for field in fields(settings):
-        name = f"DSTACK_RUNNER_{field.name.upper()}"
-        if name in environ:
-            default = getattr(settings, field.name)
-            try:
-                text = environ[name]
-                changed[field.name] = text == "1" if isinstance(default, bool) else type(default)(text)
-            except ValueError:
-                kind = type(default).__name__
-                raise ValueError(f"{name}={environ[name]!r} cannot be read as {kind}") from None
-    return replace(settings, **changed)  # pyright: ignore[reportArgumentType]  # types are those of the defaults
+    return read_settings(settings, "DSTACK_RUNNER", environ)

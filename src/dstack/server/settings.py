@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from dstack.domain.environment import read_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +57,4 @@ class Settings:
 
 def from_environment(settings: Settings, environ: Mapping[str, str] = os.environ) -> Settings:
     """`settings` with what the environment says; raises ValueError naming the variable that cannot be read."""
-    changed: dict[str, object] = {}
-    for field in fields(settings):
-        name = f"DSTACK_SERVER_{field.name.upper()}"
-        if name in environ:
-            changed[field.name] = _read(name, environ[name], getattr(settings, field.name))
-    return replace(settings, **changed)  # pyright: ignore[reportArgumentType]  # types are those of the defaults
-
-
-def _read(name: str, text: str, default: object) -> object:
-    try:
-        if isinstance(default, bool):
-            return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
-        if isinstance(default, (int, float, Path)):
-            return type(default)(text)
-    except (KeyError, ValueError):
-        raise ValueError(f"{name}={text!r} cannot be read as {type(default).__name__}") from None
-    return text
+    return read_settings(settings, "DSTACK_SERVER", environ)
