@@ -66,13 +66,14 @@ def describe(need: Requirements) -> str:
     return ", ".join(parts)
 
 
-def _matching(cards: Iterable[GpuCard], need: Requirements) -> list[GpuCard]:
+def matches(card: GpuCard, need: Requirements) -> bool:
+    """Whether a card is one that `need` asks for."""
     name, memory = need.gpu.name, need.gpu.memory
-    return [
-        card
-        for card in cards
-        if (name is None or name.lower() in card.name.lower()) and (memory is None or card.memory >= memory)
-    ]
+    return (name is None or name.lower() in card.name.lower()) and (memory is None or card.memory >= memory)
+
+
+def _matching(cards: Iterable[GpuCard], need: Requirements) -> list[GpuCard]:
+    return [card for card in cards if matches(card, need)]
 
 
 def _gpus(need: Requirements) -> str:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from uuid import UUID
 
+from dstack.domain.placement import matches
 from dstack.domain.resources import Capacity, Requirements
 
 
@@ -73,13 +74,7 @@ class Slots:
     def _choose(self, need: Requirements) -> tuple[int, ...] | None:
         if need.cpu > self._cpu or (need.memory or 0) > self._memory:
             return None
-        name, memory = need.gpu.name, need.gpu.memory
-        fitting = [
-            index
-            for index in sorted(self._cards)
-            if (name is None or name.lower() in self._capacity.gpus[index].name.lower())
-            and (memory is None or self._capacity.gpus[index].memory >= memory)
-        ]
+        fitting = [index for index in sorted(self._cards) if matches(self._capacity.gpus[index], need)]
         return tuple(fitting[: need.gpu.count]) if len(fitting) >= need.gpu.count else None
 
     def _hold(self, attempt_id: UUID, share: Share) -> None:
