@@ -38,6 +38,14 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     working_dir: str = "."
     artifacts: tuple[str, ...] = ()
     requirements: Requirements = Requirements()
+    secrets: tuple[str, ...] = ()
+    """Names of the secrets and caller's values that it is given. A value of `environment` holds each as
+    `secret_marker(NAME)`; the runner puts the value there once it has fetched it, and it is stored nowhere."""
+
+
+def secret_marker(name: str) -> str:
+    """What stands for a secret in a value of `JobSpec.environment`: no other value can hold a zero byte."""
+    return f"\0{name}\0"
 
 
 class PlanContext(Protocol):

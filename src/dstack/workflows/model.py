@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dstack.domain.reasons import Reason
 from dstack.sdk.provider import JobSpec, Provider
 from dstack.sdk.scalars import Scalar
 from dstack.workflows.dependencies import Dependency
@@ -75,6 +76,23 @@ class ReusedInput:
 
 
 @dataclass(frozen=True, slots=True)
+class StepPolicy:
+    """What a workflow says about when its jobs run, how long, and how often.
+
+    `rule` is an expression over `success()`, `failed()` and `always()` with `and`, `or`, `not`, `true` and `false`;
+    variables are filled in already. `timeout` is seconds per attempt; `backoff` seconds before the first retry.
+    """
+
+    rule: str = "success()"
+    fail_fast: bool = False
+    continue_on_failure: bool = False
+    timeout: float | None = None
+    retry_on: frozenset[Reason] = frozenset()
+    retry_max: int = 0
+    backoff: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedStep:
     """One workflow of a run: its jobs, the steps that go first, the earlier artifacts that it gets.
 
@@ -88,6 +106,7 @@ class PlannedStep:
     inputs: tuple[ReusedInput, ...]
     variables: Mapping[str, tuple[Scalar, str]]
     jobs: tuple[JobSpec, ...]
+    policy: StepPolicy = StepPolicy()
 
 
 @dataclass(frozen=True, slots=True)

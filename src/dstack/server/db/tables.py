@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -105,11 +106,18 @@ runs = Table(
     _at("submitted_at", nullable=False), _at("started_at"), _at("finished_at"), _at("deadline_at"),
     _id("resumed_from", nullable=True),
     _blob("code_manifest_id"), _blob("code_content_id"), _text("branch", nullable=True), _text("commit", nullable=True),
-    _blob("submission"),
     PrimaryKeyConstraint("project_id", "id"), UniqueConstraint("project_id", "name"),
     Index("ix_runs_repository", "project_id", "repository_id", "workflow", "state", "id"),
     Index("ix_runs_open", "project_id", "state", "id"),
 )  # fmt: skip
+
+submissions = Table("submissions", metadata, _id("project_id"), _id("run_id"), _blob("body", nullable=False),
+    _blob("diff"), PrimaryKeyConstraint("project_id", "run_id"),
+    ForeignKeyConstraint(["project_id", "run_id"], ["runs.project_id", "runs.id"], ondelete="CASCADE"))  # fmt: skip
+
+run_values = Table("run_values", metadata, _id("project_id"), _id("run_id"), _text("name"),
+    _blob("value", nullable=False), PrimaryKeyConstraint("project_id", "run_id", "name"),
+    ForeignKeyConstraint(["project_id", "run_id"], ["runs.project_id", "runs.id"], ondelete="CASCADE"))  # fmt: skip
 
 retired_run_names = Table("retired_run_names", metadata, _id("project_id"), _text("name"), _at("at", nullable=False),
     PrimaryKeyConstraint("project_id", "name"))  # fmt: skip
@@ -118,7 +126,7 @@ steps = Table(
     "steps", metadata,
     _id("project_id"), _id("id"), _id("run_id"), _int("position"), _text("name"), _text("workflow"),
     _text("provider"), _text("state"), _int("version", 1), _text("rule", "success()"),
-    _int("unmet", 0), _int("open_jobs", 0), _blob("plan"),
+    _int("unmet", 0), _int("open_jobs", 0), _blob("plan"), _bool("fail_fast"), _bool("continue_on_failure"),
     PrimaryKeyConstraint("project_id", "id"), UniqueConstraint("project_id", "run_id", "position"),
     ForeignKeyConstraint(["project_id", "run_id"], ["runs.project_id", "runs.id"], ondelete="CASCADE"),
 )  # fmt: skip
@@ -162,10 +170,23 @@ attempts = Table(
     _at("assigned_at", nullable=False), _at("accepted_at"), _at("started_at"), _at("exited_at"), _at("ended_at"),
     _big("log_length", 0), _bool("log_incomplete"),
     _text("late_event", nullable=True), _int("late_exit_code", nullable=True), _at("late_at"),
+    _blob("packages"), _big("metrics_length", 0),
     PrimaryKeyConstraint("project_id", "id"), UniqueConstraint("project_id", "job_id", "number"),
     Index("ix_attempts_live", "project_id", "runner_id", "id",
           sqlite_where=text("state <> 'ended'"), postgresql_where=text("state <> 'ended'")),
     ForeignKeyConstraint(["project_id", "job_id"], ["jobs.project_id", "jobs.id"], ondelete="CASCADE"),
+)  # fmt: skip
+
+package_lists = Table("package_lists", metadata, _id("project_id"), _blob("digest", nullable=False),
+    _blob("packages", nullable=False), PrimaryKeyConstraint("project_id", "digest"))  # fmt: skip
+
+metrics = Table(
+    "metrics", metadata,
+    _id("project_id"), _id("attempt_id"), _text("name"), _big("seq"), _id("run_id"), _id("job_id"), _int("attempt"),
+    _big("step", nullable=True), _at("at", nullable=False), Column("value", Float(53), nullable=False),
+    PrimaryKeyConstraint("project_id", "attempt_id", "name", "seq"),
+    Index("ix_metrics_run", "project_id", "run_id", "job_id", "attempt", "name", "seq"),
+    ForeignKeyConstraint(["project_id", "run_id"], ["runs.project_id", "runs.id"], ondelete="CASCADE"),
 )  # fmt: skip
 
 events = Table(

@@ -14,7 +14,7 @@ from dstack.protocol.messages import Assignment, InputRef
 from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
 from dstack.server.db.prepared import Prepared
-from dstack.server.db.tables import attempts, jobs, runs, steps
+from dstack.server.db.tables import attempts, jobs, runs, steps, submissions
 from dstack.server.db.types import Id
 from dstack.server.services.artifacts import newest_of_needs
 from dstack.server.services.context import Context
@@ -108,7 +108,8 @@ class _Environment(msgspec.Struct, frozen=True):
 def _submission(tx: Transaction, context: Context, run_id: UUID) -> _Environment:
     cached = _seen.get(run_id)
     if cached is None:
-        query = select(runs.c.submission).where(runs.c.project_id == context.project_id, runs.c.id == run_id)
+        of_run = (submissions.c.project_id == context.project_id, submissions.c.run_id == run_id)
+        query = select(submissions.c.body).where(*of_run)
         cached = msgspec.msgpack.decode(tx.execute(query).scalar_one(), type=_Environment)
         while len(_seen) >= _KEEP:
             _seen.pop(next(iter(_seen)), None)

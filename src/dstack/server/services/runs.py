@@ -8,14 +8,22 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from dstack import providers, workflows
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import run as run_table
 from dstack.sdk.provider import Provider
 from dstack.server.db.engine import Transaction, declare_write
-from dstack.server.db.tables import idempotency_keys, jobs, repositories, repository_aliases, retired_run_names, runs
+from dstack.server.db.tables import (
+    idempotency_keys,
+    jobs,
+    repositories,
+    repository_aliases,
+    retired_run_names,
+    runs,
+    submissions,
+)
 from dstack.server.services import artifacts, names, tags
 from dstack.server.services.apply import Answer, Batch, Facts
 from dstack.server.services.context import Context
@@ -241,6 +249,8 @@ def _store(
     run_id = context.ids.new(tx.now)
     if not tx.insert_new(runs, _run_row(tx, context, submission, run_id, name)):
         return None
+    body = msgspec.msgpack.encode(_stored(submission))
+    tx.execute(insert(submissions), {"project_id": project_id, "run_id": run_id, "body": body})
     if idempotency_key is not None:
         key = {"project_id": project_id, "key": idempotency_key, "object_id": run_id, "created_at": tx.now}
         if not tx.insert_new(idempotency_keys, key):
@@ -264,8 +274,8 @@ class _KeyTaken(Exception):
     """Another request with the same idempotency key committed first: nothing of this one may stay."""
 
 
-def _run_row(tx: Transaction, context: Context, submission: Submission, run_id: UUID, name: str) -> dict[str, Any]:
-    stored = StoredSubmission(
+def _stored(submission: Submission) -> StoredSubmission:
+    return StoredSubmission(
         args=submission.args,
         files=submission.files,
         environment=submission.environment,
@@ -274,6 +284,9 @@ def _run_row(tx: Transaction, context: Context, submission: Submission, run_id: 
         root=submission.repository.root,
         tags=submission.tags,
     )
+
+
+def _run_row(tx: Transaction, context: Context, submission: Submission, run_id: UUID, name: str) -> dict[str, Any]:
     code = submission.code
     return {
         "project_id": context.project_id,
@@ -290,5 +303,4 @@ def _run_row(tx: Transaction, context: Context, submission: Submission, run_id: 
         "code_content_id": bytes.fromhex(code.content_id) if code else None,
         "branch": submission.repository.branch,
         "commit": submission.repository.commit,
-        "submission": msgspec.msgpack.encode(stored),
     }

@@ -8,7 +8,7 @@ from dstack.domain.resources import Requirements
 
 
 class StoredSubmission(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`runs.submission`: what the submitter's shell gave, kept for every attempt of the run."""
+    """`submissions.body`: what the submitter's shell gave, kept for every attempt of the run."""
 
     args: tuple[str, ...] = ()
     files: dict[str, str] = {}

@@ -12,7 +12,7 @@ from sqlalchemy import and_, delete, insert, select
 
 from dstack.domain.ports import Ids
 from dstack.server.db.engine import Transaction, declare_write
-from dstack.server.db.tables import repositories, runs, steps, tag_history, tags
+from dstack.server.db.tables import repositories, runs, steps, submissions, tag_history, tags
 from dstack.server.services.artifacts import newest_of_run
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, Conflict, NotFound
@@ -79,11 +79,13 @@ def set_tag(
 def set_asked_tags(tx: Transaction, project_id: UUID, ids: Ids, run_id: UUID) -> None:
     """The tags of `dstack run -t`, now that the run is done."""
     row = tx.execute(
-        select(runs.c.submission, runs.c.user).where(runs.c.project_id == project_id, runs.c.id == run_id)
-    ).one()
-    if row.submission is None:
+        select(submissions.c.body, runs.c.user)
+        .join(runs, (runs.c.project_id == submissions.c.project_id) & (runs.c.id == submissions.c.run_id))
+        .where(submissions.c.project_id == project_id, submissions.c.run_id == run_id)
+    ).first()
+    if row is None:
         return
-    for name in dict.fromkeys(msgspec.msgpack.decode(row.submission, type=_AskedTags).tags):
+    for name in dict.fromkeys(msgspec.msgpack.decode(row.body, type=_AskedTags).tags):
         set_tag(tx, project_id, ids, run_id, name, partial=False, actor=row.user)
 
 
