@@ -32,11 +32,30 @@ _POSTGRESQL_CATALOG = {
 }
 
 
+# The texts of statements are not compared: a column that a migration adds stands behind the table's constraints.
+_SQLITE_CATALOG = {
+    "tables": "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%'",
+    "columns": """
+        SELECT m.name, c.name, c.type, c."notnull", c.dflt_value, c.pk
+        FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE m.type = 'table'
+    """,
+    "foreign keys": """
+        SELECT m.name, f."table", f."from", f."to", f.on_update, f.on_delete, f.seq
+        FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table'
+    """,
+    "keys": """
+        SELECT m.name, l.name, l."unique", l.origin, l.partial, x.seqno, x.name, x."desc"
+        FROM sqlite_master m JOIN pragma_index_list(m.name) l JOIN pragma_index_xinfo(l.name) x WHERE m.type = 'table'
+    """,
+    "indexes": "SELECT tbl_name, name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL",
+}
+
+
 def catalog(url: str) -> dict[str, Any]:
     """Everything a database says of its own schema, alembic's table apart."""
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
-        queries = {"objects": "SELECT type, tbl_name, name, sql FROM sqlite_master"}
+        queries = _SQLITE_CATALOG
     else:
         queries, parsed = _POSTGRESQL_CATALOG, driver_url(parsed)
     with create_engine(parsed, poolclass=NullPool).connect() as connection:
