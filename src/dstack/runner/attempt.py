@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
-import shutil
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from dstack.client.api import ApiError, Unreachable
 from dstack.domain import faults
 from dstack.logs.spool import disk_full
 from dstack.protocol import messages
 from dstack.protocol.messages import Assignment
 from dstack.runner.environments import SetupError
 from dstack.runner.executors.interface import Exit, Process, StartError
-from dstack.runner.folders import append_to, artifacts_of, folder_of, forget, read_spec, write_spec
-from dstack.runner.setup import launch_of, lay_out
+from dstack.runner.folders import append_to, disk_words, folder_of, forget, read_spec, write_spec
+from dstack.runner.saving import ArtifactSaver
+from dstack.runner.setup import set_up
 from dstack.runner.shipper import Shipper, cancelled
 from dstack.runner.workshop import Workshop
-from dstack.snapshots.errors import CaptureFailed, SnapshotError
-from dstack.snapshots.live import LiveCapture
-from dstack.snapshots.statcache import SavedSnapshot
+from dstack.snapshots.errors import SnapshotError
 
 faults.declare(
     "runner.started",
@@ -34,8 +28,6 @@ faults.declare(
 _log = logging.getLogger(__name__)
 _INTERRUPTED = ("recalled", "stopping", "killed")
 """States of an attempt whose course was cut off, and which now ends by itself."""
-SAVE_RETRY = 5.0
-"""Seconds between two tries to reach a store that refuses."""
 
 
 class Ended(Protocol):
@@ -54,7 +46,6 @@ class Attempt:
         self._folder = folder_of(workshop.settings, assignment.attempt_id)
         self._process: Process | None = None
         self._shipping: asyncio.Task[None] | None = None
-        self._capture: LiveCapture | None = None
         self._ending: asyncio.Task[object] | None = None
         self._task: asyncio.Task[None] | None = None
         self._begun = False
@@ -67,6 +58,7 @@ class Attempt:
             workshop.clock,
             workshop.settings.log_limit,
         )
+        self._saver = ArtifactSaver(workshop, assignment, self._folder, self._send)
 
     # --- what the agent calls ----------------------------------------------------------------------------------
 
@@ -152,7 +144,7 @@ class Attempt:
             await self._setup_failed(f"it was not set up within {assignment.setup_deadline:g} s")
             return
         except OSError as error:
-            await self._setup_failed(self._disk_words(error))
+            await self._setup_failed(disk_words(error, self._folder))
             return
         faults.point("runner.started")
         self.state = "running"
@@ -165,33 +157,18 @@ class Attempt:
 
     async def _start(self, gpus: tuple[int, ...]) -> Process:
         """Lay the working copy out, make the environment, start the process."""
-        assignment = self.assignment
-        async with asyncio.timeout(assignment.setup_deadline):
-            work = await self._lay_out()
-            spool = self._folder / "spool"
-            launch = await launch_of(self._shop.environments, assignment, self._folder, work, gpus, spool)
+        async with asyncio.timeout(self.assignment.setup_deadline):
+            launch = await set_up(self._shop, self.assignment, self._folder, gpus)
         process = self._shop.executor.start(launch)
-        self._begin_capture(work)
+        self._saver.begin()
         return process
-
-    async def _lay_out(self) -> Path:
-        """The working copy; tried again for as long as the server, or its store, gives no answer."""
-        while True:
-            try:
-                return await lay_out(self._shop.materialiser, self._shop.store, self.assignment, self._folder)
-            except Unreachable as error:
-                _log.info("attempt %s: its set-up waits for the server: %s", self.assignment.attempt_id, error)
-            except ApiError as error:
-                raise SetupError(f"the server did not hand out its files: {error.message}") from error
-            shutil.rmtree(self._folder / "work", ignore_errors=True)
-            await asyncio.sleep(self._shop.settings.retry_last)
 
     async def _resumed(self) -> None:
         assert self._process is not None
         now = self._now()
         self._send(messages.Accepted(attempt_id=self.assignment.attempt_id, at=now))
         self._send(messages.Started(attempt_id=self.assignment.attempt_id, at=now, pid=self._process.pid))
-        self._begin_capture(self._folder / "work")
+        self._saver.begin()
         await self._attend(self._process)
 
     async def _attend(self, process: Process) -> None:
@@ -216,58 +193,25 @@ class Attempt:
         await self._save(exited)
 
     async def _save(self, exited: messages.Exited) -> None:
-        saved, warnings, problem = await self._final_snapshots()
-        for warning in warnings:
+        saved = await self._saver.final()
+        for warning in saved.warnings:
             self._say(warning)
         await self._finish_log()
         faults.point("runner.saved")
         self.state = "ending"
-        if problem is not None:
-            end = messages.SaveRefused(attempt_id=self.assignment.attempt_id, at=self._now(), detail=problem)
+        if saved.problem is not None:
+            end = messages.SaveRefused(attempt_id=self.assignment.attempt_id, at=self._now(), detail=saved.problem)
         else:
             end = messages.Saved(
                 attempt_id=self.assignment.attempt_id,
                 at=self._now(),
                 exit=exited,
-                artifacts=saved,
+                artifacts=saved.artifacts,
                 log_length=self._shipper.length,
                 log_incomplete=self._shipper.incomplete,
-                warnings=warnings,
+                warnings=saved.warnings,
             )
         await self._report_end(end)
-
-    async def _final_snapshots(self) -> tuple[tuple[messages.SavedArtifact, ...], tuple[str, ...], str | None]:
-        """The last snapshot of each artifact folder; tried until the save deadline where the store refuses."""
-        if self._capture is None:
-            return (), (), None
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self.assignment.save_deadline
-        removed = self._remake_folders()
-        while True:
-            try:
-                found = await asyncio.to_thread(self._capture.final)
-            except CaptureFailed as error:
-                return (), (), str(error)  # something else stands where the folder was: waiting mends nothing
-            except (SnapshotError, ApiError, Unreachable, OSError) as error:
-                # A server that is away says nothing about the store: it is asked again sooner.
-                pause = self._shop.settings.retry_last if isinstance(error, Unreachable) else SAVE_RETRY
-                if loop.time() + pause >= end:
-                    return (), (), self._disk_words(error) if isinstance(error, OSError) else str(error)
-                _log.warning("attempt %s: artifacts wait for the store: %s", self.assignment.attempt_id, error)
-                await asyncio.sleep(pause)
-                continue
-            warnings = tuple(warning for snapshot in found.values() for warning in snapshot.warnings)
-            return artifacts_of(found), removed + warnings, None
-
-    def _remake_folders(self) -> tuple[str, ...]:
-        """A job may remove its artifact folder: it then saved nothing, and is told so."""
-        warnings: list[str] = []
-        root = self._folder / "work" / self.assignment.spec.working_dir
-        for path in self.assignment.spec.artifacts:
-            if not os.path.lexists(root / path):
-                (root / path).mkdir(parents=True)
-                warnings.append(f"the job removed its artifact folder {path}: it is saved as empty")
-        return tuple(warnings)
 
     async def _finish_log(self) -> None:
         await cancelled(self._shipping)
@@ -289,8 +233,7 @@ class Attempt:
         else:
             # The agent itself ends: the process goes on, and the next agent adopts it.
             await cancelled(self._shipping)
-            if self._capture is not None:
-                self._capture.stop()
+            self._saver.stop()
             return
         self._remove()
 
@@ -321,8 +264,7 @@ class Attempt:
 
     async def _end_process(self) -> None:
         await cancelled(self._shipping)
-        if self._capture is not None:
-            await asyncio.to_thread(self._capture.stop)
+        await asyncio.to_thread(self._saver.stop)
         if self._process is not None:
             await self._shop.executor.stop(self._process, 0.0)
             await self._shop.executor.sweep(self.assignment.attempt_id)
@@ -342,29 +284,6 @@ class Attempt:
 
     # --- small things ------------------------------------------------------------------------------------------
 
-    def _begin_capture(self, work: Path) -> None:
-        if not self.assignment.spec.artifacts:
-            return
-        loop = asyncio.get_running_loop()
-        root = work / self.assignment.spec.working_dir
-
-        def taken(found: Mapping[str, SavedSnapshot]) -> None:
-            event = messages.SnapshotTaken(
-                attempt_id=self.assignment.attempt_id, at=self._now(), artifacts=artifacts_of(found)
-            )
-            loop.call_soon_threadsafe(self._send, event)
-
-        self._capture = LiveCapture(
-            root,
-            self.assignment.spec.artifacts,
-            self._shop.store,
-            taken,
-            quiet=self._shop.settings.quiet_period,
-            max_interval=self._shop.settings.max_interval,
-            clock=self._shop.clock,
-        )
-        self._capture.start()
-
     def _exited(self, end: Exit, at: int) -> messages.Exited:
         detail = end.detail
         if end.code != 0 and not detail and disk_full(self._folder):
@@ -379,11 +298,6 @@ class Attempt:
             log_length=self._shipper.length,
             detail=detail,
         )
-
-    def _disk_words(self, error: OSError) -> str:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or disk_full(self._shop.settings.folder):
-            return f"disk full on {self._folder}"
-        return f"{error.filename or self._folder}: {error.strerror or error}"
 
     def _say(self, text: str) -> None:
         """A line of our own in the job's log; a full disk, most likely, is told by the event in any case."""

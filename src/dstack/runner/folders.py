@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from dstack.domain import faults
+from dstack.logs.spool import disk_full
 from dstack.protocol import messages
 from dstack.protocol.messages import Assignment
 from dstack.runner.settings import Settings
@@ -62,6 +64,13 @@ def forget(folder: Path) -> None:
     (folder / "spec.msgpack").unlink(missing_ok=True)
     faults.point("runner.forget:after")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def disk_words(error: OSError, folder: Path) -> str:
+    """What failed with a file, for people: that the disk is full where that is so, else the file and why."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or disk_full(folder.parent):
+        return f"disk full on {folder}"
+    return f"{error.filename or folder}: {error.strerror or error}"
 
 
 def artifacts_of(found: Mapping[str, SavedSnapshot]) -> tuple[messages.SavedArtifact, ...]:

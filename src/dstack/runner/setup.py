@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import shutil
 from pathlib import Path
 
+from dstack.client.api import ApiError, Unreachable
 from dstack.protocol.messages import Assignment
 from dstack.runner.environments import EnvironmentManager, Interpreter, Order, SetupError
 from dstack.runner.executors.interface import Launch
 from dstack.runner.folders import append_to
+from dstack.runner.workshop import Workshop
 from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.restore import restore
 from dstack.snapshots.store import SnapshotStore
 
+_log = logging.getLogger(__name__)
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
-async def lay_out(materialiser: Materialiser, store: SnapshotStore, assignment: Assignment, folder: Path) -> Path:
-    """Make the working copy in `folder/work`; returns it. Raises SnapshotError, SetupError, OSError."""
+async def set_up(shop: Workshop, assignment: Assignment, folder: Path, gpus: tuple[int, ...]) -> Launch:
+    """Everything that stands before the process starts. Raises SnapshotError, SetupError, OSError."""
+    work = await _laid_out(shop, assignment, folder)
+    return await _launch_of(shop.environments, assignment, folder, work, gpus, folder / "spool")
+
+
+async def _laid_out(shop: Workshop, assignment: Assignment, folder: Path) -> Path:
+    """The working copy; tried again for as long as the server, or its store, gives no answer."""
+    while True:
+        try:
+            return await _lay_out(shop.materialiser, shop.store, assignment, folder)
+        except Unreachable as error:
+            _log.info("attempt %s: its set-up waits for the server: %s", assignment.attempt_id, error)
+        except ApiError as error:
+            raise SetupError(f"the server did not hand out its files: {error.message}") from error
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        await asyncio.sleep(shop.settings.retry_last)
+
+
+async def _lay_out(materialiser: Materialiser, store: SnapshotStore, assignment: Assignment, folder: Path) -> Path:
+    """Make the working copy in `folder/work`; returns it."""
     work = folder / "work"
     if assignment.code is None:
         work.mkdir(mode=0o700, exist_ok=True)
@@ -42,7 +66,7 @@ def _inside(work: Path, path: str, what: str) -> Path:
     return found
 
 
-async def launch_of(
+async def _launch_of(
     environments: EnvironmentManager,
     assignment: Assignment,
     folder: Path,

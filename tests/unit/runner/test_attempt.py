@@ -16,6 +16,7 @@ from dstack.protocol import messages
 from dstack.runner.attempt import Attempt
 from dstack.runner.executors.fake import FakeExecutor
 from dstack.runner.executors.interface import Process, Survivors
+from dstack.runner.saving import ArtifactSaver, FinalSave
 from dstack.runner.settings import Settings
 from dstack.runner.slots import Slots
 from dstack.runner.workshop import Workshop
@@ -201,11 +202,11 @@ def test_a_line_that_finds_no_room_does_not_fail_a_saved_job(bench: Bench, monke
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    async def warned(_: Attempt) -> tuple[tuple[()], tuple[str, ...], None]:
-        return (), ("a folder was made anew",), None
+    async def warned(_: ArtifactSaver) -> FinalSave:
+        return FinalSave(warnings=("a folder was made anew",))
 
     monkeypatch.setattr("dstack.runner.attempt.append_to", full)
-    monkeypatch.setattr(Attempt, "_final_snapshots", warned)
+    monkeypatch.setattr(ArtifactSaver, "final", warned)
 
     async def course() -> None:
         attempt = bench.attempt()

@@ -1,0 +1,107 @@
+"""The artifact folders of one attempt: captured while its job runs, saved whole once that has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dstack.client.api import ApiError, Unreachable
+from dstack.protocol import messages
+from dstack.protocol.messages import Assignment
+from dstack.runner.folders import artifacts_of, disk_words
+from dstack.runner.workshop import Workshop
+from dstack.snapshots.errors import CaptureFailed, SnapshotError
+from dstack.snapshots.live import LiveCapture
+from dstack.snapshots.statcache import SavedSnapshot
+
+_log = logging.getLogger(__name__)
+SAVE_RETRY = 5.0
+"""Seconds between two tries to reach a store that refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinalSave:
+    """What the last save gave. `problem` says why nothing was saved; None where all is in the store."""
+
+    artifacts: tuple[messages.SavedArtifact, ...] = ()
+    warnings: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+class ArtifactSaver:
+    """`begin` when the job has started, then `final` or `stop`. `report` takes events, in the agent's thread."""
+
+    def __init__(
+        self, shop: Workshop, assignment: Assignment, folder: Path, report: Callable[[messages.AttemptEvent], object]
+    ) -> None:
+        self._shop = shop
+        self._assignment = assignment
+        self._folder = folder
+        self._root = folder / "work" / assignment.spec.working_dir
+        self._report = report
+        self._capture: LiveCapture | None = None
+
+    def begin(self) -> None:
+        """Take snapshots while the job writes; does nothing for a job without artifacts."""
+        if not self._assignment.spec.artifacts:
+            return
+        loop = asyncio.get_running_loop()
+
+        def taken(found: Mapping[str, SavedSnapshot]) -> None:
+            event = messages.SnapshotTaken(
+                attempt_id=self._assignment.attempt_id, at=self._shop.clock.now(), artifacts=artifacts_of(found)
+            )
+            loop.call_soon_threadsafe(self._report, event)
+
+        self._capture = LiveCapture(
+            self._root,
+            self._assignment.spec.artifacts,
+            self._shop.store,
+            taken,
+            quiet=self._shop.settings.quiet_period,
+            max_interval=self._shop.settings.max_interval,
+            clock=self._shop.clock,
+        )
+        self._capture.start()
+
+    def stop(self) -> None:
+        """Take no more snapshots; waits for the one that is being taken."""
+        if self._capture is not None:
+            self._capture.stop()
+
+    async def final(self) -> FinalSave:
+        """The last snapshot of each artifact folder; tried until the save deadline where the store refuses."""
+        if self._capture is None:
+            return FinalSave()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._assignment.save_deadline
+        removed = self._remake_folders()
+        while True:
+            try:
+                found = await asyncio.to_thread(self._capture.final)
+            except CaptureFailed as error:
+                return FinalSave(problem=str(error))  # something else stands where the folder was: no use to wait
+            except (SnapshotError, ApiError, Unreachable, OSError) as error:
+                # A server that is away says nothing about the store: it is asked again sooner.
+                pause = self._shop.settings.retry_last if isinstance(error, Unreachable) else SAVE_RETRY
+                if loop.time() + pause >= end:
+                    words = disk_words(error, self._folder) if isinstance(error, OSError) else str(error)
+                    return FinalSave(problem=words)
+                _log.warning("attempt %s: artifacts wait for the store: %s", self._assignment.attempt_id, error)
+                await asyncio.sleep(pause)
+                continue
+            warnings = tuple(warning for snapshot in found.values() for warning in snapshot.warnings)
+            return FinalSave(artifacts_of(found), removed + warnings)
+
+    def _remake_folders(self) -> tuple[str, ...]:
+        """A job may remove its artifact folder: it then saved nothing, and is told so."""
+        warnings: list[str] = []
+        for path in self._assignment.spec.artifacts:
+            if not os.path.lexists(self._root / path):
+                (self._root / path).mkdir(parents=True)
+                warnings.append(f"the job removed its artifact folder {path}: it is saved as empty")
+        return tuple(warnings)
