@@ -8,6 +8,9 @@ import time
 from typing import Protocol
 from uuid import UUID
 
+SECOND = 1_000_000
+"""Microseconds."""
+
 
 class Clock(Protocol):
     """The wall clock for records and a monotonic one for durations."""

@@ -16,7 +16,8 @@ from dstack.domain.lifecycle.job import Job, Policy, StopAsked
 from dstack.domain.resources import Requirements
 from dstack.server.db.engine import Database, Transaction, declare_write
 from dstack.server.db.tables import attempts, events, jobs, runs, step_needs, steps
-from dstack.server.services.apply import Batch, Facts
+from dstack.server.services.apply import Batch
+from dstack.server.services.facts import Facts
 from dstack.server.services.rows import JobRow, StoredPolicy
 from dstack.server.services.stored import encode_need
 from dstack.server.settings import Settings

@@ -14,6 +14,7 @@ import pytest
 from dstack.domain.lifecycle import Ignored, Transition
 from dstack.domain.lifecycle import job as table
 from dstack.domain.lifecycle.job import Intent, Job, JobEvent, JobState, Policy
+from dstack.domain.ports import SECOND
 from dstack.domain.reasons import Reason
 from tests.unit.domain.rendering import NOW, render
 
@@ -365,11 +366,11 @@ def test_created() -> None:
 
 
 def test_a_clock_set_back_does_not_lengthen_a_back_off() -> None:
-    later = 3_600 * table.SECOND
+    later = 3_600 * SECOND
     assert not table.backs_off(None, 0)
     assert not table.backs_off(later, later)
     assert table.backs_off(later, later - 1)
-    assert table.backs_off(later, later - int(table.LONGEST_BACKOFF * table.SECOND))
+    assert table.backs_off(later, later - int(table.LONGEST_BACKOFF * SECOND))
     assert not table.backs_off(later, 0)
     waiting = Job(JobState.QUEUED, attempt=1, not_before=later)
     assert isinstance(table.decide(waiting, table.Placed(), 0), Transition)

@@ -37,9 +37,9 @@ from dstack.domain.lifecycle.job_events import (
     TimeLimit,
     Unsatisfiable,
 )
+from dstack.domain.ports import SECOND
 from dstack.domain.reasons import END_STATE, MAY_RETRY, Reason, of_exit
 
-SECOND = 1_000_000
 LONGEST_BACKOFF = 300.0
 """Seconds: doubling stops here, so that a job preempted all night does not sleep through the morning."""
 

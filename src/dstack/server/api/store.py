@@ -13,6 +13,7 @@ from blake3 import blake3
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dstack.domain.ports import SECOND
 from dstack.sdk.blobs import SignedRequest
 from dstack.server.api.requests import read_limited
 from dstack.server.services.catalog import DatabaseCatalog
@@ -87,7 +88,7 @@ class _Store:
         signed = self._context.blobs.sign(method, key, TTL)
         if signed is not None:
             return signed
-        expires = self._context.clock.now() + int(TTL.total_seconds() * 1_000_000)
+        expires = self._context.clock.now() + int(TTL.total_seconds() * SECOND)
         path = f"/api/v1/projects/{self._context.settings.project}/store/blobs/{key}"
         return SignedRequest(method, path, (), expires)
 

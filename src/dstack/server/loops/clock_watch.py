@@ -5,13 +5,13 @@ from __future__ import annotations
 from sqlalchemy import and_, case, exists, select, update
 
 from dstack.domain.lifecycle.runner import RunnerState
+from dstack.domain.ports import SECOND
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import events, jobs, runners, runs
 from dstack.server.services.context import Context
 
 EXTEND = declare_write("sweep.extend")
 SHIFT = declare_write("sweep.shift")
-SECOND = 1_000_000
 STEP = 1.0
 """Seconds by which the wall clock must leave the monotonic one to count as set; less is slewing."""
 

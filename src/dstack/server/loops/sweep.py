@@ -10,15 +10,16 @@ from sqlalchemy import and_, exists, func, or_, select, update
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import run as run_table
 from dstack.domain.lifecycle import runner as runner_table
+from dstack.domain.ports import SECOND
 from dstack.domain.reasons import Reason
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import attempts, jobs, runners, runs
-from dstack.server.services.apply import Batch, Facts
+from dstack.server.services.apply import Batch
 from dstack.server.services.context import Context
+from dstack.server.services.facts import Facts
 from dstack.server.services.runner_moves import move
 
 SWEEP = declare_write("sweep")
-SECOND = 1_000_000
 BATCH = 500
 
 

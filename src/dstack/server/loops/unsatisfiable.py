@@ -8,14 +8,15 @@ from sqlalchemy import or_, select
 
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.placement import describe, unmet
+from dstack.domain.ports import SECOND
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import jobs
-from dstack.server.services.apply import Batch, Facts
+from dstack.server.services.apply import Batch
 from dstack.server.services.context import Context
+from dstack.server.services.facts import Facts
 from dstack.server.services.place import Machine, excluded_of, find_machines, need_of
 
 UNSATISFIABLE = declare_write("unsatisfiable")
-SECOND = 1_000_000
 BATCH = 500
 
 

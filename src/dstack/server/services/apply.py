@@ -22,7 +22,7 @@ from dstack.domain.lifecycle import step as step_table
 from dstack.domain.lifecycle.job import JobEvent, JobState
 from dstack.domain.lifecycle.run import RunState
 from dstack.domain.lifecycle.step import StepState
-from dstack.domain.ports import Ids
+from dstack.domain.ports import SECOND, Ids
 from dstack.server.db.engine import Transaction
 from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import events, jobs
@@ -33,8 +33,6 @@ from dstack.server.services.facts import NO_FACTS, Facts, event_name
 from dstack.server.services.rows import JobRow, RunRow, StepRow
 from dstack.server.services.tags import set_asked_tags
 from dstack.server.settings import Settings
-
-SECOND = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

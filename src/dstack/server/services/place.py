@@ -17,8 +17,9 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runners
 from dstack.server.db.types import Id
-from dstack.server.services.apply import Batch, Facts
+from dstack.server.services.apply import Batch
 from dstack.server.services.context import Context
+from dstack.server.services.facts import Facts
 from dstack.server.services.stored import decode_need
 
 PLACE = declare_write("place")

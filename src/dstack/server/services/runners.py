@@ -12,21 +12,22 @@ from sqlalchemy import and_, bindparam, insert, select
 
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import runner as runner_table
+from dstack.domain.ports import SECOND
 from dstack.protocol import messages
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runners
 from dstack.server.db.types import Id
 from dstack.server.services import artifacts, assignments
-from dstack.server.services.apply import Answer, Batch, Facts
+from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.context import Context
+from dstack.server.services.facts import Facts
 from dstack.server.services.place import may_place, place_in
 from dstack.server.services.runner_moves import move
 
 REGISTER = declare_write("runners.register")
 HEARTBEAT = declare_write("runners.heartbeat")
 EVENTS = declare_write("runners.events")
-SECOND = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from sqlalchemy import insert, select
 from dstack import providers, workflows
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import run as run_table
+from dstack.domain.ports import SECOND
 from dstack.sdk.provider import Provider
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import (
@@ -25,15 +26,15 @@ from dstack.server.db.tables import (
     submissions,
 )
 from dstack.server.services import artifacts, names, tags
-from dstack.server.services.apply import Answer, Batch, Facts
+from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.context import Context
 from dstack.server.services.create import insert_plan
 from dstack.server.services.errors import BadRequest, NotFound
+from dstack.server.services.facts import Facts
 from dstack.server.services.stored import StoredSubmission
 
 SUBMIT = declare_write("runs.submit")
 STOP = declare_write("runs.stop")
-SECOND = 1_000_000
 
 
 class RepositoryRef(msgspec.Struct, frozen=True):
