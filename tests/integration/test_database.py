@@ -121,15 +121,6 @@ def test_now_is_the_servers_on_postgresql(postgresql_url: str, clock: FakeClock)
     assert nows[-1] - nows[0] < 60_000_000
 
 
-def test_guarded_rows_are_judged_one_by_one(database: Database) -> None:
-    put(database, "a", "b", "c", "d")
-    database.write(CHANGE, lambda tx: tx.execute_each(_change, [{"row": "b", "version": 0, "by": "somebody else"}]))
-    rows = [{"row": name, "version": 0, "by": "me"} for name in "abcd"] + [{"row": "none", "version": 0, "by": "me"}]
-    assert database.write(CHANGE, lambda tx: tx.execute_each(_change, rows)) == [1, 0, 1, 1, 0]
-    assert owners(database) == {"a": "me", "b": "somebody else", "c": "me", "d": "me"}
-    assert database.write(CHANGE, lambda tx: tx.execute_each(_change, [])) == []
-
-
 def test_insert_new_leaves_the_transaction_usable(database: Database) -> None:
     put(database, "taken")
 
@@ -175,7 +166,7 @@ def test_writes_off_the_loop(database: Database) -> None:
                 seen = tx.execute(select(leases.c.until).with_for_update()).scalar_one()
                 return tx.execute(_change, {"row": "row", "version": seen, "by": "x"}).rowcount
 
-            return await database.awrite(CHANGE, work)
+            return await asyncio.to_thread(database.write, CHANGE, work)
 
         assert await asyncio.gather(*(change() for _ in range(40))) == [1] * 40
         assert await database.aread(lambda tx: tx.execute(select(leases.c.until)).scalar_one()) == 40
@@ -221,6 +212,32 @@ def test_closed_is_closed(database: Database, bus: Bus) -> None:
 
     async def main() -> None:
         with pytest.raises(DatabaseUnavailable):
-            await database.awrite(PUT, lambda tx: None)
+            await database.aread(lambda tx: None)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+def test_closing_waits_for_what_other_threads_do(database: Database, kind: str) -> None:
+    put(database, "row")
+    inside, go_on = threading.Event(), threading.Event()
+    owner = select(leases.c.owner)
+
+    def work(tx: Transaction) -> str:
+        inside.set()
+        assert go_on.wait(30)
+        return tx.execute(owner).scalar_one()
+
+    with ThreadPoolExecutor(2) as pool:
+        busy = pool.submit(database.read, work) if kind == "read" else pool.submit(database.write, PUT, work)
+        assert inside.wait(30)
+        closing = pool.submit(database.close)
+        while True:
+            try:
+                owners(database)
+            except DatabaseUnavailable:
+                break
+        assert not closing.done(), "somebody still works on it"
+        go_on.set()
+        assert busy.result() == ""
+        closing.result()

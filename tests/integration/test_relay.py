@@ -56,7 +56,7 @@ def test_a_commit_here_wakes_a_waiter_there(
 
     async def main() -> None:
         with here.subscribe(topics) as mine, there.subscribe(topics) as theirs:
-            await database.awrite(TELL, work)
+            await asyncio.to_thread(database.write, TELL, work)
             assert await mine.wait_topics(timeout=0) == set(topics), "this replica hears at once"
             await hear_all(theirs)
 

@@ -207,7 +207,6 @@ class _OnTime:
         self._backend = backend
         self._clock = clock
         self.where = backend.where
-        self.writers = backend.writers
         self.readers = backend.readers
 
     def write(self, work: Callable[[Transaction], T], before: str, after: str, topics: set[str]) -> T:

@@ -2,12 +2,12 @@
 
     database = Database.open(url, clock=clock, on_commit=bus.publish_many)
     PLACE = declare_write("place")
-    placed = await database.awrite(PLACE, lambda tx: place(tx, jobs))
+    placed = database.write(PLACE, lambda tx: place(tx, jobs))
 
 Errors are drawn in `dstack.server.db.errors`. On PostgreSQL the function of a write may run more than once, so it
 does nothing but use its transaction.
 
-`write` and `read` run in the calling thread; `awrite` and `aread` in threads of their own, off the event loop. The
+`write` and `read` run in the calling thread; `aread` in threads of its own, off the event loop. The
 interpreter hands a busy event loop's lock to another thread only after its switch interval (5 ms as shipped, and
 again at each statement): a process with both sets `sys.setswitchinterval` to 0.5 ms.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -51,7 +52,6 @@ class Backend(Protocol):
     """One kind of database; every call is safe from any thread."""
 
     where: str
-    writers: int
     readers: int
 
     def write(self, work: Callable[[Transaction], T], before: str, after: str, topics: set[str]) -> T: ...
@@ -67,8 +67,9 @@ class Database:
         self.where = backend.where
         self._backend = backend
         self._on_commit = on_commit
-        self._writers = ThreadPoolExecutor(backend.writers, thread_name_prefix="dstack-db-write")
         self._readers = ThreadPoolExecutor(backend.readers, thread_name_prefix="dstack-db-read")
+        self._gate = threading.Condition()
+        self._under_way = 0
         self._closed = False
 
     @classmethod
@@ -95,30 +96,39 @@ class Database:
 
         Raises DatabaseError, and KeyError for a name that `declare_write` never saw.
         """
-        self._check_open()
-        return self._write(name, work)
+        points = _writes.get(name)
+        if points is None:
+            raise KeyError(f"the write {name!r} is not declared (see declare_write)")
+        topics: set[str] = set()
+        self._enter()
+        try:
+            result = self._backend.write(work, *points, topics)
+        finally:
+            self._leave()
+        if topics:
+            self._tell(topics)
+        return result
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` on one unchanging state of the database. Raises DatabaseError."""
-        self._check_open()
-        return self._backend.read(work)
-
-    async def awrite(self, name: str, work: Callable[[Transaction], T]) -> T:
-        """`write` off the event loop. Cancelled before its turn, it never runs; later, it runs to its end."""
-        self._check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._writers, self._write, name, work)
+        self._enter()
+        try:
+            return self._backend.read(work)
+        finally:
+            self._leave()
 
     async def aread(self, work: Callable[[Transaction], T]) -> T:
         """`read` off the event loop."""
         self._check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._backend.read, work)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read, work)
 
     def close(self) -> None:
-        """Finish what is under way and close; later calls raise DatabaseUnavailable."""
-        if self._closed:
-            return
-        self._closed = True
-        self._writers.shutdown(wait=True)
+        """Finish what is under way, in whatever thread, and close; later calls raise DatabaseUnavailable."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            self._gate.wait_for(lambda: self._under_way == 0)
         self._readers.shutdown(wait=True)
         self._backend.close()
 
@@ -126,19 +136,23 @@ class Database:
         if self._closed:
             raise DatabaseUnavailable(f"the database {self.where} is closed: this server is stopping")
 
-    def _write(self, name: str, work: Callable[[Transaction], T]) -> T:
-        points = _writes.get(name)
-        if points is None:
-            raise KeyError(f"the write {name!r} is not declared (see declare_write)")
-        topics: set[str] = set()
-        result = self._backend.write(work, *points, topics)
-        if topics:
-            try:
-                self._on_commit(topics)
-            except Exception:  # noqa: BLE001 -- whatever a listener does, this is true:
-                # it is committed, so the caller must hear of success; waiters lose no more than a tick.
-                _log.exception("telling waiters about %s failed", sorted(topics))
-        return result
+    def _enter(self) -> None:
+        with self._gate:
+            self._check_open()
+            self._under_way += 1
+
+    def _leave(self) -> None:
+        with self._gate:
+            self._under_way -= 1
+            if self._closed:
+                self._gate.notify_all()
+
+    def _tell(self, topics: set[str]) -> None:
+        try:
+            self._on_commit(topics)
+        except Exception:  # noqa: BLE001 -- whatever a listener does, this is true:
+            # it is committed, so the caller must hear of success; waiters lose no more than a tick.
+            _log.exception("telling waiters about %s failed", sorted(topics))
 
 
 def parse_url(url: str) -> URL:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from dstack.domain import faults
 from dstack.server.db import errors
-from dstack.server.db.transaction import Transaction, count_each_row
+from dstack.server.db.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class PostgresqlBackend:
         self, url: URL, *, connections: int = 8, backoff: Backoff | None = None, patience: float = POOL_PATIENCE
     ) -> None:
         self.where = url.render_as_string(hide_password=True)
-        self.writers = self.readers = connections
+        self.readers = connections
         self._backoff = backoff or Jitter()
         engine = create_engine(
             driver_url(url),
@@ -72,7 +72,6 @@ class PostgresqlBackend:
             connect_args=_CONNECT,
             execution_options={"preserve_rowcount": True},  # of INSERTs too, for `ON CONFLICT DO NOTHING`
         )
-        count_each_row(engine.dialect)
         self._writes = engine
         self._reads = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 

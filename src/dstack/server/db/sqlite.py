@@ -19,7 +19,7 @@ from dstack.domain import faults
 from dstack.domain.ports import Clock
 from dstack.server.db import errors
 from dstack.server.db.errors import DatabaseError
-from dstack.server.db.transaction import Transaction, count_each_row
+from dstack.server.db.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -40,8 +40,6 @@ _PRAGMAS = (
 class SqliteBackend:
     """`write` and `read` may be called from any thread; writes take turns."""
 
-    writers = 1
-
     def __init__(self, path: str, clock: Clock, *, readers: int = 2, busy_timeout: float = BUSY_TIMEOUT) -> None:
         self.where = path
         self.readers = readers
@@ -52,7 +50,6 @@ class SqliteBackend:
             poolclass=NullPool,
             execution_options={"preserve_rowcount": True},  # of INSERTs too, for `ON CONFLICT DO NOTHING`
         )
-        count_each_row(self._engine.dialect)
         self._lock = threading.Lock()
         self._holder = 0
         self._free: LifoQueue[_Opened] = LifoQueue()

@@ -183,7 +183,7 @@ package_lists = Table("package_lists", metadata, _id("project_id"), _blob("diges
 metrics = Table(
     "metrics", metadata,
     _id("project_id"), _id("attempt_id"), _text("name"), _big("seq"), _id("run_id"), _id("job_id"), _int("attempt"),
-    _big("step", nullable=True), _at("at", nullable=False), Column("value", Float(53), nullable=False),
+    _big("step", nullable=True), _at("at", nullable=False), Column("value", Float(53)),
     PrimaryKeyConstraint("project_id", "attempt_id", "name", "seq"),
     Index("ix_metrics_run", "project_id", "run_id", "job_id", "attempt", "name", "seq"),
     ForeignKeyConstraint(["project_id", "run_id"], ["runs.project_id", "runs.id"], ondelete="CASCADE"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, CursorResult, Dialect, Executable, Insert, Table, event
+from sqlalchemy import Connection, CursorResult, Executable, Insert, Table
 
 from dstack.server.db.prepared import Prepared
 
@@ -65,19 +65,6 @@ class Transaction:
             return statement.direct.change(self._raw, rows)
         return self._connection.execute(statement.statement, rows).rowcount
 
-    def execute_each(self, statement: Executable, rows: Sequence[Params]) -> list[int]:
-        """Run a statement without RETURNING for each row, and tell for each how many rows it changed.
-
-        For batches of guarded updates (`… WHERE id AND version`): a 0 is a stale row, dropped without failing the
-        others. One round trip on PostgreSQL (pipelined).
-        """
-        counts: list[int] = []
-        if len(rows) == 1:
-            return [self._connection.execute(statement, rows[0]).rowcount]
-        if rows:
-            self._connection.execute(statement, rows, execution_options={_COUNTS: counts})
-        return counts
-
     def insert_new(self, table: Table, row: Params) -> bool:
         """Insert a row unless a unique key of it is taken; False if it was, with the transaction still usable."""
         statement = _insert_or_nothing(table, self.dialect, tuple(row))
@@ -107,34 +94,3 @@ def _insert_or_nothing(table: Table, dialect: str, columns: tuple[str, ...]) -> 
     else:
         from sqlalchemy.dialects.sqlite import insert
     return insert(table).on_conflict_do_nothing()
-
-
-_COUNTS = "dstack_row_counts"
-
-
-def count_each_row(dialect: Dialect) -> None:
-    """Let `execute_each` work on connections of `dialect`: drivers tell an executemany's total only."""
-    run = _each_pipelined if dialect.name == "postgresql" else _each_in_turn
-
-    def do_executemany(cursor: Any, statement: str, parameters: Sequence[Any], context: Any) -> bool | None:
-        counts: list[int] | None = context.execution_options.get(_COUNTS)
-        if counts is None:
-            return None
-        run(cursor, statement, parameters, counts)
-        return True
-
-    event.listen(dialect, "do_executemany", do_executemany)
-
-
-def _each_in_turn(cursor: Any, statement: str, parameters: Sequence[Any], counts: list[int]) -> None:
-    execute = cursor.execute
-    for row in parameters:
-        execute(statement, row)
-        counts.append(cursor.rowcount)
-
-
-def _each_pipelined(cursor: Any, statement: str, parameters: Sequence[Any], counts: list[int]) -> None:
-    cursor.executemany(statement, parameters, returning=True)
-    counts.append(cursor.rowcount)
-    while cursor.nextset():
-        counts.append(cursor.rowcount)

@@ -19,7 +19,8 @@ async def drive(
 ) -> None:
     """Run `work` in a thread at once, then whenever one of `topics` is published and every `tick()` seconds.
 
-    Rounds begin at least `apart` seconds from each other: what happens meanwhile is done in one.
+    Rounds begin at least `apart` seconds from each other: what happens meanwhile is done in one. Cancelled within a
+    round, it ends with that: nothing is at work any more when it is over.
     """
     loop = asyncio.get_running_loop()
     with bus.subscribe(topics) as subscription:
@@ -27,7 +28,7 @@ async def drive(
             wait = RETRY
             begun = loop.time()
             try:
-                await asyncio.to_thread(work)
+                await _whole(work)
                 wait = tick()
             except DatabaseError as error:
                 _log.warning("loop %s: %s", name, error)
@@ -36,3 +37,15 @@ async def drive(
                 _log.exception("loop %s failed", name)
             if await subscription.wait(wait):
                 await asyncio.sleep(max(0.0, begun + apart - loop.time()))
+
+
+async def _whole(work: Callable[[], object]) -> None:
+    """Run `work` in a thread to its end, also when cancelled meanwhile: a thread cannot be interrupted."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        (ended,) = await asyncio.gather(working, return_exceptions=True)
+        if isinstance(ended, Exception):
+            _log.warning("the last round of a loop failed: %s", ended)
+        raise

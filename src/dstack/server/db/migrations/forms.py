@@ -101,5 +101,5 @@ def flag(name: str) -> Column[Any]:
     return _column(name, Boolean(), False, "false")
 
 
-def real(name: str) -> Column[Any]:
-    return _column(name, Float(53), False, None)
+def real(name: str, null: bool = False) -> Column[Any]:
+    return _column(name, Float(53), null, None)

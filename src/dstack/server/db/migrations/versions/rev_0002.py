@@ -39,7 +39,7 @@ def upgrade() -> None:
     create(
         "metrics",
         uid("project_id"), uid("attempt_id"), txt("name"), big("seq"), uid("run_id"), uid("job_id"), num("attempt"),
-        big("step", null=True), big("at"), real("value"),
+        big("step", null=True), big("at"), real("value", null=True),
         pk("project_id", "attempt_id", "name", "seq"), child_of("runs", "run_id"),
     )
     index("ix_metrics_run", "metrics", "project_id", "run_id", "job_id", "attempt", "name", "seq")
