@@ -23,7 +23,7 @@ def since(text: str) -> int:
         return round(datetime.fromisoformat(text).astimezone().timestamp() * 1e6)
     except ValueError:
         raise click.BadParameter(
-            f"{text!r} is neither a duration such as 90s, 5m, 2h, 1d, nor a time such as 2022-07-01T12:00"
+            f"`{text}` is neither a duration such as 90s, 5m, 2h, 1d, nor a time such as 2022-07-01T12:00"
         ) from None
 
 

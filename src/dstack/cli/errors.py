@@ -71,7 +71,12 @@ def _report_rare(error: BaseException) -> int:
             _say(error_text(str(error), None))
             return USAGE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-        _say(error_text(f"{error.strerror}: {error.filename or 'standard output'}", None))
+        if error.filename:
+            _say(error_text(f"{error.strerror}: {os.fsdecode(error.filename)}", None))
+            return USAGE
+        # What is left in the buffer would fail once more when the interpreter ends.
+        forget_stdout()
+        _say(error_text(f"standard output could not be written: {error.strerror}", None))
         return USAGE
     if "click" in sys.modules:
         import click
@@ -107,10 +112,17 @@ def click_error_text(error: object) -> str:
     assert isinstance(error, click.ClickException)
     if isinstance(error, click.UsageError) and error.ctx is not None and error.message == error.ctx.get_help():
         return error.message + "\n"  # a group was named without a command
-    text = error_text(error.format_message(), None)
+    text = error_text(_backticks(error.format_message()), None)
     if isinstance(error, click.UsageError) and error.ctx is not None:
         text += f"  hint: {error.ctx.command_path} --help\n"
     return text
+
+
+def _backticks(text: str) -> str:
+    """click quotes names as 'NAME'; everything else here as `NAME`."""
+    import re
+
+    return re.sub(r"(?<!\w)'([^'\n]*)'(?!\w)", r"`\1`", text)
 
 
 def near(name: str, known: list[str], cutoff: float = 0.6) -> str | None:
@@ -156,7 +168,7 @@ def _say(text: str) -> None:
 
 
 def forget_stdout() -> None:
-    """Nobody reads any more: keep the interpreter from flushing into a broken pipe at its end."""
+    """Nobody takes it any more: keep the interpreter from flushing it at its end."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.close(nothing)

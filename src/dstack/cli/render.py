@@ -102,9 +102,11 @@ def _diagnostic(diagnostic: Diagnostic) -> str:
     where = ":".join(str(part) for part in (file, line, column) if part is not None) if file else ""
     # Editors and people find the place by its form; the word is needed only where there is none, or for a warning.
     head = f"{where}: {word + ' ' if is_warning else ''}" if where else f"{word} "
-    text = f"{head}{diagnostic.get('message', '')}\n"
+    message = diagnostic.get("message", "")
+    text = f"{head}{message}\n"
     source = diagnostic.get("source")
-    if source:
+    # Of the command line there is no line to show, only the word, which the message mostly holds.
+    if source and not (file is None and source in message):
         source = source.rstrip("\r\n")
         text += f"    {source}\n"
         if column:

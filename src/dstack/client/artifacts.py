@@ -62,7 +62,7 @@ def _places(artifacts: Sequence[Artifact], target: Path) -> Iterator[tuple[Artif
         place = Path(os.path.normpath(folder / path))
         # The name comes from a server: it must not lead out of the folder that was asked for.
         if not place.is_relative_to(os.path.normpath(target)):
-            raise ArtifactError(f"artifact {path!r} of {artifact.get('job')} would lie outside of {target}")
+            raise ArtifactError(f"artifact `{path}` of {artifact.get('job')} would lie outside of {target}")
         yield artifact, place
 
 

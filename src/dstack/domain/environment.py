@@ -29,5 +29,5 @@ def _read(name: str, text: str, default: object) -> object:
         if isinstance(default, (int, float, Path)):
             return type(default)(text)
     except (KeyError, ValueError):
-        raise ValueError(f"{name}={text!r} cannot be read as {type(default).__name__}") from None
+        raise ValueError(f"{name}=`{text}` cannot be read as {type(default).__name__}") from None
     return text

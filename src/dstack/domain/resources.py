@@ -23,7 +23,7 @@ def parse_memory(text: str) -> int:
     """Bytes of a size such as `64GB` or `512MiB`; raises ValueError that says which forms are accepted."""
     match = _MEMORY.fullmatch(text)
     if match is None or match[2].upper() not in _UNITS:
-        raise ValueError(f"{text!r} is not a memory size; write for example 512MB, 16GB or 16GiB")
+        raise ValueError(f"`{text}` is not a memory size; write for example 512MB, 16GB or 16GiB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 

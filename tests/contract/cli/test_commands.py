@@ -71,9 +71,9 @@ class TestRuns:
         assert json.loads(dstack("runs", "--json").out) == []
 
     def test_an_unknown_run(self, stub: StubApi, dstack: Dstack) -> None:
-        stub.on("GET …/runs/x", error(404, "not-found", "there is no run 'x'", "did you mean y?"))
+        stub.on("GET …/runs/x", error(404, "not-found", "there is no run `x`", "did you mean y?"))
         done = dstack("runs", "x")
-        assert (done.code, done.err) == (2, "error: there is no run 'x'\n  hint: did you mean y?\n")
+        assert (done.code, done.err) == (2, "error: there is no run `x`\n  hint: did you mean y?\n")
 
 
 class TestLogs:
@@ -109,7 +109,7 @@ class TestLogs:
         stub.on("GET …/runs/odd-cat-1", Reply(body=a_run()))
         assert "did you mean `train`?" in dstack("logs", "odd-cat-1", "trian").err
         done = dstack("logs", "--since", "soon", "odd-cat-1")
-        assert (done.code, "'soon' is neither a duration" in done.err) == (2, True)
+        assert (done.code, "`soon` is neither a duration" in done.err) == (2, True)
 
 
 class TestStop:
@@ -228,7 +228,7 @@ class TestMistakes:
 
     def test_an_unknown_option(self, dstack: Dstack) -> None:
         done = dstack("runs", "--jsn")
-        assert (done.code, "'--jsn'" in done.err, "--json" in done.err) == (2, True, True)
+        assert (done.code, "`--jsn`" in done.err, "--json" in done.err) == (2, True, True)
 
     def test_a_missing_command(self, dstack: Dstack) -> None:
         done = dstack("artifacts")

@@ -115,7 +115,7 @@ def test_a_home_that_cannot_be_used_is_named(home: Home) -> None:
 def test_a_server_that_does_not_come_up_says_why(home: Home) -> None:
     home.environment["DSTACK_SERVER_IDLE_EXIT"] = "soon"
     done = home.run("run", "hello", check=2)
-    assert "the local server did not start: DSTACK_SERVER_IDLE_EXIT='soon' cannot be read as float" in done.stderr
+    assert "the local server did not start: DSTACK_SERVER_IDLE_EXIT=`soon` cannot be read as float" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -19,5 +19,5 @@ def test_each_kind_of_field_is_read() -> None:
 
 @pytest.mark.parametrize("text", ["yes", ""])
 def test_what_cannot_be_read_names_its_variable(text: str) -> None:
-    with pytest.raises(ValueError, match=f"DSTACK_RUNNER_LOCAL='{text}' cannot be read as bool"):
+    with pytest.raises(ValueError, match=f"DSTACK_RUNNER_LOCAL=`{text}` cannot be read as bool"):
         runner.from_environment(runner.Settings(home=Path("/h")), {"DSTACK_RUNNER_LOCAL": text})

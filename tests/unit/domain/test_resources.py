@@ -35,7 +35,7 @@ def test_parse(text: str, size: int) -> None:
 def test_parse_says_which_forms_it_takes(text: str) -> None:
     with pytest.raises(ValueError, match="is not a memory size; write for example 512MB, 16GB or 16GiB") as caught:
         parse_memory(text)
-    assert repr(text) in str(caught.value)
+    assert f"`{text}`" in str(caught.value)
 
 
 @pytest.mark.parametrize(

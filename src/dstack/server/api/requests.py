@@ -62,7 +62,7 @@ def read_number(query: Query, name: str) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MOST):
-        raise BadRequest(f"`{name}` must be a whole number from 0, not {text[:60]!r}")
+        raise BadRequest(f"`{name}` must be a whole number from 0, not `{text[:60]}`")
     return int(text)
 
 
@@ -74,7 +74,7 @@ def read_page_cursor(query: Query) -> UUID | None:
     try:
         return UUID(hex=text)
     except ValueError:
-        raise BadRequest(f"`cursor` must be the `next` of an earlier page, not {text[:60]!r}") from None
+        raise BadRequest(f"`cursor` must be the `next` of an earlier page, not `{text[:60]}`") from None
 
 
 def read_log_cursor(query: Query) -> LogCursor:
@@ -86,7 +86,7 @@ def read_log_cursor(query: Query) -> LogCursor:
         raise BadRequest(f"the cursor cannot be read: {error}", hint=hint) from None
     for job, (attempt, offset) in cursor.items():
         if not (0 <= attempt <= MOST and 0 <= offset <= MOST):
-            raise BadRequest(f"the cursor of {job[:60]!r} names no place of a log", hint=hint)
+            raise BadRequest(f"the cursor of `{job[:60]}` names no place of a log", hint=hint)
     return cursor
 
 

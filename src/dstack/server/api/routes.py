@@ -250,7 +250,7 @@ class _Api:
             return None
         found = runs.find_repository(tx, self._context.project_id, runs.RepositoryRef(key=key))
         if found is None:
-            raise NotFound(f"nothing was ever submitted from the repository {key!r}")
+            raise NotFound(f"nothing was ever submitted from the repository `{key}`")
         return found
 
     async def _run(self, name: str) -> dict[str, Any]:
@@ -259,7 +259,7 @@ class _Api:
         found = await self._context.database.aread(lambda tx: views.run_view(tx, project_id, name, whole=False))
         if found is None:
             await self._context.database.aread(lambda tx: runs.run_id_of(tx, self._context.project_id, name))
-            raise NotFound(f"there is no run {name!r}")
+            raise NotFound(f"there is no run `{name}`")
         return found
 
     async def _list(self, read: Callable[[Transaction], T], empty: T) -> T:
@@ -276,7 +276,7 @@ def _in_project(
     async def endpoint(request: Request) -> Response:
         project = request.path_params.get("project", context.settings.project)
         if project != context.settings.project:
-            raise NotFound(f"there is no project {project!r}")
+            raise NotFound(f"there is no project `{project}`")
         return await handler(request)
 
     return endpoint

@@ -81,7 +81,7 @@ class _Store:
     async def sign(self, request: Request) -> Response:
         body = await _body(request, SignBody)
         if body.method not in ("GET", "PUT"):
-            raise BadRequest(f"{body.method!r} cannot be signed", hint="GET or PUT")
+            raise BadRequest(f"`{body.method}` cannot be signed", hint="GET or PUT")
         return _answer([self._signed(body.method, _checked(key)) for key in body.keys])
 
     def _signed(self, method: Any, key: str) -> SignedRequest:
@@ -136,7 +136,7 @@ def _lies_within(chunk: ChunkEntry, pack: PackIndex) -> bool:
 def _checked(key: str) -> str:
     match = _KEY.fullmatch(key)
     if match is None or match[1] != match[2][:2]:
-        raise BadRequest(f"{key[:200]!r} is not a key of the store")
+        raise BadRequest(f"`{key[:200]}` is not a key of the store")
     return key
 
 

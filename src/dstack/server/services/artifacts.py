@@ -162,7 +162,7 @@ def of_run(tx: Transaction, project_id: UUID, run: str) -> list[dict[str, Any]]:
     """The newest artifacts of the run called `run`; raises NotFound."""
     run_id = tx.execute(select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == run)).scalar()
     if run_id is None:
-        raise NotFound(f"there is no run {run!r}", hint="`dstack runs -a` lists all runs")
+        raise NotFound(f"there is no run `{run}`", hint="`dstack runs -a` lists all runs")
     return newest_of_run(tx, project_id, run_id)
 
 
@@ -173,6 +173,6 @@ def of_tag(tx: Transaction, project_id: UUID, tag: str, repository_id: UUID | No
         where.append(tags.c.repository_id == repository_id)
     found = {(row.run_id, row.workflow) for row in tx.execute(select(tags.c.run_id, tags.c.workflow).where(*where))}
     if not found:
-        raise NotFound(f"there is no tag {tag!r} here", hint="`dstack tags list` lists the tags")
+        raise NotFound(f"there is no tag `{tag}` here", hint="`dstack tags list` lists the tags")
     newest = newest_of_runs(tx, project_id, sorted({run_id for run_id, _ in found}))
     return [item for item in newest if (item["run_id"], item["workflow"]) in found]

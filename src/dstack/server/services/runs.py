@@ -161,7 +161,7 @@ def run_id_of(tx: Transaction, project_id: UUID, name: str) -> UUID:
     """The id of the run called `name`; raises NotFound with the nearest names."""
     found = tx.execute(select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == name)).scalar()
     if found is None:
-        raise NotFound(f"there is no run {name!r}", hint=_near(tx, project_id, name))
+        raise NotFound(f"there is no run `{name}`", hint=_near(tx, project_id, name))
     return found
 
 

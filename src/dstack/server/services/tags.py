@@ -29,7 +29,7 @@ def check_name(name: str) -> None:
     """Raise BadRequest unless `name` can be a tag."""
     if not _NAME.fullmatch(name):
         raise BadRequest(
-            f"{name!r} cannot be a tag",
+            f"`{name}` cannot be a tag",
             hint="letters, digits, `.`, `_` and `-`, at most 100, beginning with a letter or digit",
         )
 
@@ -45,7 +45,7 @@ def tag(context: Context, run_name: str, name: str, *, force: bool, actor: str |
             )
         ).first()
         if found is None:
-            raise NotFound(f"there is no run {run_name!r}", hint="`dstack runs -a` lists all runs")
+            raise NotFound(f"there is no run `{run_name}`", hint="`dstack runs -a` lists all runs")
         run_id, repository_id, state = found
         if state not in ("done", "failed", "stopped"):
             raise Conflict(
@@ -133,7 +133,7 @@ def untag(context: Context, name: str, repository_id: UUID | None, workflow: str
             removed = _rows(tx, context.project_id, where) if run_id is not None else []
         if not removed:
             known = sorted({row["name"] for row in listing(tx, context.project_id, repository_id)})
-            raise NotFound(f"there is no tag {name!r}", hint=f"tags: {', '.join(known)}" if known else "no tag is set")
+            raise NotFound(f"there is no tag `{name}`", hint=f"tags: {', '.join(known)}" if known else "no tag is set")
         history = [
             {
                 "project_id": context.project_id, "id": context.ids.new(tx.now),

@@ -113,7 +113,7 @@ class LocalBlobStore:
 
     def _path(self, key: str) -> Path:
         if not key or "\0" in key or any(_odd(part) for part in key.split("/")):
-            raise ValueError(f"{key!r} is not a key of a blob")
+            raise ValueError(f"`{key}` is not a key of a blob")
         return self.root / key
 
 
