@@ -127,6 +127,7 @@ steps = Table(
     _id("project_id"), _id("id"), _id("run_id"), _int("position"), _text("name"), _text("workflow"),
     _text("provider"), _text("state"), _int("version", 1), _text("rule", "success()"),
     _int("unmet", 0), _int("open_jobs", 0), _blob("plan"), _bool("fail_fast"), _bool("continue_on_failure"),
+    _bool("need_failed"), _bool("need_skipped"),
     PrimaryKeyConstraint("project_id", "id"), UniqueConstraint("project_id", "run_id", "position"),
     ForeignKeyConstraint(["project_id", "run_id"], ["runs.project_id", "runs.id"], ondelete="CASCADE"),
 )  # fmt: skip

@@ -30,6 +30,8 @@ def upgrade() -> None:
     )
     op.add_column("steps", flag("fail_fast"))
     op.add_column("steps", flag("continue_on_failure"))
+    op.add_column("steps", flag("need_failed"))
+    op.add_column("steps", flag("need_skipped"))
     create(
         "package_lists",
         uid("project_id"), blob("digest"), blob("packages"), pk("project_id", "digest"),
