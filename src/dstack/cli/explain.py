@@ -26,15 +26,13 @@ def explain(run: str, as_json: bool) -> None:
 
 
 def explanation_text(found: Explanation) -> str:
-    lines = [found.get("summary", ""), *(f"  {line}" for line in found.get("lines", []))]
+    lines = [found.get("summary", "")]
     cause = found.get("root_cause")
     if cause:
-        lines += ["", f"cause: {cause.get('sentence')}"]
+        lines.append(f"  cause: {cause.get('sentence')}")
         tail = cause.get("tail", [])
         if tail:
             lines += [f"  {cause.get('job')} said last:", *(f"    {line}" for line in tail)]
-    known = "\n".join(lines)
-    # The server may have told of a waiting job in its lines already.
-    waiting = [item for item in found.get("waiting", []) if item.get("why", "") not in known]
-    lines += [f"  {item.get('job')}: {item.get('why')}" for item in waiting]
+    lines += [f"  {line}" for line in found.get("lines", [])]
+    lines += [f"  {item.get('job')} {item.get('why')}" for item in found.get("waiting", [])]
     return "\n".join(lines) + "\n"

@@ -165,19 +165,19 @@ class TestTags:
 class TestExplain:
     def test_a_failure(self, stub: StubApi, dstack: Dstack) -> None:
         cause = {"job": "train", "sentence": "train exited with code 7", "tail": ["Traceback", "KeyError"]}
-        found = {"summary": "run x failed", "lines": ["train exited with code 7"], "root_cause": cause, "waiting": []}
+        found = {"summary": "run x failed", "lines": ["1 skipped"], "root_cause": cause, "waiting": []}
         stub.on("GET …/runs/x/explain", Reply(body=found))
         assert dstack("explain", "x").out == (
-            "run x failed\n  train exited with code 7\n\ncause: train exited with code 7\n"
-            "  train said last:\n    Traceback\n    KeyError\n"
+            "run x failed\n  cause: train exited with code 7\n"
+            "  train said last:\n    Traceback\n    KeyError\n  1 skipped\n"
         )
         assert json.loads(dstack("explain", "--json", "x").out) == [found]
 
     def test_a_waiting_job_is_told_of_once(self, stub: StubApi, dstack: Dstack) -> None:
         waiting = [{"job": "train", "why": "waits for prepare"}, {"job": "eval", "why": "waits for a GPU"}]
-        found = {"summary": "run x is running", "lines": ["train waits for prepare"], "root_cause": None}
+        found = {"summary": "run x is queued", "lines": [], "root_cause": None}
         stub.on("GET …/runs/x/explain", Reply(body={**found, "waiting": waiting}))
-        assert dstack("explain", "x").out == "run x is running\n  train waits for prepare\n  eval: waits for a GPU\n"
+        assert dstack("explain", "x").out == "run x is queued\n  train waits for prepare\n  eval waits for a GPU\n"
 
 
 class TestValidate:

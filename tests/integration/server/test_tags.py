@@ -9,6 +9,7 @@ import pytest
 
 from dstack import workflows
 from dstack.server.db.tables import tag_history
+from dstack.server.db.tables import tags as tags_table
 from dstack.server.services import plans, tags
 from dstack.server.services import runs as run_service
 from dstack.server.services.errors import BadRequest, Conflict, NotFound
@@ -209,6 +210,25 @@ def test_a_failed_run_is_tagged_by_force_only_and_shows_as_partial(world: World)
     plan = run_service.plan(world.context, world.submission(depending("prepare:bad"), "train"))
     assert plan.steps[0].inputs[0].partial
     assert any("partial" in warning.message for warning in plan.warnings)
+
+
+def test_a_run_that_saved_nothing_is_not_tagged_by_force_either(world: World) -> None:
+    name = world.submit(depending("prepare"), "train")
+    world.stop(name)
+    with pytest.raises(Conflict) as caught:
+        world.tag(name, "bad", force=True)
+    assert f"run {name} stopped and saved nothing" in caught.value.message
+    assert world.rows(tags_table) == []
+
+
+def test_of_a_failed_run_what_saved_nothing_gets_no_tag(world: World) -> None:
+    runner = world.runner()
+    name = world.submit(depending("prepare"), "train")
+    world.place()
+    runner.take()
+    runner.finish("prepare")
+    world.stop(name)
+    assert [(tag["workflow"], tag["partial"]) for tag in world.tag(name, "half", force=True)] == [("prepare", True)]
 
 
 def test_a_run_under_way_cannot_be_tagged(world: World) -> None:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 import dstack
 from dstack.protocol.messages import PROTOCOL
 from dstack.server.api.errors import answer_errors
+from dstack.server.api.metrics import metrics_routes
 from dstack.server.api.requests import (
     StopBody,
     TagBody,
@@ -63,6 +64,7 @@ def routes(context: Context, shutdown: Shutdown) -> list[Route]:
         ("DELETE", f"{base}/tags/{{name}}", api.untag),
         ("GET", f"{base}/artifacts", api.list_artifacts),
         *((method, f"{base}{path}", handler) for method, path, handler in store_routes(context)),
+        *((method, f"{base}{path}", handler) for method, path, handler in metrics_routes(context)),
     ]
     return [
         Route(path, answer_errors(_in_project(context, handler)), methods=[method]) for method, path, handler in table
@@ -146,6 +148,7 @@ class _Api:
                 active=query.get("active") == "1",
                 limit=limit,
                 cursor=cursor,
+                why=lambda run_id: waiting.first_why(tx, self._context.project_id, run_id, self._context.settings),
             )
 
         items, following_page = await self._list(read, ([], None))

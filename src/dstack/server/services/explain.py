@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from dstack.domain.lifecycle.job import TERMINAL
+from dstack.domain.lifecycle.run import TERMINAL as RUN_TERMINAL
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import runs
 from dstack.server.services import views, waiting
@@ -17,10 +18,22 @@ from dstack.server.services.context import Context
 from dstack.server.services.runs import run_id_of
 from dstack.server.services.waiting import SHOWN
 
+_STATES = {
+    "planning": "is being planned",
+    "queued": "is queued",
+    "running": "is running",
+    "done": "is done",
+    "failed": "failed",
+    "stopped": "was stopped",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`attempt_id` is the stream whose last lines belong to the root cause."""
+    """`lines` tell what neither `root_cause` nor `waiting` does.
+
+    `attempt_id` is the stream whose last lines belong to the root cause.
+    """
 
     summary: str
     lines: list[str]
@@ -42,14 +55,12 @@ def explain(tx: Transaction, context: Context, name: str) -> Explanation:
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
-    told = ", ".join(f"{number} {state}" for state, number in counts.items())
-    summary = f"run {name} is {run['state']} ({told})" if told else f"run {name} is {run['state']}"
-    lines = [_line(row) for row in rows if row["state"] in ("failed", "stopped")][:SHOWN]
+    # The root cause and what waits are told of apart from these.
+    lines = [_line(row) for row in rows if row["state"] in ("failed", "stopped") and row is not root][:SHOWN]
     skipped = counts.get("skipped", 0)
     if skipped and root is not None:
         lines.append(f"{skipped} skipped because {root['name']} did not succeed")
-    lines.extend(f"{item['job']} {item['why']}" for item in held)
-    if run["state"] not in ("done", "failed", "stopped"):
+    if run["state"] not in RUN_TERMINAL:
         lines.extend(
             _unreachable(row) for row in rows if row["runner_state"] == "lost" and row["state"] not in TERMINAL
         )
@@ -62,7 +73,16 @@ def explain(tx: Transaction, context: Context, name: str) -> Explanation:
             "sentence": f"{root['name']} {view['reason_text']}",
             "exit_code": root["exit_code"],
         }
-    return Explanation(summary, lines, cause, root["attempt_id"] if root is not None else None, held)
+    return Explanation(_summary(run, counts), lines, cause, root["attempt_id"] if root is not None else None, held)
+
+
+def _summary(run: Any, counts: dict[str, int]) -> str:
+    words = _STATES[views.shown_state(run["state"], counts)]
+    if run["intent"] and run["state"] not in RUN_TERMINAL:
+        words = "is being aborted" if run["intent"] == "abort" else "is stopping"
+        words += f", as {run['intent_by'] or 'someone'} asked"
+    told = ", ".join(f"{number} {state}" for state, number in counts.items())
+    return f"run {run['name']} {words}" + (f" ({told})" if told else "")
 
 
 def _line(row: Any) -> str:

@@ -55,6 +55,11 @@ def tag(context: Context, run_name: str, name: str, *, force: bool, actor: str |
         if state != "done" and not force:
             raise Conflict(f"run {run_name} {state}, its artifacts may be partial", hint="add --force to tag it anyway")
         set_tag(tx, context.project_id, context.ids, run_id, name, partial=state != "done", actor=actor)
+        if not _is_on(tx, context.project_id, run_id, name):
+            raise Conflict(
+                f"run {run_name} {state} and saved nothing that `{name}` could stand for",
+                hint=f"`dstack explain {run_name}` says what went wrong",
+            )
         return listing(tx, context.project_id, repository_id, name)
 
     return context.database.write(TAG, write)
@@ -63,10 +68,15 @@ def tag(context: Context, run_name: str, name: str, *, force: bool, actor: str |
 def set_tag(
     tx: Transaction, project_id: UUID, ids: Ids, run_id: UUID, name: str, *, partial: bool, actor: str | None
 ) -> None:
-    """Point `name` at each workflow of the run, also at those that it reused; a row of history for each."""
+    """Point `name` at each workflow of the run, also at those that it reused; a row of history for each.
+
+    Of a run that did not end well, a workflow that saved nothing gets no tag: it would stand for no files.
+    """
     repository_id, reused = _reused(tx, project_id, run_id)
     of_run = (steps.c.project_id == project_id, steps.c.run_id == run_id)
-    own = tx.execute(select(steps.c.workflow).distinct().where(*of_run)).scalars()
+    own = set(tx.execute(select(steps.c.workflow).distinct().where(*of_run)).scalars())
+    if partial:
+        own &= {row["workflow"] for row in newest_of_run(tx, project_id, run_id)}
     sources = {**reused, **dict.fromkeys(own, (run_id, partial))}
     for workflow, (source, is_partial) in sorted(sources.items()):
         key = {"project_id": project_id, "repository_id": repository_id, "workflow": workflow, "name": name}
@@ -74,6 +84,11 @@ def set_tag(
         values = {**key, "run_id": source, "set_by": actor, "set_at": tx.now}
         tx.execute(insert(tags), {**values, "partial": is_partial})
         tx.execute(insert(tag_history), {**values, "id": ids.new(tx.now)})
+
+
+def _is_on(tx: Transaction, project_id: UUID, run_id: UUID, name: str) -> bool:
+    query = select(tags.c.name).where(tags.c.project_id == project_id, tags.c.run_id == run_id, tags.c.name == name)
+    return tx.execute(query.limit(1)).first() is not None
 
 
 def set_asked_tags(tx: Transaction, project_id: UUID, ids: Ids, run_id: UUID) -> None:

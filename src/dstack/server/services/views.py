@@ -27,7 +27,7 @@ _STATUS_TEXT = {
     "planning": "Planning...",
     "waiting": "Waiting...",
     "queued": "Queued...",
-    "assigned": "Provisioning...",
+    "assigned": "Queued...",
     "starting": "Starting...",
     "running": "Running...",
     "saving": "Saving...",
@@ -43,12 +43,22 @@ LISTED_JOBS = 200
 """A run with more jobs is listed with only some of them, beside the counts of all."""
 PART = 20
 """How many: the first by name, and the root cause."""
+EXPLAINED = 10
+"""Runs of a page of which it is told why they wait."""
+Why = Callable[[UUID], str | None]
 
 
 def run_page(
-    tx: Transaction, project_id: UUID, *, repository_id: UUID | None, active: bool, limit: int, cursor: UUID | None
+    tx: Transaction,
+    project_id: UUID,
+    *,
+    repository_id: UUID | None,
+    active: bool,
+    limit: int,
+    cursor: UUID | None,
+    why: Why | None = None,
 ) -> Page:
-    """Runs newest first, and the cursor of the next page."""
+    """Runs newest first, and the cursor of the next page; `why` tells why a run waits."""
     where = [runs.c.project_id == project_id]
     if repository_id is not None:
         where.append(runs.c.repository_id == repository_id)
@@ -59,7 +69,12 @@ def run_page(
     found = tx.execute(_select_runs().where(*where).order_by(runs.c.id.desc()).limit(limit + 1)).mappings().all()
     shown = found[:limit]
     more = shown[-1]["id"].hex if len(found) > limit else None
-    return _runs(tx, project_id, shown, whole=False), more
+    views = _runs(tx, project_id, shown, whole=False)
+    if why is not None:
+        waiting = [(row["id"], view) for row, view in zip(shown, views, strict=True) if _waits(view)]
+        for run_id, view in waiting[:EXPLAINED]:
+            view["why_waiting"] = why(run_id)
+    return views, more
 
 
 def run_view(
@@ -79,6 +94,10 @@ def run_view(
         texts = {format_id("job", job_id): text for job_id, text in whys(found[0]["id"]).items()}
         for job in view["jobs"]:
             job["why_waiting"] = texts.get(job["id"])
+        if _waits(view):
+            # Of a job that waits for others, those others say more.
+            able = (job for job in view["jobs"] if job["status"] in ("queued", "assigned") and job["why_waiting"])
+            view["why_waiting"] = next((job["why_waiting"] for job in able), None)
     return view
 
 
@@ -172,6 +191,18 @@ def artifact_view(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def shown_state(state: str, counts: Mapping[str, int]) -> str:
+    """A run's state as people see it: one whose jobs all wait for a runner to take them is not running."""
+    begun = counts.get("starting", 0) + counts.get("running", 0) + counts.get("saving", 0)
+    return (
+        "queued" if state == "running" and not begun and counts.get("queued", 0) + counts.get("assigned", 0) else state
+    )
+
+
+def _waits(view: Mapping[str, Any]) -> bool:
+    return view["status_text"] == _STATUS_TEXT["queued"]
+
+
 def _status_text(state: str, intent: str) -> str:
     if intent and state not in JOB_TERMINAL and state not in RUN_TERMINAL:
         return "Aborting..." if intent == "abort" else "Stopping..."
@@ -188,6 +219,7 @@ def _select_runs() -> Any:
             )
         ],
         repositories.c.key.label("repository"),
+        repositories.c.name.label("repository_name"),
     ).outerjoin(
         repositories,
         and_(repositories.c.project_id == runs.c.project_id, repositories.c.id == runs.c.repository_id),
@@ -225,7 +257,9 @@ def _runs(tx: Transaction, project_id: UUID, found: Sequence[Any], *, whole: boo
         rows_of = jobs_of[row["id"]]
         views = [job_view(job, saved.get(job["id"], ())) for job in rows_of]
         view = _run(row, rows_of, views, sorted(tags_of[row["id"]]), variables.get(row["id"], {}))
-        shown.append({**view, "jobs_total": sum(counts[row["id"]].values()), "job_counts": counts[row["id"]]})
+        told = _status_text(shown_state(row["state"], counts[row["id"]]), row["intent"])
+        total = sum(counts[row["id"]].values())
+        shown.append({**view, "status_text": told, "jobs_total": total, "job_counts": counts[row["id"]]})
     return shown
 
 
@@ -294,9 +328,11 @@ def _run(
         "stopping": bool(row["intent"]) and row["state"] not in RUN_TERMINAL,
         "reason": row["reason"],
         "reason_text": _reason_text(row, root),
+        "why_waiting": None,
         "exit_code": exit_code(row, root),
         "tags": tag_names,
         "repository": row["repository"],
+        "repository_name": row["repository_name"],
         "user": row["user"],
         "branch": row["branch"],
         "commit": row["commit"],

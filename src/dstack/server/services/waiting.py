@@ -11,31 +11,30 @@ from sqlalchemy import and_, func, select
 from dstack.domain.placement import describe, unmet
 from dstack.domain.resources import Capacity
 from dstack.server.db.engine import Transaction
-from dstack.server.db.tables import attempts, jobs, runners, step_needs, steps
+from dstack.server.db.tables import attempts, jobs, runners, runs, step_needs, steps
 from dstack.server.services.stored import decode_need
 from dstack.server.settings import Settings
 
 SHOWN = 20
 """Jobs of a run that are told of; it may have thousands."""
+MOST_AHEAD = 1000
+"""Jobs that are counted one by one: whether 5,000 or a million are ahead is the same to who waits."""
 
 
 def whys(tx: Transaction, project_id: UUID, run_id: UUID, settings: Settings) -> dict[UUID, str]:
     """Why the first jobs of a run that wait do so, by job, in plan order."""
-    query = (
-        select(
-            jobs.c.id, jobs.c.step_id, jobs.c.state, jobs.c.need, jobs.c.attempt, jobs.c.queued_at, jobs.c.not_before,
-            jobs.c.excluded, jobs.c.detail,
-        )
-        .where(
-            jobs.c.project_id == project_id,
-            jobs.c.run_id == run_id,
-            jobs.c.state.in_(["waiting", "queued", "assigned"]),
-        )
-        .order_by(jobs.c.submitted_at, jobs.c.id)
-        .limit(SHOWN)
-    )  # fmt: skip
+    query = _select_waiting(project_id, run_id).where(jobs.c.state.in_(["waiting", "queued", "assigned"])).limit(SHOWN)
     found = ((row["id"], why(tx, project_id, row, tx.now, settings)) for row in tx.execute(query).mappings().all())
     return {job_id: text for job_id, text in found if text is not None}
+
+
+def first_why(tx: Transaction, project_id: UUID, run_id: UUID, settings: Settings) -> str | None:
+    """Why the first job of a run that could begin does not yet; None when nothing holds it."""
+    found = tx.execute(
+        _select_waiting(project_id, run_id).where(jobs.c.state.in_(["queued", "assigned"])).limit(1)
+    ).mappings()
+    row = next(iter(found), None)
+    return why(tx, project_id, row, tx.now, settings) if row is not None else None
 
 
 def why(tx: Transaction, project_id: UUID, job: Any, now: int, settings: Settings) -> str | None:
@@ -49,6 +48,17 @@ def why(tx: Transaction, project_id: UUID, job: Any, now: int, settings: Setting
             return _assigned(tx, project_id, job)
         case _:
             return None
+
+
+def _select_waiting(project_id: UUID, run_id: UUID) -> Any:
+    return (
+        select(
+            jobs.c.id, jobs.c.step_id, jobs.c.state, jobs.c.need, jobs.c.attempt, jobs.c.queued_at, jobs.c.not_before,
+            jobs.c.excluded, jobs.c.detail, jobs.c.run_id,
+        )
+        .where(jobs.c.project_id == project_id, jobs.c.run_id == run_id)
+        .order_by(jobs.c.submitted_at, jobs.c.id)
+    )  # fmt: skip
 
 
 def _dependencies(tx: Transaction, project_id: UUID, job: Any) -> str:
@@ -82,12 +92,14 @@ def _queued(tx: Transaction, project_id: UUID, job: Any, now: int, settings: Set
     if all(row.id.bytes in excluded for row in fitting):
         names = ", ".join(row.name for row in fitting) + (f" ({job['detail']})" if job["detail"] else "")
         return f"rejected by {names}, and no other runner fits ({describe(need)})"
-    ahead = tx.execute(
-        select(func.count())
-        .select_from(jobs)
+    before = (
+        select(jobs.c.id)
         .where(jobs.c.project_id == project_id, jobs.c.state == "queued", jobs.c.queued_at < job["queued_at"])
-    ).scalar_one()
-    place = f"{ahead} queued before it" if ahead else "it is next"
+        .limit(MOST_AHEAD + 1)
+    )
+    ahead = tx.execute(select(func.count()).select_from(before.subquery())).scalar_one()
+    counted = f"{ahead}" if ahead <= MOST_AHEAD else f"more than {MOST_AHEAD}"
+    place = f"{counted} queued before it" if ahead else "it is next"
     return f"every runner that fits ({describe(need)}) is busy; {place}"
 
 
@@ -106,19 +118,19 @@ def _assigned(tx: Transaction, project_id: UUID, job: Any) -> str:
     ).first()
     if row is None:
         return "is being given to a runner"
-    running = (
-        tx.execute(
-            select(jobs.c.name)
-            .join(attempts, and_(attempts.c.project_id == jobs.c.project_id, attempts.c.job_id == jobs.c.id))
-            .where(
-                attempts.c.project_id == project_id,
-                attempts.c.runner_id == row.runner_id,
-                attempts.c.state.in_(["starting", "running"]),
-            )
+    running = tx.execute(
+        select(jobs.c.name, jobs.c.run_id, runs.c.name.label("run"))
+        .join(attempts, and_(attempts.c.project_id == jobs.c.project_id, attempts.c.job_id == jobs.c.id))
+        .join(runs, and_(runs.c.project_id == jobs.c.project_id, runs.c.id == jobs.c.run_id))
+        .where(
+            attempts.c.project_id == project_id,
+            attempts.c.runner_id == row.runner_id,
+            attempts.c.state.in_(["starting", "running"]),
         )
-        .scalars()
-        .all()
-    )
+        .order_by(attempts.c.id)
+        .limit(4)
+    ).all()
     if not running:
         return f"runner {row.name} is taking it"
-    return f"waits on runner {row.name} behind {', '.join(running[:3])}"
+    names = [item.name if item.run_id == job["run_id"] else f"{item.name} of {item.run}" for item in running]
+    return f"waits on runner {row.name} behind {', '.join(names[:3])}" + (" and others" if len(names) > 3 else "")
