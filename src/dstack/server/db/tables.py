@@ -119,6 +119,10 @@ run_values = Table("run_values", metadata, _id("project_id"), _id("run_id"), _te
     _blob("value", nullable=False), PrimaryKeyConstraint("project_id", "run_id", "name"),
     ForeignKeyConstraint(["project_id", "run_id"], ["runs.project_id", "runs.id"], ondelete="CASCADE"))  # fmt: skip
 
+attempt_secrets = Table("attempt_secrets", metadata, _id("project_id"), _id("run_id"), _id("attempt_id"),
+    _text("name"), _blob("value", nullable=False), PrimaryKeyConstraint("project_id", "run_id", "attempt_id", "name"),
+    ForeignKeyConstraint(["project_id", "run_id"], ["runs.project_id", "runs.id"], ondelete="CASCADE"))  # fmt: skip
+
 retired_run_names = Table("retired_run_names", metadata, _id("project_id"), _text("name"), _at("at", nullable=False),
     PrimaryKeyConstraint("project_id", "name"))  # fmt: skip
 
