@@ -24,7 +24,7 @@ def artifacts() -> None:
 @artifacts.command("list")
 @click.argument("source", metavar="RUN|:TAG")
 @click.argument("workflow", required=False)
-@click.option("--json", "as_json", is_flag=True, help="A list of objects.")
+@click.option("--json", "as_json", is_flag=True, help="A list of objects, newest first.")
 def list_artifacts(source: str, workflow: str | None, as_json: bool) -> None:
     """List the artifacts of RUN or :TAG."""
     with open_api() as api:
@@ -89,8 +89,10 @@ def _fetch(api: Api, found: list[Artifact], target: Path, *, force: bool) -> lis
 
 
 def _find(api: Api, source: str, workflow: str | None) -> list[Artifact]:
+    """Newest first; those of one moment in order of job and path."""
     run, tag = run_or_tag(source)
-    return api.artifacts(run=run, tag=tag, workflow=workflow, repository=current_repository() if tag else None)
+    found = api.artifacts(run=run, tag=tag, workflow=workflow, repository=current_repository() if tag else None)
+    return sorted(found, key=lambda item: -item.get("at", 0))
 
 
 def _may_overwrite(paths: list[Path], target: Path) -> bool:

@@ -75,7 +75,11 @@ class Home:
 
     def run(self, *words: str, check: int | None = 0, **more: Any) -> subprocess.CompletedProcess[str]:
         with self.start(*words, **more) as process:
-            out, err = process.communicate(timeout=TIMEOUT)
+            try:
+                out, err = process.communicate(timeout=TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()  # else leaving the block would wait for it for ever
+                raise
         if check is not None:
             assert process.returncode == check, f"{words}: {process.returncode}\n{out.decode()}\n{err.decode()}"
         return subprocess.CompletedProcess(words, process.returncode, out.decode(), err.decode())
