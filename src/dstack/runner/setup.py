@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -80,6 +81,8 @@ async def _launch_of(
     argv = spec.argv
     # The empty value hides every card from CUDA; a job that asked for none must not take another's.
     environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in gpus)
+    for name in ("JOB_HOSTNAME", "HOSTNAME"):
+        environment.setdefault(name, os.uname().nodename)
     if not environment.get("PATH"):
         environment["PATH"] = _SYSTEM_PATH
     if spec.python is not None or (argv and argv[0] == "python"):
