@@ -21,4 +21,4 @@ class BashProvider(Provider):
 
     def plan(self, workflow: BashConfig, ctx: PlanContext) -> Sequence[JobSpec]:
         commands = tuple(command.rstrip("\n") for command in (*workflow.first_commands, *workflow.commands))
-        return [JobSpec(commands=commands, python=python_env(workflow, ctx), **workflow.job())]
+        return [JobSpec(commands=commands, python=python_env(workflow, ctx), **workflow.job(ctx))]

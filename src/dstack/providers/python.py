@@ -84,5 +84,5 @@ class PythonProvider(Provider):
             # One shell, so that what these commands export reaches the script.
             first = (command.rstrip("\n") for command in workflow.first_commands)
             commands = (*first, shlex.join(argv))
-            return [JobSpec(commands=commands, python=environment, **workflow.job())]
-        return [JobSpec(argv=argv, python=environment, **workflow.job())]
+            return [JobSpec(commands=commands, python=environment, **workflow.job(ctx))]
+        return [JobSpec(argv=argv, python=environment, **workflow.job(ctx))]

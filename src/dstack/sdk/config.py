@@ -1,95 +1,69 @@
-"""The keys that every workflow may have, and the types that keys of providers are made of.
+"""The keys that every workflow may have. A provider's `Config` derives from `WorkflowConfig` and adds its own.
 
-A provider's `Config` derives from `WorkflowConfig` and adds its own keys. Values arrive as YAML types them, with
-numbers that remember their spelling (`dstack.sdk.scalars`); the types here read text where a key wants text, so that
-`version: 3.10` is "3.10" and `commands: [true]` runs `true`. Raise `wrong(...)` in validators of your own.
+The types that keys are made of, and `wrong(...)` to raise in validators, come from `dstack.sdk.fields`. What a field
+says in `description` is what the reference, the JSON Schema and `--help` say of its key.
 """
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dstack.domain.resources import Gpu, Requirements, parse_memory
+from dstack.domain.reasons import MAY_RETRY, Reason
+from dstack.domain.resources import Gpu, Requirements
+from dstack.sdk.fields import (
+    Count,
+    Flag,
+    Folder,
+    RelativePath,
+    Seconds,
+    Size,
+    Text,
+    Texts,
+    TimeLimit,
+    YamlScalar,
+    count,
+    listed,
+    short_for,
+    text,
+    together,
+    wrong,
+)
+from dstack.sdk.provider import PlanContext, PlanError, secret_marker
 from dstack.sdk.scalars import shown, text_of
 
-MAX_MEMORY = 2**60
-MAX_COUNT = 100_000
-MAX_ITEMS = 25_000
+RETRY_WORDS: dict[str, frozenset[Reason]] = {
+    "any": frozenset(reason for reason in Reason if MAY_RETRY[reason]),
+    "failure": frozenset({Reason.EXIT_CODE, Reason.SIGNAL, Reason.OOM}),
+    "lost": frozenset({Reason.RUNNER_LOST, Reason.PREEMPTED, Reason.UNKNOWN_EXIT}),
+}
+"""Words for several reasons: all that may be retried; the program ended badly; its machine or runner was lost."""
+RETRY_REASONS: dict[str, frozenset[Reason]] = {
+    **RETRY_WORDS,
+    **{reason.value: frozenset({reason}) for reason in Reason if MAY_RETRY[reason]},
+}
+"""What `retry: {on: …}` may name."""
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MARKER = re.compile(r"\0([^\0]+)\0")
+"""What `secret_marker` makes."""
 
 
-def wrong(
-    message: str, hint: str = "", at: tuple[str | int, ...] = (), place: Literal["key", "value"] = "value"
-) -> PydanticCustomError:
-    """The error for a validator to raise: `at` is the path, from the value being validated, of what is wrong."""
-    # A message is a template to pydantic: what people typed must not be read as fields of it.
-    context = {"message": message, "hint": hint, "at": at, "place": place}
-    return PydanticCustomError("dstack", "{message}", context)
+class Section(BaseModel):
+    """A mapping within a workflow: no other keys than its fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def together(errors: Sequence[PydanticCustomError]) -> PydanticCustomError:
-    """Several errors of one value as one, for a validator to raise."""
-    first, *others = errors
-    context = {**(first.context or {}), "others": tuple(other.context or {} for other in others)}
-    return PydanticCustomError("dstack", "{message}", context)
-
-
-def listed(value: object) -> Sequence[object]:
-    """One value is short for a list of it, nothing for an empty list."""
-    if isinstance(value, list | tuple):
-        items = cast("Sequence[object]", value)
-        if len(items) > MAX_ITEMS:
-            raise wrong(f"has more than {MAX_ITEMS:,} items")
-        return items
-    return [] if value is None else [value]
-
-
-def _text(value: object) -> str:
-    text = value if type(value) is str else _spelled(value)
-    if not text.strip():
-        raise wrong("must not be empty")
-    if "\0" in text:
-        raise wrong("must not hold a zero byte")
-    return text
-
-
-def _spelled(value: object) -> str:
-    if isinstance(value, str | bool | int | float):
-        return text_of(value)
-    raise wrong(f"expected text, not {shown(value)}")
-
-
-def relative_path(text: str) -> str:
-    """A path within the working copy, normalised: no `./`, no trailing `/`. Raises what `wrong` makes."""
-    if text.startswith(("/", "~")):
-        raise wrong(f"`{text}` is an absolute path", "write it relative to the repository, such as `data`")
-    if ".." in text.split("/"):
-        raise wrong(f"`{text}` leads out of the repository", "`..` is not allowed here")
-    if any(ord(char) < 32 for char in text):
-        raise wrong("a path must not hold control characters")
-    return posixpath.normpath(text)
-
-
-def _folder(text: str) -> str:
-    path = relative_path(text)
-    if path == ".":
-        raise wrong(f"`{text}` is the whole working copy", "name the folder that holds the output")
-    return path
-
-
-def _once(texts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(texts))
+# --- environment --------------------------------------------------------------------------------------------------
 
 
 def _environment(value: object) -> dict[str, str]:
-    """From a map, or from a list of `K=V` and `K` (empty)."""
+    """From a map, or from a list of `K=V` and `K` (the caller's own value)."""
     found: dict[str, str] = {}
     errors: list[PydanticCustomError] = []
     for at, name, content in _pairs(value):
@@ -99,131 +73,133 @@ def _environment(value: object) -> dict[str, str]:
             errors.append(wrong(f"`{name[:60]}` cannot name an environment variable", hint, (at,), place))
         elif not isinstance(content, str | bool | int | float | None):
             errors.append(wrong(f"the value of `{name}` must be text, not {shown(content)}", at=(at,)))
-        elif "\0" in (text := text_of(content)):
+        elif "\0" in _MARKER.sub("", written := text_of(content)):
             errors.append(wrong(f"the value of `{name}` must not hold a zero byte", at=(at,)))
         else:
-            found[name] = text
+            found[name] = written
     if errors:
         raise together(errors)
     return found
 
 
 def _pairs(value: object) -> Iterator[tuple[str | int, str, object]]:
-    """(key or index, name, value) of each variable."""
+    """(key or index, name, value) of each variable; a name alone stands for what the caller's shell has."""
     if isinstance(value, Mapping):
         for name, content in cast("Mapping[object, object]", value).items():
             yield str(name), str(name), content
     elif isinstance(value, list | tuple):
         for index, item in enumerate(cast("Sequence[object]", value)):
-            name, _, text = (text_of(item) if isinstance(item, str | bool | int | float) else "").partition("=")
-            yield index, name, text
+            written = text_of(item) if isinstance(item, str | bool | int | float) else ""
+            name, equals, content = written.partition("=")
+            yield index, name, content if equals else secret_marker(f"env:{name}")
     elif value is not None:
         raise wrong(f"expected `NAME: value` lines or a list of `NAME=value`, not {shown(value)}")
 
 
-def _count(value: object) -> int:
-    number: object = value
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        number = int(value)
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise wrong(f"expected a whole number, not {shown(value)}")
-    if not 0 <= number <= MAX_COUNT:
-        raise wrong(f"must be between 0 and {MAX_COUNT:,}, not {shown(value)}")
-    return int(number)
-
-
-def _size(value: object) -> int | None:
-    """Bytes; 0 and nothing mean that nothing is asked for."""
-    if value is None or (isinstance(value, int | float) and value == 0) or value == "0":
-        return None
-    text = _text(value)
-    try:
-        size = parse_memory(text)
-    except (ValueError, OverflowError):
-        raise wrong(f"{shown(value)} is not a memory size", "write for example `512MB`, `16GB` or `16GiB`") from None
-    if text.strip()[-1].isdigit():
-        raise wrong(f"`{text}` has no unit", f"write `{text.strip()}GB` or `{text.strip()}MB`")
-    if size > MAX_MEMORY:
-        raise wrong(f"`{text}` is more memory than any machine has")
-    return size or None
-
-
-def _flag(value: object) -> bool:
-    text = text_of(value).lower() if isinstance(value, str | bool | int) or value is None else ""
-    if text in ("true", "yes", "on", "1"):
-        return True
-    if text in ("false", "no", "off", "0") or value is None:
-        return False
-    raise wrong(f"expected true or false, not {shown(value)}")
-
-
-def _counted(value: object) -> object:
-    """`2` is short for `{count: 2}`."""
-    if value is None or isinstance(value, Mapping | BaseModel):
-        return cast(object, value)
-    return {"count": _count(value)}
-
-
-def _dependency(item: object) -> str:
-    """From text, `{workflow: NAME}` and `{tag: NAME}` to `NAME` and `:NAME`."""
-    if not isinstance(item, Mapping):
-        return _text(item)
-    entry = cast("Mapping[str, object]", item)
-    hint = "write `workflow: NAME` or `tag: NAME`"
-    unknown = [wrong(f"unknown key `{key}`", hint, (key,), "key") for key in entry if key not in ("workflow", "tag")]
-    if unknown:
-        raise together(unknown)
-    if len(entry) != 1:
-        raise wrong("names one workflow or one tag", hint)
-    ((key, name),) = entry.items()
-    return f"{':' if key == 'tag' else ''}{_text(name)}"
-
-
-Text = Annotated[str, BeforeValidator(_text)]
-"""Text that is not blank."""
-Texts = Annotated[tuple[Text, ...], BeforeValidator(listed)]
-"""One text or a list of them."""
-RelativePath = Annotated[Text, AfterValidator(relative_path)]
-Folders = Annotated[
-    tuple[Annotated[Text, AfterValidator(_folder)], ...], BeforeValidator(listed), AfterValidator(_once)
+Environment = Annotated[
+    dict[str, str],
+    BeforeValidator(_environment, json_schema_input_type=dict[str, YamlScalar | None] | list[str] | None),
 ]
-"""Paths of folders within the working copy."""
-Environment = Annotated[dict[str, str], BeforeValidator(_environment)]
-"""Environment variables, as a map or as a list of `NAME=value`."""
-Dependencies = Annotated[tuple[Annotated[str, BeforeValidator(_dependency)], ...], BeforeValidator(listed)]
-Count = Annotated[int, BeforeValidator(_count)]
-"""A whole number from 0."""
-Size = Annotated[int | None, BeforeValidator(_size)]
-"""Memory such as `16GB`, in bytes; None for 0."""
-Flag = Annotated[bool, BeforeValidator(_flag)]
+"""Environment variables, as a map or as a list of `NAME=value`; `NAME` alone in a list takes the caller's value."""
+
+# --- artifacts and dependencies -----------------------------------------------------------------------------------
 
 
-class GpuConfig(BaseModel):
+class Artifact(Section):
+    """A folder that is kept."""
+
+    path: Folder = Field(description="The folder, relative to the working directory.")
+    mount: Flag = Field(
+        default=False, description="Accepted from 2022, when it meant saving at once: that is what happens anyway."
+    )
+
+
+Artifacts = Annotated[
+    tuple[
+        Annotated[Artifact, BeforeValidator(short_for("path", text), json_schema_input_type=str | Artifact)],
+        ...,
+    ],
+    BeforeValidator(listed, json_schema_input_type=str | Artifact | list[str | Artifact] | None),
+]
+
+
+class RepoPaths(Section):
+    """Paths of the repository that a workflow of early 2022 depended on."""
+
+    include: Texts = Field(default=(), description="Paths of the repository.")
+
+
+class Dependency(Section):
+    """One item of `depends-on` or `deps` in its long form."""
+
+    workflow: Text | None = Field(default=None, description="Reuse what the newest successful run of it made.")
+    tag: Text | None = Field(default=None, description="Reuse what this tag points at.")
+    mount: Flag = Field(
+        default=False, description="Accepted from 2022: inputs are shared between jobs by reflink where possible."
+    )
+    repo: RepoPaths | None = Field(
+        default=None, description="Accepted from early 2022, without effect: a run gets the whole code."
+    )
+    workflows: Texts = Field(default=(), description="Workflows, written as in the list around it.")
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if "repo" in self.model_fields_set or "workflows" in self.model_fields_set:
+            if mixed := self.model_fields_set - {"repo", "workflows"}:
+                raise wrong(f"`{min(mixed)}` does not go with `workflows`", "write it as an item of its own")
+        elif (self.workflow is None) == (self.tag is None):
+            raise wrong("names one workflow or one tag", "write `workflow: NAME` or `tag: NAME`")
+        return self
+
+
+Dependencies = Annotated[
+    tuple[
+        Annotated[Dependency, BeforeValidator(short_for("workflow", text), json_schema_input_type=str | Dependency)],
+        ...,
+    ],
+    BeforeValidator(listed, json_schema_input_type=str | Dependency | list[str | Dependency] | None),
+]
+
+# --- resources ----------------------------------------------------------------------------------------------------
+
+
+class GpuConfig(Section):
     """GPUs: how many, which, and with how much memory each."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    count: Count = 1
-    name: Text | None = None
-    memory: Size = None
+    count: Count = Field(default=1, description="How many.")
+    name: Text | None = Field(default=None, description="Part of the card's name, such as `V100`.", examples=["V100"])
+    memory: Size = Field(default=None, description="At least this much memory on each card.", examples=["16GB"])
 
 
-class CpuConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    count: Count = 1
+class CpuConfig(Section):
+    count: Count = Field(default=1, description="How many logical processors.")
 
 
-class Resources(BaseModel):
+class Resources(Section):
     """What one job asks of a machine. A zero, as a variable may bring it, asks for nothing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    cpu: Annotated[CpuConfig | None, BeforeValidator(_counted)] = None
-    memory: Size = None
-    gpu: Annotated[GpuConfig | None, BeforeValidator(_counted)] = None
-    shm_size: Size = None
-    interruptible: Flag = False
+    cpu: Annotated[
+        CpuConfig | None, BeforeValidator(short_for("count", count), json_schema_input_type=int | CpuConfig | None)
+    ] = Field(default=None, description="Logical processors; 1 where nothing is said.", examples=["2"])
+    memory: Size = Field(default=None, description="Memory such as `16GB` or `512MiB`.", examples=["16GB"])
+    gpu: Annotated[
+        GpuConfig | None, BeforeValidator(short_for("count", count), json_schema_input_type=int | GpuConfig | None)
+    ] = Field(
+        default=None,
+        description="GPUs: a number, or `count`, `name` and `memory`. `V100/gpu: 2` is short for two of that name. "
+        "A job that asks for none sees none.",
+        examples=["1"],
+    )
+    shm_size: Size = Field(
+        default=None,
+        description="Size of a container's /dev/shm. A job without a container has its machine's.",
+        examples=["16GB"],
+    )
+    interruptible: Flag = Field(
+        default=False, description="Whether a machine that may be taken away (spot) is good enough."
+    )
+    local: Flag = Field(default=False, description="Run on this server's own runners, as jobs do anyway.")
+    remote: Flag = Field(default=False, description="Run on a machine of a cloud, of which there are none yet.")
 
     @model_validator(mode="before")
     @classmethod
@@ -238,11 +214,17 @@ class Resources(BaseModel):
         if len(named) > 1 or "gpu" in entries:
             raise wrong("one job has one kind of GPU", "keep one of the keys", (named[-1],), "key")
         try:
-            count = _count(entries[named[0]])
+            cards = count(entries[named[0]])
         except PydanticCustomError as error:
             raise wrong(error.message(), at=(named[0],)) from None
         others = {key: value for key, value in entries.items() if key != named[0]}
-        return {**others, "gpu": {"name": named[0][:-4], "count": count}}
+        return {**others, "gpu": {"name": named[0][:-4], "count": cards}}
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.local and self.remote:
+            raise wrong("`local` and `remote` exclude each other", "keep one of them", ("remote",), "key")
+        return self
 
     def requirements(self) -> Requirements:
         """The same for the placer."""
@@ -252,36 +234,141 @@ class Resources(BaseModel):
             gpu = Gpu(self.gpu.count, self.gpu.name, self.gpu.memory)
         return Requirements(cpu or 1, self.memory, gpu, self.shm_size, self.interruptible)
 
+    def check(self, ctx: PlanContext) -> None:
+        """Raises PlanError for a place that there is not, and tells what has no effect here."""
+        if self.remote:
+            hint = "remove `remote`: the job then runs on the runners of this server"
+            raise PlanError("there are no machines of a cloud yet", at=("resources", "remote"), hint=hint)
+        if self.interruptible:
+            message = "there are no interruptible machines yet: the job runs on one that stays"
+            ctx.warn(message, at=("resources", "interruptible"))
+        if self.shm_size is not None:
+            message = "the job is no container: it has the whole /dev/shm of its machine"
+            ctx.warn(message, at=("resources", "shm_size"))
+
+
+# --- policy and code ----------------------------------------------------------------------------------------------
+
+
+def _reasons(value: object) -> frozenset[Reason]:
+    found: set[Reason] = set()
+    errors: list[PydanticCustomError] = []
+    for index, item in enumerate(listed(value)):
+        word = text_of(item) if isinstance(item, str) else ""
+        if word in RETRY_REASONS:
+            found |= RETRY_REASONS[word]
+        else:
+            hint = f"known: {', '.join(RETRY_REASONS)}"
+            errors.append(wrong(f"{shown(item)} is no reason to try again", hint, (index,)))
+    if errors:
+        raise together(errors)
+    return frozenset(found)
+
+
+class Retry(Section):
+    """When a job that failed is tried again."""
+
+    on: Annotated[frozenset[Reason], BeforeValidator(_reasons, json_schema_input_type=str | list[str])] = Field(
+        default=RETRY_WORDS["any"],
+        description="Why a job may be tried again: `any` (as where nothing is said), `failure` (exit-code, signal, "
+        "oom), `lost` (runner-lost, preempted, unknown-exit), or one of these reasons, or `timeout`.",
+        examples=["[lost, oom]"],
+        min_length=1,
+    )
+    max: Count = Field(default=3, description="How many more attempts there may be; those that never started are free.")
+    backoff: Seconds = Field(
+        default=1.0,
+        description="How long to wait before the first of them, as seconds or `30s`; doubled every time.",
+        examples=["30s"],
+    )
+
+
+class Code(Section):
+    """Which files a run gets, beside those that git knows or does not ignore. Patterns are those of `.gitignore`."""
+
+    include: Texts = Field(default=(), description="Patterns of files to send though git ignores them.")
+    exclude: Texts = Field(default=(), description="Patterns of files to leave out.")
+
+
+def _condition(value: object) -> str | bool:
+    return value if isinstance(value, bool) else text(value)
+
+
+# --- the workflow -------------------------------------------------------------------------------------------------
+
 
 class WorkflowConfig(BaseModel):
     """The keys that every workflow may have."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Text
-    provider: Text
-    help: Text | None = None
-    depends_on: Texts = Field(default=(), alias="depends-on")
-    deps: Dependencies = ()
-    artifacts: Folders = ()
-    resources: Resources | None = None
-    environment: Environment = Field(default_factory=dict[str, str])
-    env: Environment = Field(default_factory=dict[str, str])
-    working_dir: RelativePath = "."
+    name: Text = Field(description="What the workflow is called: `dstack run NAME`.")
+    provider: Text = Field(description="The program that makes jobs of it.")
+    help: Text | None = Field(default=None, description="What it does, for lists and `dstack run NAME --help`.")
+    depends_on: Dependencies = Field(
+        default=(),
+        alias="depends-on",
+        description="Workflows to run first, in the same run; `NAME:TAG` reuses what a tag points at.",
+    )
+    deps: Dependencies = Field(
+        default=(),
+        description="Earlier results to reuse: `NAME` (its newest success), `NAME:TAG`, `:TAG`, "
+        "`user/repo/NAME`, or a mapping with `workflow` or `tag`.",
+    )
+    artifacts: Artifacts = Field(
+        default=(), description="Folders to keep, saved while the job runs.", examples=["[checkpoint]"]
+    )
+    resources: Resources | None = Field(default=None, description="What a job asks of its machine.")
+    environment: Environment = Field(
+        default_factory=dict[str, str],
+        description="Environment variables, as a map or a list of `NAME=value`; `NAME` alone in a list takes the "
+        "value of the caller's shell.",
+    )
+    env: Environment = Field(default_factory=dict[str, str], description="Another name of `environment`.")
+    working_dir: RelativePath = Field(default=".", description="Where the job starts, relative to the repository.")
+    if_: Annotated[str | bool | None, BeforeValidator(_condition, json_schema_input_type=str | bool)] = Field(
+        default=None,
+        alias="if",
+        description="When it runs, once everything that it depends on has ended: `success()` (as where nothing is "
+        "said), `failed()`, `always()`, variables, `==`, `!=`, `and`, `or`, `not`.",
+        examples=["always()"],
+    )
+    continue_on_failure: Flag = Field(
+        default=False,
+        validation_alias=AliasChoices("continue-on-failure", "continue_on_failure"),
+        description="Whether what depends on it goes on when it fails.",
+    )
+    fail_fast: Flag = Field(
+        default=False,
+        validation_alias=AliasChoices("fail-fast", "fail_fast"),
+        description="Whether its other jobs are stopped when one of them fails.",
+    )
+    timeout: TimeLimit = Field(
+        default=None,
+        description="The longest that one attempt may run: seconds, or for example `90s`, `30m`, `1h30m`.",
+        examples=["2h"],
+    )
+    retry: Annotated[
+        Retry | None, BeforeValidator(short_for("max", count), json_schema_input_type=int | Retry | None)
+    ] = Field(default=None, description="When a job that failed is tried again; a number is short for `max`.")
+    code: Code | None = Field(default=None, description="Which files its runs get.")
 
     @model_validator(mode="after")
-    def _one_environment(self) -> WorkflowConfig:
+    def _one_environment(self) -> Self:
         if self.env and self.environment:
             raise wrong("`env` and `environment` are the same key", "keep one of them", ("env",), "key")
         return self
 
-    def job(self) -> dict[str, Any]:
-        """The fields of `JobSpec` that these keys decide."""
+    def job(self, ctx: PlanContext) -> dict[str, Any]:
+        """The fields of `JobSpec` that these keys decide. Raises PlanError."""
+        environment = self.environment or self.env
         fields: dict[str, Any] = {
-            "environment": self.environment or self.env,
+            "environment": environment,
+            "secrets": tuple(dict.fromkeys(name for value in environment.values() for name in _MARKER.findall(value))),
             "working_dir": self.working_dir,
-            "artifacts": self.artifacts,
+            "artifacts": tuple(dict.fromkeys(artifact.path for artifact in self.artifacts)),
         }
         if self.resources is not None:
+            self.resources.check(ctx)
             fields["requirements"] = self.resources.requirements()
         return fields

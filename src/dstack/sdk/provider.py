@@ -71,6 +71,18 @@ class PlanContext(Protocol):
         """The text of a file of the code that is shipped, or None where there is none."""
         ...
 
+    def exists(self, path: str) -> bool:
+        """Whether `path` may be there when the job starts: it is in the code, or within what a dependency brings."""
+        ...
+
+    def near(self, path: str) -> str:
+        """A file of the code whose path is like `path`; empty where there is none."""
+        ...
+
+    def warn(self, message: str, *, at: tuple[str | int, ...] = (), hint: str = "") -> None:
+        """Tell whoever runs the workflow something about the key at `at` that does not keep it from running."""
+        ...
+
 
 class PlanError(Exception):
     """Raised by `Provider.plan` when a workflow cannot become jobs.

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails, ValidationError
 
 from dstack.sdk.scalars import shown
 from dstack.workflows.binding import names_used
-from dstack.workflows.diagnostics import Report, Source
+from dstack.workflows.diagnostics import Report, Severity, Source
 from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode
 from dstack.workflows.variables import Variable, canonical
 
@@ -69,13 +69,14 @@ def check(config: type[Any], subject: Subject, report: Report) -> Any:
     return None
 
 
-def blame(subject: Subject, path: Path, message: str, hint: str, report: Report) -> None:
+def blame(subject: Subject, path: Path, message: str, hint: str, report: Report, severity: Severity = "error") -> None:
     """Report `message` about the value at `path`: in the file, or in the option that set it."""
-    if _blame_option(subject, path, message, hint, report):
+    if _blame_option(subject, path, message, hint, report, severity):
         return
     node, at, _ = _place(subject.node, path)
     if not _holds_unknown(subject, node):
-        report.error(subject.source, at, message, hint or _values(node, subject.variables))
+        tell = report.error if severity == "error" else report.warning
+        tell(subject.source, at, message, hint or _values(node, subject.variables))
 
 
 def _report(config: type[Any], subject: Subject, detail: ErrorDetails, report: Report) -> None:
@@ -122,10 +123,12 @@ def _blame_key(subject: Subject, path: Path, message: str, hint: str, report: Re
         report.error(subject.source, key.at, message, hint)
 
 
-def _blame_option(subject: Subject, path: Path, message: str, hint: str, report: Report) -> bool:
+def _blame_option(
+    subject: Subject, path: Path, message: str, hint: str, report: Report, severity: Severity = "error"
+) -> bool:
     for override in subject.overrides:
         if path[: len(override.path)] == override.path:
-            report.argument(override.argument, message, hint)
+            report.argument(override.argument, message, hint, severity)
             return True
     return False
 
@@ -142,6 +145,8 @@ def _place(root: Node, path: Path) -> tuple[Node, tuple[int, int], int]:
         elif isinstance(node, ListNode) and isinstance(part, int) and part < len(node.items):
             node = node.items[part]
             at = node.at
+        elif part == 0 and isinstance(node, MapNode):
+            continue  # one value is short for a list of it
         else:
             return node, at, depth
     return node, at, len(path)
@@ -186,7 +191,13 @@ def _fields(config: type[Any], path: Path) -> dict[str, Any]:
 
 
 def _by_key(model: type[Any]) -> dict[str, Any]:
-    return {field.alias or name: field for name, field in model.model_fields.items()}
+    return {_key(name, field): field for name, field in model.model_fields.items()}
+
+
+def _key(name: str, field: Any) -> str:
+    """The key that people write for a field; of several spellings the first."""
+    choices = getattr(field.validation_alias, "choices", None)
+    return str(choices[0]) if choices else field.alias or name
 
 
 def _model(annotation: Any) -> type[Any] | None:

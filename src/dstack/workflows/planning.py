@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import posixpath
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from dstack.workflows.options import Choices
 from dstack.workflows.variables import Variable, environment
 
 ReadText = Callable[[str], str | None]
+Exists = Callable[[str], bool]
+ListFiles = Callable[[], Sequence[str]]
 ResolveTag = Callable[[str | None, str], list[ReusedInput]]
 NewestDone = Callable[[str], list[ReusedInput]]
 
@@ -36,11 +39,14 @@ def plan(
     read_text: ReadText,
     resolve_tag: ResolveTag,
     newest_done: NewestDone,
+    exists: Exists | None = None,
+    list_files: ListFiles | None = None,
 ) -> RunPlan:
     """The plan of `dstack run NAME ARGS…`; raises Invalid with all that is wrong.
 
-    `read_text` reads a file of the code that is shipped. `resolve_tag(workflow or None, tag)` says what a tag points
-    at, and `newest_done(workflow)` what its newest successful run made; both raise UnknownTag.
+    `read_text` reads a file of the code that is shipped, `exists` says whether a path is in it (None: not known), and
+    `list_files` lists it. `resolve_tag(workflow or None, tag)` says what a tag points at, and `newest_done(workflow)`
+    what its newest successful run made; both raise UnknownTag.
     """
     _check_text([name, *args])
     root = workflows.get(name)
@@ -49,7 +55,7 @@ def plan(
         hint = report.near(name, workflows) or "known: " + (", ".join(list(workflows)[:20]) or "none")
         report.argument(name, f"there is no workflow `{name}`", hint)
         raise Invalid(report.diagnostics())
-    planner = _Planner(workflows, root, run_name, read_text)
+    planner = _Planner(workflows, root, run_name, _Code(functools.cache(read_text), exists, list_files))
     members = planner.settle(list(args))
     report = planner.report
     inputs = _Inputs(resolve_tag, newest_done, report)
@@ -80,16 +86,51 @@ class _Bound:
     overrides: Sequence[Override]
 
 
+@dataclass(frozen=True)
+class _Code:
+    """The code that is shipped. What many workflows ask is kept."""
+
+    read_text: ReadText
+    exists: Exists | None
+    list_files: ListFiles | None
+
+    @functools.cached_property
+    def files(self) -> Sequence[str]:
+        return self.list_files() if self.list_files is not None else ()
+
+    @functools.cached_property
+    def known(self) -> Exists:
+        return functools.cache(self.exists) if self.exists is not None else lambda _: True
+
+
 @dataclass(frozen=True, slots=True)
 class _Context:
     run_name: str
     workflow_name: str
     variables: Mapping[str, Any]
     args: Sequence[str]
-    reader: ReadText
+    code: _Code
+    brought: Sequence[str] | None
+    """Paths, from the root of the code, that dependencies bring; None: not all of them are known."""
+    subject: Subject
+    report: Report
 
     def read_text(self, path: str) -> str | None:
-        return self.reader(path)
+        return self.code.read_text(path)
+
+    def exists(self, path: str) -> bool:
+        if self.brought is None or any(f"{path}/".startswith(f"{folder}/") for folder in self.brought):
+            return True
+        return self.code.known(path)
+
+    def near(self, path: str) -> str:
+        name = posixpath.basename(path)
+        # The same name in another folder says more than a similar name.
+        same = [file for file in self.code.files if posixpath.basename(file) == name]
+        return self.report.nearest(path, same) or next(iter(same), "") or self.report.nearest(path, self.code.files)
+
+    def warn(self, message: str, *, at: tuple[str | int, ...] = (), hint: str = "") -> None:
+        blame(self.subject, at, message, hint, self.report, "warning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +143,12 @@ class _Values:
 
 
 class _Planner:
-    def __init__(self, workflows: Workflows, root: Workflow, run_name: str, read_text: ReadText) -> None:
+    def __init__(self, workflows: Workflows, root: Workflow, run_name: str, code: _Code) -> None:
         self.workflows = workflows
         self.root = root
         self.run_name = run_name
         self.report = Report()
-        # Many workflows name one requirements file.
-        self.read_text = functools.cache(read_text)
+        self.code = code
         self.choices = Choices()
         self.bound: dict[str, _Bound] = {}
         self.values: dict[int, _Values] = {}
@@ -192,7 +232,7 @@ class _Planner:
                 self.report.error(workflow.source, dependency.at, message, hint)
         reused = inputs.of(workflow, bound.dependencies)
         values = self._values(bound.variables)
-        name, jobs = self._jobs(workflow, bound, values)
+        name, jobs = self._jobs(workflow, bound, values, reused)
         if jobs is None:
             return None
         self.artifacts[workflow.name] = frozenset(path for job in jobs for path in job.artifacts)
@@ -229,7 +269,9 @@ class _Planner:
             found = self.values[id(variables)] = _Values(typed, shown, environment(variables))
         return found
 
-    def _jobs(self, workflow: Workflow, bound: _Bound, values: _Values) -> tuple[str, tuple[JobSpec, ...] | None]:
+    def _jobs(
+        self, workflow: Workflow, bound: _Bound, values: _Values, reused: Sequence[ReusedInput]
+    ) -> tuple[str, tuple[JobSpec, ...] | None]:
         """The name of the provider and the jobs that it plans."""
         unknown = bound.filled.unknown()
         subject = Subject(workflow.source, workflow.node, bound.filled.data, unknown, bound.variables, bound.overrides)
@@ -249,13 +291,24 @@ class _Planner:
         if config is None or unknown:
             return name, None
         args = self.choices.args if workflow is self.root and "run.args" not in workflow.uses else ()
-        context = _Context(self.run_name, workflow.name, values.typed, tuple(args), self.read_text)
+        brought = self._brought(bound, reused, getattr(config, "working_dir", "."))
+        context = _Context(
+            self.run_name, workflow.name, values.typed, tuple(args), self.code, brought, subject, self.report
+        )
         try:
             jobs = provider.plan(config, context)
         except PlanError as error:
             blame(subject, error.at, str(error), error.hint, self.report)
             return name, None
         return name, tuple([_with_variables(job, values.environment) for job in jobs])
+
+    def _brought(self, bound: _Bound, reused: Sequence[ReusedInput], working_dir: str) -> list[str] | None:
+        """The folders that dependencies bring, from the root of the code; None where a step of them has no plan."""
+        needed = _run_needs(bound.dependencies)
+        if any(name not in self.artifacts for name in needed):
+            return None
+        folders = [item.path for item in reused] + [path for name in needed for path in self.artifacts[name]]
+        return [posixpath.normpath(posixpath.join(working_dir, folder)) for folder in folders]
 
 
 class _Inputs:

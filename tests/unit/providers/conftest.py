@@ -18,8 +18,19 @@ class Context:
     workflow_name: str = "train"
     variables: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    warnings: list[tuple[str, tuple[str | int, ...]]] = field(default_factory=list[tuple[str, tuple[str | int, ...]]])
+
     def read_text(self, path: str) -> str | None:
         return "" if path in self.files else None
+
+    def exists(self, path: str) -> bool:
+        return path in self.files
+
+    def near(self, path: str) -> str:
+        return min(self.files, default="")
+
+    def warn(self, message: str, *, at: tuple[str | int, ...] = (), hint: str = "") -> None:
+        self.warnings.append((message, at))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from dstack.domain.resources import Gpu, Requirements
-from dstack.sdk.provider import JobSpec, PlanError, PythonEnv
+from dstack.sdk.provider import JobSpec, PlanError, PythonEnv, secret_marker
 from dstack.sdk.scalars import parse_scalar
 
 Planned = Callable[..., JobSpec]
@@ -113,10 +113,17 @@ def test_artifacts_stay_within_the_working_copy(path: str, planned: Planned) -> 
 
 @pytest.mark.parametrize(
     ("key", "written"),
-    [("environment", {"A": 1, "B": None, "C": parse_scalar("3.10")}), ("env", ["A=1", "B", "C=3.10"])],
+    [("environment", {"A": 1, "B": None, "C": parse_scalar("3.10")}), ("env", ["A=1", "B=", "C=3.10"])],
 )
 def test_environment_is_a_map_or_a_list(key: str, written: object, planned: Planned) -> None:
     assert planned("bash", {"commands": ["b"], key: written}).environment == {"A": "1", "B": "", "C": "3.10"}
+
+
+def test_a_name_alone_takes_the_callers_value(planned: Planned) -> None:
+    job = planned("bash", {"commands": ["b"], "env": ["A", "B=2", "C"]})
+
+    assert job.environment == {"A": secret_marker("env:A"), "B": "2", "C": secret_marker("env:C")}
+    assert job.secrets == ("env:A", "env:C")
 
 
 @pytest.mark.parametrize("written", [{"1A": "x"}, {"A B": "x"}, ["=x"], [""], {"A": [1]}, "A=b", ["A=\0"], {"A": "\0"}])
