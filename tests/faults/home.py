@@ -41,6 +41,7 @@ class Home:
 
     def __init__(self, root: Path, **settings: str) -> None:
         self.root = root
+        self.program = DSTACK
         self.repo = root / "repo"
         self.folder = root / "home"
         # Sockets need short paths.
@@ -85,7 +86,7 @@ class Home:
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """`dstack WORDS`, in a session of its own, with both outputs captured."""
         process = subprocess.Popen(
-            [DSTACK, *words],
+            [self.program, *words],
             cwd=self.repo,
             env=self.environment,
             stdin=subprocess.DEVNULL,

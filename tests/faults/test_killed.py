@@ -4,6 +4,9 @@ line is lost or doubled."""
 from __future__ import annotations
 
 import signal
+import sqlite3
+import time
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -109,6 +112,70 @@ def test_all_killed_at_once(home: Home, late: bool) -> None:
     assert_lines(home.types("logs", "-f", name).stdout, LINES)
     job.assert_ran_once()
     assert_recorded(home, "failed", 3)
+
+
+def test_what_was_finished_outlives_all_of_them(home: Home) -> None:
+    """An artifact that is saved, and the line that it was: both are there once, and the job that needs it goes on."""
+    job = Gated(home, ends="cmp data/numbers <(seq 20000)", artifacts="[out]")
+    gated = (home.repo / ".dstack" / "workflows.yaml").read_text()
+    home.write(
+        gated.replace("    provider: bash\n", "    provider: bash\n    depends-on: [made]\n")
+        + "  - {name: made, provider: bash, artifacts: [data], commands: [seq 20000 > data/numbers, echo made]}\n"
+    )
+    following = home.start("run", "gated")
+    job.begun()
+    for pid in (home.server(), home.runner(), following.pid):
+        home.kill(pid)
+    following.communicate()
+    job.go()
+    home.types("server", "start")
+    [run] = home.runs()
+    run = home.wait_status(run["name"], "done")
+    assert [(item["name"], item["attempt"], item["exit_code"]) for item in run["jobs"]] == [
+        ("made", 1, 0),
+        ("gated", 1, 0),
+    ]
+    job.assert_ran_once()
+    log = home.log(run["name"])
+    assert log["made"] == b"made\n"
+    assert_lines(log["gated"].decode(), LINES)
+    [artifact] = [item for item in run["jobs"][0]["artifacts"] if not item["partial"]]
+    assert (artifact["path"], artifact["files"]) == ("data", 1)
+    home.types("artifacts", "download", run["name"], "made", "-o", str(home.root / "fetched"))
+    assert (home.root / "fetched" / "data" / "numbers").read_text() == "".join(f"{n}\n" for n in range(1, 20001))
+
+
+def test_server_is_away_for_days(home: Home) -> None:
+    """Every lease and every deadline has passed when it is back (F2): it waits for what the runner has to say."""
+    job = Gated(home)
+    name = home.detached("gated")
+    job.begun()
+    runner = home.runner()
+    home.kill(home.server())
+    home.kill(runner, signal.SIGSTOP)  # nothing is heard of it before the server has looked around
+    set_back(home, days=3)
+    home.types("server", "start")
+    looked = time.monotonic() + 1  # five ticks
+    home.wait(lambda: time.monotonic() > looked or None, "the server has looked around")
+    shown = home.job(name, "gated")
+    assert (shown["status"], shown["status_text"]) == ("running", "Running...")
+    home.kill(runner, signal.SIGCONT)
+    job.go()
+    home.wait_status(name, "done")
+    assert home.runner() == runner
+    job.assert_ran_once()
+    assert_recorded(home)
+
+
+def set_back(home: Home, days: int) -> None:
+    """Make what is stored so many days older, as if the server had been away for as long."""
+    with closing(sqlite3.connect(home.folder / "server" / "dstack.db")) as connection:
+        for table in ("runs", "jobs", "attempts", "runners"):
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            times = [name for name in columns if name.endswith("_at") or name == "lease_until"]
+            changes = ", ".join(f"{name} = {name} - {days * 86_400_000_000}" for name in times)
+            assert connection.execute(f"UPDATE {table} SET {changes}").rowcount == 1, "one run, one job, one runner"
+        connection.commit()
 
 
 def test_silent_runner_comes_back(home: Home) -> None:
