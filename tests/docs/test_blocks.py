@@ -64,10 +64,11 @@ class Machine:
             if source.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
-        # The interpreter under this environment's own, as a new machine has it.
+        # The interpreter under this environment's own, as a new machine has it, and git.
         base = Path(getattr(sys, "_base_executable", sys.executable)).parent
+        git = Path(shutil.which("git") or "/usr/bin/git").parent
         self.environment = {name: value for name, value in os.environ.items() if PACKAGE_SETTINGS.fullmatch(name)} | {
-            "PATH": f"{base}:/usr/local/bin:/usr/bin:/bin",
+            "PATH": ":".join(dict.fromkeys([str(base), str(git), "/usr/bin", "/bin"])),
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
             # Nothing stays behind after the test's `dstack server stop`.
@@ -111,6 +112,7 @@ def test_the_commands_of_a_page_work_as_they_stand(page: Path, machine: Machine)
     printed = dict(zip(map(int, parts[1::2]), parts[2::2], strict=True))
     last = steps[max(printed)] if printed else steps[0]
     assert done.returncode == 0, f"{page}:{last.command.line} ended with {done.returncode}:\n{done.stdout[-4000:]}"
+    assert (machine.home / ".dstack" / "server" / "dstack.db").is_file(), "where its state is when nothing else is said"
     for number, step in enumerate(steps):
         if step.output is not None:
             missing = first_missing(step.output.text, printed[number])

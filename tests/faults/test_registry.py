@@ -12,7 +12,7 @@ import dstack
 from tests.faults.points import COMMAND, ELSEWHERE, RUNNER, SERVER, STARTING
 
 SOURCE = Path(dstack.__file__).parent
-PACKAGES = ("server", "runner", "snapshots", "logs")
+PACKAGES = ("server", "runner", "snapshots", "logs", "client", "cli", "embedded")
 FUNCTIONS = {"os.replace", "os.rename", "os.renames", "os.link", "shutil.move"}
 METHODS = {"rename", "commit"}
 
@@ -22,6 +22,10 @@ EXCEPTIONS = {
     "server/db/sqlite.py: self.raw.commit": "what that is made of",
     "snapshots/restore.py: os.link": "gives a restored file its second name; a restore cut off is begun again",
     "server/db/postgresql.py: transaction.commit": "Database.write itself, between its two points",
+    "client/code.py: os.replace": "what the command remembers to have shipped; without it, it looks again",
+    "client/environment.py: os.replace": "which version an interpreter has; without it, it asks again",
+    "client/repository.py: os.link": "a random id of a repository, taken or found: both sides of it are whole",
+    "embedded/launch.py: os.replace": "puts the server's old log aside",
 }
 """`file: call` → why it needs no point of its own."""
 

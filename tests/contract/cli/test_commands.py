@@ -84,7 +84,7 @@ class TestLogs:
             Reply(stream=[*log("train", 0, b"a\r\nb"), *frames({"t": "end", "run": a_run()})]),
         )
         done = dstack("logs", "odd-cat-1")
-        assert (done.code, done.err) == (0, "")
+        assert (done.code, done.out, done.err) == (0, "a\r\nb", "")
         assert stub.named("GET …/runs/odd-cat-1/logs")[0].query == {"follow": "0"}
 
     def test_of_one_job_from_a_time_on(self, stub: StubApi, dstack: Dstack) -> None:

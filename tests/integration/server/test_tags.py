@@ -93,13 +93,14 @@ workflows:
     assert inputs(world, runner, world.submit(text, "last")) == [("a-out", name), ("b-out", name)]
 
 
+@pytest.mark.parametrize("on", ["prepare:good", ":good"])
 @pytest.mark.parametrize("change", ["move", "remove"])
-def test_a_dependency_is_pinned_when_it_is_submitted(world: World, change: str) -> None:
+def test_a_dependency_is_pinned_when_it_is_submitted(world: World, change: str, on: str) -> None:
     runner = world.runner(slots=8)
     first = prepared(world, runner, "1")
     second = prepared(world, runner, "2")
     world.tag(first, "good")
-    name = world.submit(depending("prepare:good"), "train")
+    name = world.submit(depending(on), "train")
     if change == "move":
         world.tag(second, "good")
     else:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
 import dstack
-from dstack.cli.commands import COMMANDS, summary
+from dstack.cli.commands import ALIASES, COMMANDS, summary
 from dstack.cli.helptext import HELP
+from dstack.cli.options import parse
 
 
 def test_the_text_is_current() -> None:
@@ -26,6 +28,42 @@ def test_the_table_names_commands_that_exist(name: str) -> None:
     assert isinstance(command, click.Command)
     assert command.name == name
     assert about in HELP
+
+
+NO_DATA = {
+    "logs": "the job's bytes, which are what they are",
+    "server start": "says where the server is; `server status` is for programs",
+    "server stop": "says which process ended",
+    "runner": "is a program of its own",
+}
+"""Commands without `--json`, and why."""
+
+
+def leaves() -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, `artifacts list` too."""
+    for name, (module, function, _) in COMMANDS.items():
+        command = getattr(importlib.import_module(module), function)
+        if isinstance(command, click.Group):
+            for child in command.commands.values():
+                yield f"{name} {child.name}", child
+        else:
+            yield name, command
+
+
+def test_every_command_that_prints_data_prints_it_as_json() -> None:
+    found = dict(leaves())
+    assert found.keys() >= NO_DATA.keys()
+    assert parse(["--json", "train"]).json, "`run` reads its words itself"
+    without = {
+        name
+        for name, command in found.items()
+        if name != "run" and not any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert without == NO_DATA.keys()
+
+
+def test_the_other_names_of_runs() -> None:
+    assert ALIASES == {"ps": "runs", "status": "runs"}
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import sys
+
 import pytest
 
-from dstack.cli.render import ago, diagnostics_text, duration, plain_table, size_words
+from dstack.cli.render import ago, diagnostics_text, duration, plain_table, size_words, status_colour, write_table
 
 NOW = 1_700_000_000
 
@@ -72,3 +76,37 @@ def test_a_table_is_aligned_and_never_wrapped() -> None:
     assert plain_table(["A", "LONG"], [["x" * 200, "1"], ["y", ""]]) == (
         "A" + " " * 201 + "LONG\n" + "x" * 200 + "  1\n" + "y\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("colour", "states"),
+    [
+        ("yellow", ["planning", "waiting", "queued", "assigned", "starting"]),
+        ("green", ["running", "saving"]),
+        ("red", ["failed"]),
+        ("grey", ["done", "stopped", "skipped"]),
+    ],
+)
+def test_every_state_has_its_colour(colour: str, states: list[str]) -> None:
+    for state in states:
+        assert status_colour({"status": state}) == colour, state
+        ended = colour in ("red", "grey")
+        assert status_colour({"status": state, "stopping": True}) == (colour if ended else "yellow"), state
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_the_status_is_coloured_in_a_terminal_unless_it_is_not_wanted(
+    no_color: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    shown, terminal = pty.openpty()
+    with open(terminal, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        write_table(["RUN", "STATUS"], [["calm-crab-1", "Running..."]], ["green"])
+        text = os.read(shown, 4096).decode()
+    os.close(shown)
+    assert ("\x1b[32mRunning...\x1b[0m" in text) == (not no_color)
+    assert ("\x1b" in text) == (not no_color)
+    assert "Running..." in text

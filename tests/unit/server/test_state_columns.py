@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,16 +21,25 @@ ALLOWED = {
 """Files below the server's package that may name a state to write, and for what."""
 
 
+_SQL = re.compile(r"\bSET\b[^;]*\bstate\s*=", re.IGNORECASE | re.DOTALL)
+
+
 def writes_state(tree: ast.AST) -> Iterator[int]:
-    """Lines with `.values(state=…)` or a mapping with the key "state" whose value is not a column's name."""
+    """Lines that name `state` as something to write: `.values(state=…)`, `dict(state=…)`, a mapping with the key
+    "state", `row["state"] = …`, and SQL that sets it."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            named = {keyword.arg for keyword in node.keywords}
-            if node.func.attr == "values" and "state" in named:
-                yield node.lineno
-        if isinstance(node, ast.Dict) and any(
-            isinstance(key, ast.Constant) and key.value == "state" for key in node.keys
-        ):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="values") | ast.Name(id="dict")):
+                found = "state" in {keyword.arg for keyword in node.keywords}
+            case ast.Dict():
+                found = any(isinstance(key, ast.Constant) and key.value == "state" for key in node.keys)
+            case ast.Subscript(slice=ast.Constant(value="state"), ctx=ast.Store()):
+                found = True
+            case ast.Constant(value=str(text)):
+                found = _SQL.search(text) is not None
+            case _:
+                continue
+        if found:
             yield node.lineno
 
 
@@ -45,6 +55,17 @@ def test_only_the_appliers_write_states() -> None:
 
 
 def test_the_check_sees_what_it_looks_for() -> None:
-    assert list(writes_state(ast.parse("update(t).values(state='done')"))) == [1]
-    assert list(writes_state(ast.parse("execute(insert(t), {'id': 1, 'state': 'done'})"))) == [1]
-    assert not list(writes_state(ast.parse("update(t).values(detail='done')")))
+    for text in (
+        "update(t).values(state='done')",
+        "update(t).values(dict(state='done'))",
+        "execute(insert(t), {'id': 1, 'state': 'done'})",
+        "row['state'] = 'done'",
+        "text('UPDATE jobs SET version = 2, state = :new WHERE id = :id')",
+    ):
+        assert list(writes_state(ast.parse(text))) == [1], text
+    for text in (
+        "update(t).values(detail='done')",
+        "select(t).where(t.c.state == row['state'])",
+        "text('UPDATE jobs SET a = 1')",
+    ):
+        assert not list(writes_state(ast.parse(text))), text
