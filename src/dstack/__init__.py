@@ -11,12 +11,14 @@ _PUBLIC = {
     "Provider": "dstack.sdk.provider",
     "JobSpec": "dstack.sdk.provider",
     "PlanContext": "dstack.sdk.provider",
+    "log": "dstack.sdk.injob.dstack.metrics_log",
 }
 
-__all__ = ["JobSpec", "PlanContext", "Provider", "__version__"]
+__all__ = ["JobSpec", "PlanContext", "Provider", "__version__", "log"]
 
 TYPE_CHECKING = False  # `typing` alone would double the time that `dstack --help` takes
 if TYPE_CHECKING:
+    from dstack.sdk.injob.dstack.metrics_log import log
     from dstack.sdk.provider import JobSpec, PlanContext, Provider
 
 

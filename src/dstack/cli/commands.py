@@ -9,6 +9,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logs": ("dstack.cli.logs", "logs", "Show a run's output from its first line."),
     "stop": ("dstack.cli.stop", "stop", "Stop a run."),
     "explain": ("dstack.cli.explain", "explain", "Say why a run waits, or why it failed."),
+    "metrics": ("dstack.cli.metrics", "metrics", "Show what a run's jobs have logged: loss, accuracy, …"),
+    "compare": ("dstack.cli.compare", "compare", "Show what sets runs apart."),
     "artifacts": ("dstack.cli.artifacts", "artifacts", "List or download what runs have saved."),
     "tag": ("dstack.cli.tag", "tag", "Give a run's artifacts a name to refer to them by."),
     "untag": ("dstack.cli.untag", "untag", "Remove a tag, or all tags of a run."),

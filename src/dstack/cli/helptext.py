@@ -12,6 +12,8 @@ Commands:
   logs       Show a run's output from its first line.
   stop       Stop a run.
   explain    Say why a run waits, or why it failed.
+  metrics    Show what a run's jobs have logged: loss, accuracy, …
+  compare    Show what sets runs apart.
   artifacts  List or download what runs have saved.
   tag        Give a run's artifacts a name to refer to them by.
   untag      Remove a tag, or all tags of a run.

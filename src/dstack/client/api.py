@@ -14,14 +14,16 @@ from dstack.client.wire import ConnectFailed, WireError, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Self
 
     from dstack.client.types import (
         Artifact,
+        Comparison,
         Diagnostic,
         Explanation,
         Info,
+        Metric,
         Plan,
         Run,
         Submission,
@@ -140,6 +142,17 @@ class Api:
         if answer.status != 200:
             raise _error(answer.status, answer.read())
         return answer
+
+    def metrics(
+        self, name: str, *, job: str | None = None, metric: str | None = None, points: int | None = None
+    ) -> list[Metric]:
+        """What the jobs of a run have logged, with up to `points` values of each."""
+        query: dict[str, QueryValue] = {"job": job, "metric": metric, "points": points}
+        return self._pages(f"{self._base}/runs/{quote(name)}/metrics", query, None)
+
+    def compare(self, names: Sequence[str]) -> Comparison:
+        query = "&".join(f"run={quote(name)}" for name in names)
+        return self._json("GET", f"{self._base}/compare?{query}")
 
     # Tags and artifacts
 

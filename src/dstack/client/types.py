@@ -80,6 +80,67 @@ class Run(TypedDict, total=False):
     message: str
 
 
+Value = float | str | None
+"""Of a metric: `Infinity` and `-Infinity` as texts, null for NaN."""
+
+
+class Metric(TypedDict):
+    """`points` are [step, at, value], in the order they were logged."""
+
+    job: str
+    attempt: int
+    name: str
+    count: int
+    min: Value
+    max: Value
+    last: Value
+    last_step: int | None
+    last_at: int
+    points: list[tuple[int | None, int, Value]]
+
+
+class ComparedVariable(TypedDict):
+    step: str
+    name: str
+    values: list[Any]
+
+
+class ComparedMetric(TypedDict):
+    job: str
+    name: str
+    values: list[Metric | None]
+
+
+class ChangedFile(TypedDict):
+    path: str
+    change: str
+
+
+class CodeDifference(TypedDict):
+    run: str
+    files: list[ChangedFile]
+
+
+class ComparedCode(TypedDict):
+    content_ids: list[str | None]
+    differences: list[CodeDifference]
+
+
+class ComparedPackage(TypedDict):
+    name: str
+    values: list[str | None]
+
+
+class Comparison(TypedDict):
+    """Values stand in the order of the runs asked for."""
+
+    runs: list[dict[str, Any]]
+    variables: list[ComparedVariable]
+    metrics: list[ComparedMetric]
+    code: ComparedCode
+    packages: list[ComparedPackage]
+
+
 class Tag(TypedDict, total=False):
     name: str
     workflow: str

@@ -180,6 +180,20 @@ class SnapshotTaken(Event, frozen=True, kw_only=True, tag="snapshot"):
     artifacts: tuple[SavedArtifact, ...]
 
 
+class MetricPoint(msgspec.Struct, frozen=True, array_like=True):
+    """A value that a job logged. `seq` is its place in what it was read from: the same point has the same one."""
+
+    seq: int
+    name: str
+    step: int | None
+    at: int
+    value: float
+
+
+class MetricsLogged(Event, frozen=True, kw_only=True, tag="metrics"):
+    points: tuple[MetricPoint, ...]
+
+
 class Saved(Event, frozen=True, kw_only=True, tag="saved"):
     """Artifacts are in the store and the log's tail is acknowledged: the attempt is over."""
 
@@ -195,15 +209,24 @@ class SaveRefused(Event, frozen=True, kw_only=True, tag="save-refused"):
     detail: str
 
 
-AttemptEvent = Accepted | Rejected | Recalled | Started | SetupFailed | Exited | SnapshotTaken | Saved | SaveRefused
+AttemptEvent = (
+    Accepted
+    | Rejected
+    | Recalled
+    | Started
+    | SetupFailed
+    | Exited
+    | SnapshotTaken
+    | MetricsLogged
+    | Saved
+    | SaveRefused
+)
 
 
 class EventsRequest(Message, frozen=True, kw_only=True):
     runner_id: UUID
     incarnation: UUID
-    events: tuple[
-        Accepted | Rejected | Recalled | Started | SetupFailed | Exited | SnapshotTaken | Saved | SaveRefused, ...
-    ]
+    events: tuple[AttemptEvent, ...]
 
 
 class EventAnswer(Message, frozen=True, kw_only=True):

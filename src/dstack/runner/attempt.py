@@ -14,6 +14,7 @@ from dstack.protocol.messages import Assignment
 from dstack.runner.environments import SetupError
 from dstack.runner.executors.interface import Exit, Process, StartError
 from dstack.runner.folders import append_to, disk_words, folder_of, forget, read_spec, write_spec
+from dstack.runner.metrics import MetricsReader
 from dstack.runner.saving import ArtifactSaver
 from dstack.runner.setup import set_up
 from dstack.runner.shipper import Shipper, cancelled
@@ -59,6 +60,14 @@ class Attempt:
             workshop.settings.log_limit,
         )
         self._saver = ArtifactSaver(workshop, assignment, self._folder, self._send)
+        self._metrics = MetricsReader(
+            assignment.attempt_id,
+            self._folder,
+            assignment.spec.working_dir,
+            workshop.clock,
+            workshop.settings.metrics_interval,
+            self._send,
+        )
 
     # --- what the agent calls ----------------------------------------------------------------------------------
 
@@ -159,6 +168,7 @@ class Attempt:
         """Lay the working copy out, make the environment, start the process."""
         async with asyncio.timeout(self.assignment.setup_deadline):
             launch = await set_up(self._shop, self.assignment, self._folder, gpus)
+        self._metrics.prepare()
         process = self._shop.executor.start(launch)
         self._saver.begin()
         return process
@@ -173,6 +183,7 @@ class Attempt:
 
     async def _attend(self, process: Process) -> None:
         """From a started process to the end of the attempt."""
+        self._metrics.begin()
         if process.exit is None:
             self._shipping = asyncio.create_task(self._shipper.run())
             await process.wait()
@@ -215,6 +226,7 @@ class Attempt:
 
     async def _finish_log(self) -> None:
         await cancelled(self._shipping)
+        self._metrics.finish()
         await self._shipper.finish()
 
     # --- its ends ----------------------------------------------------------------------------------------------
@@ -233,6 +245,7 @@ class Attempt:
         else:
             # The agent itself ends: the process goes on, and the next agent adopts it.
             await cancelled(self._shipping)
+            self._metrics.stop()
             self._saver.stop()
             return
         self._remove()
@@ -264,6 +277,7 @@ class Attempt:
 
     async def _end_process(self) -> None:
         await cancelled(self._shipping)
+        self._metrics.stop()
         await asyncio.to_thread(self._saver.stop)
         if self._process is not None:
             await self._shop.executor.stop(self._process, 0.0)

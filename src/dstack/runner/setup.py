@@ -13,6 +13,7 @@ from dstack.protocol.messages import Assignment
 from dstack.runner.environments import EnvironmentManager, Interpreter, Order, SetupError
 from dstack.runner.executors.interface import Launch
 from dstack.runner.folders import append_to
+from dstack.runner.metrics import job_environment
 from dstack.runner.workshop import Workshop
 from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.restore import restore
@@ -93,6 +94,7 @@ async def _launch_of(
         if argv and argv[0] == "python":
             argv = (str(interpreter.path), *argv[1:])
     environment.update(spec.environment)
+    environment.update(job_environment(folder, environment.get("PYTHONPATH", "")))
     return Launch(
         attempt_id=assignment.attempt_id,
         folder=folder,

@@ -36,6 +36,7 @@ from dstack.server.db.tables import runs as runs_table
 from dstack.server.services import artifacts, explain, following, plans, runs, tags, views, waiting
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
+from dstack.server.services.unsatisfiable import fit
 
 T = TypeVar("T")
 MOST_RUNS = 100
@@ -124,12 +125,18 @@ class _Api:
     async def submit(self, request: Request) -> Response:
         submission = await read_body(request, runs.Submission)
         key = request.headers.get("idempotency-key")
-        name, new = await asyncio.to_thread(runs.submit, self._context, submission, key)
-        return _json(await self._run(name), 201 if new else 200)
+        made = await asyncio.to_thread(runs.submit, self._context, submission, key)
+        answer = {**await self._run(made.name), "warnings": made.warnings, "undecided": made.undecided}
+        return _json(answer, 201 if made.new else 200)
 
     async def plan(self, request: Request) -> Response:
         submission = await read_body(request, runs.Submission)
-        return _json(plans.view(await asyncio.to_thread(runs.plan, self._context, submission)))
+
+        def plan() -> dict[str, Any]:
+            planned = runs.plan(self._context, submission)
+            return plans.view(planned, fit(self._context, planned.steps))
+
+        return _json(await asyncio.to_thread(plan))
 
     async def validate(self, request: Request) -> Response:
         body = await read_body(request, ValidateBody)

@@ -70,6 +70,11 @@ class Transaction:
         statement = _insert_or_nothing(table, self.dialect, tuple(row))
         return self._connection.execute(statement, row).rowcount == 1
 
+    def insert_missing(self, table: Table, rows: Sequence[Params]) -> None:
+        """Insert those of `rows` whose unique keys are free; the others stay as they are in the table."""
+        if rows:
+            self._connection.execute(_insert_or_nothing(table, self.dialect, tuple(rows[0])), rows)
+
     def notify(self, topic: str) -> None:
         """Wake those who wait for `topic`, once this has been committed."""
         if self.topics is None:

@@ -18,7 +18,7 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runners
 from dstack.server.db.types import Id
-from dstack.server.services import artifacts, assignments
+from dstack.server.services import artifacts, assignments, metrics
 from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.context import Context
 from dstack.server.services.facts import Facts
@@ -234,6 +234,10 @@ def _apply_one(tx: Transaction, context: Context, batch: Batch, attempt: Any, ev
         artifacts.record(tx, context, job, event.artifacts, at=event.at, live=True)
         tx.notify(f"run:{attempt.run_id.hex}")
         return Answer("applied")
+    if isinstance(event, messages.MetricsLogged):
+        owner = metrics.Owner(attempt.id, attempt.number, attempt.job_id, attempt.run_id)
+        metrics.record(tx, context.project_id, owner, event.points)
+        return Answer("applied")
     if isinstance(event, messages.Rejected):
         _exclude(batch, attempt, known)
     answer = batch.job(attempt.job_id, _domain_event(event, attempt.number), _facts(event))
@@ -267,8 +271,8 @@ def _domain_event(event: messages.AttemptEvent, number: int) -> job_table.Attemp
             return job_table.Saved(number, _exited(event.exit, number) if event.exit is not None else None)
         case messages.SaveRefused():
             return job_table.SaveFailed(number)
-        case messages.SnapshotTaken():
-            raise AssertionError("snapshots are recorded before")
+        case messages.SnapshotTaken() | messages.MetricsLogged():
+            raise AssertionError("what moves no state is recorded before")
 
 
 def _exited(event: messages.Exited, number: int) -> job_table.Exited:
