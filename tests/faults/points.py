@@ -62,6 +62,7 @@ ELSEWHERE = {
     "commit:sweep.shift": "only where the clock was set; tests/integration/server",
     "commit:sweep": "only where a deadline passes; test_clock",
     "commit:unsatisfiable": "only for a job that no runner can run",
+    "commit:runners.missing": "only for what a runner lost without a word; tests/integration/server",
     "commit:tags.set": "after a run",
     "commit:tags.delete": "after a run",
     "runner.orphaned": "only for an attempt that the server does not know",

@@ -38,6 +38,7 @@ class FakeRunner:
         self.states: dict[UUID, str] = {}
         self.stops: dict[UUID, str] = {}
         self.sent: dict[UUID, int] = {}
+        self.missing: tuple[UUID, ...] = ()
 
     # --- being known ---------------------------------------------------------------------------------------------
 
@@ -70,10 +71,13 @@ class FakeRunner:
             messages.KnownAttempt(attempt_id=key, state=self.states[key], stop=self.stops.get(key, ""))
             for key in self.held
         )
-        request = messages.PollRequest(runner_id=self.runner_id, incarnation=self.incarnation, known=known)
+        request = messages.PollRequest(
+            runner_id=self.runner_id, incarnation=self.incarnation, known=known, missing=self.missing
+        )
         found = runners.poll(self.context, request)
         if isinstance(found, runners.RunnerGone):
             return messages.Commands(register=True)
+        self.missing = tuple(asked for asked in found.ask if asked not in self.held)
         for assignment in found.assign:
             self.held[assignment.attempt_id] = assignment
             self.states[assignment.attempt_id] = "assigned"

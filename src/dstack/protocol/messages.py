@@ -96,6 +96,8 @@ class Commands(Message, frozen=True, kw_only=True):
     """A newer attempt exists or the job is terminal: end it, report nothing."""
     orphaned: tuple[UUID, ...] = ()
     """The server does not know these: keep running, save, report."""
+    ask: tuple[UUID, ...] = ()
+    """The runner had these and did not name them: the next poll names them, or says that they are `missing`."""
     register: bool = False
     """The server does not know this runner or incarnation: register again."""
 
@@ -116,6 +118,8 @@ class PollRequest(Message, frozen=True, kw_only=True):
     runner_id: UUID
     incarnation: UUID
     known: tuple[KnownAttempt, ...] = ()
+    missing: tuple[UUID, ...] = ()
+    """Of those that the last answer asked for, the ones that this runner does not hold: they are lost."""
     wait: float = 20.0
 
 

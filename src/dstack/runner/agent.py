@@ -61,6 +61,8 @@ class Agent:
         self._events = EventSender(self._link.events, settings, self._places.waiting, self._obey)
         self._logs = LogSender(self._link.logs, settings)
         self._shop = self._workshop()
+        self._missing: tuple[UUID, ...] = ()
+        """What the server asked for last and this process does not hold."""
         self._registered: messages.RegisterReply | None = None
         self._stopping = asyncio.Event()
         self._kills: set[asyncio.Task[None]] = set()
@@ -211,12 +213,14 @@ class Agent:
                 messages.KnownAttempt(attempt_id=attempt_id, state=attempt.state, stop=attempt.stop)
                 for attempt_id, attempt in self._attempts.items()
             ),
+            missing=self._missing,
             wait=self._registered.heartbeat,
         )
         commands = await self._link.polls.call("poll", request, messages.Commands, patience=request.wait + 30.0)
         if commands.register:
             self._registered = None
             return
+        self._missing = tuple(attempt_id for attempt_id in commands.ask if attempt_id not in self._attempts)
         self._obey(commands)
 
     def _obey(self, commands: messages.Commands) -> None:

@@ -108,6 +108,26 @@ def test_a_held_poll_hears_of_a_stop(asked: Asked) -> None:
     assert found[0].stop == (messages.Stop(attempt_id=assignment.attempt_id, abort=True),)
 
 
+def test_what_a_held_poll_left_out_is_asked_for_when_it_ends(asked: Asked) -> None:
+    """Not at once: the poll may be older than the attempt, and a runner that knows no such question would spin."""
+    reply, incarnation = register(asked)
+    me: dict[str, Any] = {"runner_id": reply.runner_id, "incarnation": incarnation}
+    submitted(asked, "prepare")
+    asked.world.place()
+    (assignment,) = call(asked, "poll", messages.PollRequest(**me, wait=0), messages.Commands).assign
+    started = messages.Started(attempt_id=assignment.attempt_id, at=asked.world.clock.now())
+    call(asked, "events", messages.EventsRequest(**me, events=(started,)), messages.EventsReply)
+    found: list[messages.Commands] = []
+    poll = threading.Thread(
+        target=lambda: found.append(call(asked, "poll", messages.PollRequest(**me, wait=0.5), messages.Commands))
+    )
+    poll.start()
+    poll.join(0.2)
+    assert poll.is_alive()
+    poll.join(15)
+    assert found == [messages.Commands(ask=(assignment.attempt_id,))]
+
+
 def test_a_server_that_ends_lets_its_polls_go(asked: Asked) -> None:
     reply, incarnation = register(asked)
     request = messages.PollRequest(runner_id=reply.runner_id, incarnation=incarnation, wait=20)

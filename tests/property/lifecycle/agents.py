@@ -44,6 +44,7 @@ class Poll:
     runner: int
     incarnation: int
     known: frozenset[Key]
+    missing: frozenset[Key] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Commands:
     stop: frozenset[Key] = frozenset()
     abort: frozenset[Key] = frozenset()
     kill: frozenset[Key] = frozenset()
+    ask: frozenset[Key] = frozenset()
     register: bool = False
 
 
@@ -98,6 +100,8 @@ class Agent:
     """How processes really ended."""
     saved: set[Key] = field(default_factory=set[Key])
     """Whose artifacts really are in the store."""
+    missing: frozenset[Key] = frozenset()
+    """What the server asked for last and it does not hold."""
 
     def take(self, message: ToRunner) -> None:
         if message.incarnation != self.incarnation:
@@ -105,6 +109,7 @@ class Agent:
         if isinstance(message, Answers):
             self.outbox = [event for event in self.outbox if event not in message.events]
             return
+        self.missing = message.ask - self.known()
         for key in message.assign - self.seen:
             self.seen.add(key)
             self.held[key] = Held()
@@ -166,9 +171,15 @@ class Agent:
         self._tell(key, event)
         self.held[key] = replace(self.held[key], phase="over")
 
+    def forget(self, key: Key) -> None:
+        """A fault of its own: the attempt is gone, and nobody is told."""
+        self.held.pop(key, None)
+        self.outbox = [(job, event) for job, event in self.outbox if (job, event.attempt) != key]
+
     def restart(self, incarnation: int, keep: bool) -> None:
         """A new process of the agent, that finds its folders again (`keep`) or an empty disk."""
         self.incarnation = incarnation
+        self.missing = frozenset()
         if not keep:
             self.held.clear()
             self.outbox.clear()

@@ -39,7 +39,8 @@ WHICH = st.integers(0, RUNNERS - 1)
 ACTIONS = (
     *("good_times", "work", "transmit") * 3,
     *("talk", "converse", "place") * 2,
-    *("crash_runner", "crash_server", "lose_runner", "deadline", "give_up_waiting", "ask_stop", "move_clock"),
+    *("crash_runner", "crash_server", "lose_runner", "forget_attempt"),
+    *("deadline", "give_up_waiting", "ask_stop", "move_clock"),
 )
 """What may happen next, with weights: rules of their own would be drawn evenly, and few runs would get anywhere."""
 
@@ -194,13 +195,27 @@ class Lifecycle(RuleBasedStateMachine):
                 self.registered[runner] = incarnation
                 if changed:
                     self._lose([key for key in self.server.state.live_on(runner) if key not in holds])
-            case Poll(runner, incarnation, known):
+            case Poll(runner, incarnation, known, missing):
                 if self.registered[runner] != incarnation:
                     self.network.append(Commands(runner, incarnation, register=True))
                 else:
+                    self._end_missing(runner, known, missing)
                     self.network.append(self._commands(runner, incarnation, known))
             case StopRun(abort):
                 self.server.stop(abort)
+
+    def _end_missing(self, runner: int, known: frozenset[Key], missing: frozenset[Key]) -> None:
+        """However old or doubled the poll is: what it calls missing is gone for good."""
+        live = [key for key in self._unnamed(runner, known) if key in missing]
+        agent = self.agents[runner]
+        assert not agent.known().intersection(live), "an attempt that its runner holds is never lost by a poll"
+        self._lose(live)
+
+    def _unnamed(self, runner: int, known: frozenset[Key]) -> list[Key]:
+        """What the runner has accepted and did not name."""
+        state = self.server.state
+        live = [key for key in state.live_on(runner) if key not in known]
+        return [key for key in live if state.attempts[key].state is not AttemptState.ASSIGNED]
 
     def _commands(self, runner: int, incarnation: int, known: frozenset[Key]) -> Commands:
         state = self.server.state
@@ -217,6 +232,7 @@ class Lifecycle(RuleBasedStateMachine):
         return Commands(
             runner, incarnation, assign=assigned - known, recall=assigned & stopped,
             stop=(stopped | overtime) - abort, abort=abort, kill=known - live,
+            ask=frozenset(self._unnamed(runner, known)),
         )  # fmt: skip
 
     # --- the network -----------------------------------------------------------------------------------------------
@@ -252,7 +268,7 @@ class Lifecycle(RuleBasedStateMachine):
     def _talk(self, agent: Agent, count: int) -> None:
         """A poll, and a report of the first `count` things not answered yet: one batch, which folds."""
         runner = agent.number
-        self.network.append(Poll(runner, agent.incarnation, agent.known()))
+        self.network.append(Poll(runner, agent.incarnation, agent.known(), agent.missing))
         if agent.outbox[:count]:
             self.network.append(Report(runner, agent.incarnation, tuple(agent.outbox[:count])))
 
@@ -318,6 +334,17 @@ class Lifecycle(RuleBasedStateMachine):
         agent = self.agents[data.draw(WHICH)]
         agent.restart(self.incarnations, keep=data.draw(st.booleans()))
         self._register(agent)
+
+    def forget_attempt(self, data: st.DataObject) -> None:
+        """A runner loses what it had begun, its folder or its report, and goes on.
+
+        What the server has not heard of yet is handed out again instead.
+        """
+        begun = [(agent, key) for agent in self.agents for key in sorted(agent.known())]
+        held = [(agent, key) for agent, key in begun if key in self._unnamed(agent.number, frozenset())]
+        if self.moves > self.calm and held:
+            agent, key = data.draw(st.sampled_from(held))
+            agent.forget(key)
 
     def ask_stop(self, data: st.DataObject) -> None:
         """A CLI that dies after it asked leaves its request on the way; one that lives asks until it is heard."""

@@ -23,9 +23,11 @@ class Polls:
     def __init__(self) -> None:
         self.answers: list[messages.Commands] = []
         self.known: list[dict[uuid.UUID, str]] = []
+        self.missing: list[tuple[uuid.UUID, ...]] = []
         self.meanwhile = lambda: None
 
     async def call(self, route: str, message: messages.PollRequest, *_: object, **__: object) -> messages.Commands:
+        self.missing.append(message.missing)
         self.known.append({item.attempt_id: item.state for item in message.known})
         self.meanwhile()
         return self.answers.pop(0)
@@ -41,6 +43,15 @@ def assignment() -> messages.Assignment:
     )  # fmt: skip
 
 
+def registered(home: Path) -> tuple[Any, Polls]:
+    agent: Any = Agent(Settings(home=home), Capacity(1, 1 << 30, ()))
+    agent._registered = messages.RegisterReply(
+        runner_id=uuid.uuid4(), deployment_id=uuid.uuid4(), epoch=1, heartbeat=1.0
+    )
+    agent._link.polls = polls = Polls()
+    return agent, polls
+
+
 def test_an_answer_older_than_the_end_of_an_attempt_does_not_begin_it_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,11 +59,7 @@ def test_an_answer_older_than_the_end_of_an_attempt_does_not_begin_it_again(
     monkeypatch.setattr(Attempt, "begin", lambda attempt: begun.append(attempt))  # noqa: PLW0108 -- becomes a method
 
     async def course() -> None:
-        agent: Any = Agent(Settings(home=tmp_path), Capacity(1, 1 << 30, ()))
-        agent._registered = messages.RegisterReply(
-            runner_id=uuid.uuid4(), deployment_id=uuid.uuid4(), epoch=1, heartbeat=1.0
-        )
-        agent._link.polls = polls = Polls()
+        agent, polls = registered(tmp_path)
         first, second = assignment(), assignment()
         polls.answers = [messages.Commands(assign=(first,)), messages.Commands(assign=(first, second))]
 
@@ -70,5 +77,22 @@ def test_an_answer_older_than_the_end_of_an_attempt_does_not_begin_it_again(
         polls.answers = [messages.Commands(assign=(first,))]
         await agent._poll()
         assert [attempt.assignment for attempt in begun] == [first, second, first]
+
+    asyncio.run(course())
+
+
+def test_of_what_the_server_asks_for_it_names_what_it_does_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Attempt, "begin", lambda _: None)
+
+    async def course() -> None:
+        agent, polls = registered(tmp_path)
+        held, gone = assignment(), uuid.uuid4()
+        ask = (held.attempt_id, gone)
+        polls.answers = [messages.Commands(assign=(held,)), messages.Commands(ask=ask), *[messages.Commands()] * 2]
+        for _ in range(4):
+            await agent._poll()
+        assert polls.missing == [(), (), (gone,), ()]
 
     asyncio.run(course())

@@ -27,6 +27,7 @@ from dstack.server.services.runner_moves import move
 
 REGISTER = declare_write("runners.register")
 HEARTBEAT = declare_write("runners.heartbeat")
+MISSING = declare_write("runners.missing")
 EVENTS = declare_write("runners.events")
 
 
@@ -82,6 +83,10 @@ def poll(
         return RunnerGone("the server does not know this runner")
     if row.incarnation != request.incarnation or row.state == runner_table.RunnerState.OFFLINE:
         return RunnerGone("the server does not know this process of the runner")
+    lost = set(found.ask).intersection(request.missing)
+    if lost:
+        context.database.write(MISSING, lambda tx: _end_missing(tx, context, request, lost))
+        found = msgspec.structs.replace(found, ask=tuple(asked for asked in found.ask if asked not in lost))
     due = row.heartbeat_at + int(context.settings.heartbeat * SECOND / 2)
     # Before what was written last: the clock was set back, and that lease would last an hour too long.
     if row.state != runner_table.RunnerState.ONLINE or not row.heartbeat_at <= now < due:
@@ -140,12 +145,32 @@ def _heartbeat(tx: Transaction, context: Context, request: messages.PollRequest)
 
 def _give_back(tx: Transaction, context: Context, runner_id: UUID, running: set[UUID]) -> None:
     """A new process of a runner: attempts that it does not hold are returned (not begun) or lost."""
-    batch = Batch(tx, context.project_id, context.settings, context.ids)
     gone = [row for row in _live(tx, context, runner_id) if row.id not in running]
+    _lose(tx, context, gone, "the runner restarted without it")
+
+
+def _end_missing(tx: Transaction, context: Context, request: messages.PollRequest, lost: set[UUID]) -> None:
+    """End what the runner had and does not hold any more.
+
+    It was asked for after it had been accepted, so no word of it can be under way: a runner forgets an attempt when
+    the server has answered its last event, and that answer may have been that the event was refused.
+    """
+    row = _row(tx, context, request.runner_id)
+    if row is None or row.incarnation != request.incarnation:
+        return  # another process has registered since, and has said what it holds
+    gone = [live for live in _live(tx, context, row.id) if live.id in lost and live.state != "assigned"]
+    _lose(tx, context, gone, f"runner {row.name} does not hold it any more")
+
+
+def _lose(tx: Transaction, context: Context, gone: Sequence[Any], why: str) -> None:
+    batch = Batch(tx, context.project_id, context.settings, context.ids)
     batch.load_jobs(row.job_id for row in gone)
     for row in gone:
-        event = job_table.Returned(row.number) if row.job_state == "assigned" else job_table.Lost(row.number)
-        batch.job(row.job_id, event, Facts(detail="the runner restarted without it"))
+        job = batch.jobs[row.job_id]
+        if job.attempt != row.number or job.state not in job_table.LIVE_ATTEMPT:
+            continue  # it ended before its run was locked
+        event = job_table.Returned(row.number) if job.state == "assigned" else job_table.Lost(row.number)
+        batch.job(row.job_id, event, Facts(detail=why))
     batch.store()
 
 
@@ -168,10 +193,11 @@ def _commands(tx: Transaction, context: Context, request: messages.PollRequest, 
     assign: list[UUID] = []
     recall: list[UUID] = []
     stop: list[messages.Stop] = []
+    ask: list[UUID] = []
     for row in _live(tx, context, request.runner_id):
         mine = known.pop(row.id, None)
-        if mine is None and row.state == "assigned":
-            assign.append(row.id)
+        if mine is None:
+            (assign if row.state == "assigned" else ask).append(row.id)
         asked = row.intent or ("stop" if row.outcome == "timeout" and row.job_state == "running" else "")
         if not asked:
             continue
@@ -189,6 +215,7 @@ def _commands(tx: Transaction, context: Context, request: messages.PollRequest, 
         stop=tuple(stop),
         kill=tuple(attempt_id for attempt_id in rest if attempt_id in over),
         orphaned=tuple(attempt_id for attempt_id in rest if attempt_id not in over),
+        ask=tuple(ask),
     )
 
 
