@@ -11,7 +11,7 @@ from uuid import UUID
 
 from dstack.domain import faults
 from dstack.domain.ports import Clock
-from dstack.logs.masking import Masker
+from dstack.logs.masking import NOTHING, Masker, MaskSet
 from dstack.logs.quota import LogQuota, Ship, Skip
 from dstack.logs.spool import Spool
 from dstack.logs.times import MarkRecorder
@@ -28,7 +28,7 @@ _STATE = struct.Struct("<QQQ")
 
 
 class Shipper:
-    """Call `run` while the job lives and `finish` once it is over."""
+    """Call `run` while the job lives and `finish` once it is over; before, `mask_with` where the job has secrets."""
 
     def __init__(
         self, attempt_id: UUID, folder: Path, sender: LogSender, watch: SpoolWatch, clock: Clock, limit: int
@@ -46,15 +46,22 @@ class Shipper:
         self._unsent = b""
         """Read and not acknowledged yet, from the shipped offset on: kept when `run` is cancelled meanwhile."""
         self._punched = 0
-        # The mask set is empty until secrets exist; its place is here, before a byte leaves.
-        self._masker = Masker((), covered=covered)
+        self._masker = Masker(NOTHING, covered=covered)
         self.incomplete = False
-        """The server does not take this stream: what is shipped so far is all there will be."""
+        """The server does not take this stream, or it is withheld: what is shipped so far is all there will be."""
 
     @property
     def length(self) -> int:
         """Bytes shipped and acknowledged."""
         return self._shipped
+
+    def mask_with(self, wanted: MaskSet) -> None:
+        """Let nothing of `wanted` leave. Every shipper of one attempt is given the same set: its output goes on."""
+        self._masker = Masker(wanted, covered=self._masker.covered)
+
+    def withhold(self) -> None:
+        """Ship nothing (more): what would have to be masked cannot be known."""
+        self.incomplete = True
 
     async def run(self) -> None:
         """Ship what the job writes, as it writes it; ends when cancelled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from dstack.logs.masking import MaskSet
 from dstack.protocol.messages import LogChunk
 from dstack.runner.shipper import Shipper, cancelled
 from tests.support.ports import FakeClock
@@ -128,3 +130,83 @@ def test_a_full_disk_stops_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return server.log
 
     assert asyncio.run(check()) == b"first\nsecond\n"
+
+
+SECRET = b"hf_abcdefghijkl"
+
+
+def test_a_secret_never_leaves_whatever_the_writes_and_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dstack.runner.shipper.PIECE", 5)
+
+    async def check() -> bytes:
+        server = Server()
+        write(tmp_path, b"a " + SECRET + b" b " + base64.b64encode(SECRET) + b"\nend " + SECRET[:6])
+        made = shipper(tmp_path, server)
+        made.mask_with(MaskSet.of([SECRET]))
+        await made.finish()
+        return server.log
+
+    assert asyncio.run(check()) == b"a *** b ***\nend " + SECRET[:6]
+
+
+def test_the_next_agent_goes_on_within_a_secret(tmp_path: Path) -> None:
+    """Killed with half a secret read, or with its mask sent and the rest of it not yet written."""
+
+    async def check(cut: int, arrived: bool) -> bytes:
+        server = Server()
+        text = b"token " + SECRET + SECRET[:4] + b" and " + SECRET + b"\n"
+        write(tmp_path, text[:cut])
+        made = shipper(tmp_path, server)
+        made.mask_with(MaskSet.of([SECRET, SECRET + SECRET[:4]]))
+        server.away = not arrived
+        task = asyncio.create_task(made.run())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await cancelled(task)
+        server.away = False
+        write(tmp_path, text[cut:])
+        again = shipper(tmp_path, server)
+        again.mask_with(MaskSet.of([SECRET, SECRET + SECRET[:4]]))
+        await again.finish()
+        return server.log
+
+    for cut in range(60):
+        for arrived in (False, True):
+            for name in ("spool", "shipped"):
+                (tmp_path / name).unlink(missing_ok=True)
+            assert asyncio.run(check(cut, arrived)) == b"token *** and ***\n"
+
+
+def test_a_cut_in_a_log_over_its_quota_cuts_no_secret(tmp_path: Path) -> None:
+    async def check(limit: int) -> bytes:
+        server = Server()
+        sender: Any = server
+        watch: Any = Grown()
+        write(tmp_path, (SECRET + b".") * 40)
+        made = Shipper(ATTEMPT, tmp_path, sender, watch, FakeClock(), limit)
+        made.mask_with(MaskSet.of([SECRET]))
+        await made.finish()
+        return server.log
+
+    for limit in range(100, 132):
+        for name in ("spool", "shipped"):
+            (tmp_path / name).unlink(missing_ok=True)
+        head, _, tail = asyncio.run(check(limit)).partition(b"\n[dstack:")
+        rest = tail.partition(b"]\n")[2]
+        for part in (head, rest):
+            assert not part.replace(b"***", b"").strip(b".")
+        assert b"***" in head
+
+
+def test_a_withheld_log_stays_where_it_is(tmp_path: Path) -> None:
+    async def check() -> bytes:
+        server = Server()
+        write(tmp_path, SECRET)
+        made = shipper(tmp_path, server)
+        made.withhold()
+        await made.run()
+        await made.finish()
+        assert made.incomplete
+        return server.log
+
+    assert asyncio.run(check()) == b""
