@@ -22,7 +22,6 @@ from dstack.server.app import build_context
 from dstack.server.db.engine import Backend, Transaction
 from dstack.server.db.tables import events, jobs, runs
 from dstack.server.loops.sweep import sweep
-from dstack.server.loops.unsatisfiable import fail_unsatisfiable
 from dstack.server.services import runs as run_service
 from dstack.server.services import tags, views
 from dstack.server.services.apply import Answer
@@ -30,6 +29,7 @@ from dstack.server.services.catalog import DatabaseCatalog
 from dstack.server.services.context import Context
 from dstack.server.services.place import place
 from dstack.server.services.runs import CodeRef, RepositoryRef, Submission
+from dstack.server.services.unsatisfiable import fail_unsatisfiable
 from dstack.server.settings import Settings
 from dstack.snapshots.interfaces import ChunkEntry, PackIndex
 from tests.support.ports import FakeClock

@@ -30,11 +30,11 @@ from dstack.server.loops.clock_watch import ClockWatch, extend_leases
 from dstack.server.loops.driver import drive
 from dstack.server.loops.local_runner import LocalRunner
 from dstack.server.loops.sweep import next_deadline, sweep
-from dstack.server.loops.unsatisfiable import fail_unsatisfiable
 from dstack.server.rpc.routes import routes as rpc_routes
 from dstack.server.services.context import Context
 from dstack.server.services.idle import Activity, has_open_runs
 from dstack.server.services.place import place
+from dstack.server.services.unsatisfiable import fail_unsatisfiable
 from dstack.server.settings import Settings
 from dstack.snapshots.blobs.local import LocalBlobStore
 

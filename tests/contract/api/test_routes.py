@@ -133,7 +133,7 @@ def test_plan(asked: Asked) -> None:
     prepare, train = plan["steps"]
     wanted = {
         "name", "workflow", "provider", "action", "from", "tag", "needs", "requirements", "environment", "commands",
-        "artifacts", "variables",
+        "artifacts", "variables", "misfit",
     }  # fmt: skip
     assert set(prepare) == set(train) == wanted
     assert (train["action"], train["needs"], train["commands"]) == ("run", ["prepare"], ["make model 7"])

@@ -44,9 +44,9 @@ def test_waiting_for_a_dependency_and_for_a_runner(world: World) -> None:
 
 
 def test_a_requirement_that_no_runner_meets(world: World) -> None:
-    world.runner(memory=8 << 30)
     text = "workflows:\n  - {name: job, provider: bash, commands: ['true'], resources: {memory: 64GiB}}\n"
     name = world.submit(text, "job")
+    world.runner(memory=8 << 30)
     assert why(world, name)["job"] == (
         "asked for 1 CPU, 64GiB, which no runner that is online has: 64GiB of memory asked, 8GiB there"
     )

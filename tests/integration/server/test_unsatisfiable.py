@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dstack.domain.resources import GpuCard
+from dstack.server.services import plans
+from dstack.server.services import runs as run_service
+from dstack.server.services.unsatisfiable import Fit, fit
 from tests.support.world import World
+
+
+def fit_of(world: World, submission: run_service.Submission) -> Fit:
+    return fit(world.context, run_service.plan(world.context, submission).steps)
 
 
 def asking(resources: str, count: int = 1) -> str:
@@ -20,8 +27,8 @@ def asking(resources: str, count: int = 1) -> str:
 
 
 def test_it_fails_at_once_with_what_was_asked_what_is_there_and_what_to_do(world: World) -> None:
-    world.runner(slots=4, memory=32 << 30)
     name = world.submit(asking("memory: 64GiB, gpu: 1"), "job0")
+    world.runner(slots=4, memory=32 << 30)
     assert world.place() == 0
     assert world.fail_unsatisfiable() == 1
     run = world.run(name)
@@ -30,10 +37,37 @@ def test_it_fails_at_once_with_what_was_asked_what_is_there_and_what_to_do(world
         assert words in run["reason_text"]
 
 
+def test_the_submission_itself_says_so(world: World) -> None:
+    world.runner(memory=32 << 30)
+    submission = world.submission(asking("memory: 64GiB"), "job0")
+    made = run_service.submit(world.context, submission, None)
+    assert world.run(made.name)["exit_code"] == 120, "nobody has to wait for the verdict"
+    [warning] = made.warnings
+    assert warning.message == "no runner that is online can run `job0`: 64GiB of memory asked, 32GiB there"
+    assert not made.undecided
+    [step] = plans.view(run_service.plan(world.context, submission), fit_of(world, submission))["steps"]
+    assert step["misfit"] == "64GiB of memory asked, 32GiB there"
+
+
+def test_of_a_step_that_waits_for_others_the_submission_warns(world: World) -> None:
+    world.runner()
+    text = asking("gpu: 1").replace("resources: {gpu: 1}}", "depends-on: [first], resources: {gpu: 1}}")
+    text = text.replace("workflows:\n", "workflows:\n  - {name: first, provider: bash, commands: ['true']}\n")
+    made = run_service.submit(world.context, world.submission(text, "job0"), None)
+    assert ["`job0`" in warning.message for warning in made.warnings] == [True]
+    assert world.run(made.name)["status"] == "queued"
+
+
+def test_before_the_first_runner_nobody_knows(world: World) -> None:
+    asks = run_service.submit(world.context, world.submission(asking("gpu: 1"), "job0"), None)
+    plain = run_service.submit(world.context, world.submission(asking("cpu: 1"), "job0"), None)
+    assert (asks.undecided, plain.undecided) == (True, False)
+
+
 def test_a_gpu_by_name_and_memory(world: World) -> None:
-    world.runner(gpus=[GpuCard("NVIDIA T4", 16 << 30)])
     good = world.submit(asking("gpu: {name: T4, memory: 8GiB}"), "job0")
     bad = world.submit(asking("gpu: {name: A100}"), "job0")
+    world.runner(gpus=[GpuCard("NVIDIA T4", 16 << 30)])
     world.place()
     assert world.fail_unsatisfiable() == 1
     assert world.run(good)["status"] == "running"
@@ -74,9 +108,9 @@ def test_deployed_it_waits(make_world: Callable[..., World]) -> None:
 
 
 def test_also_when_the_queue_is_full_of_others(world: World) -> None:
-    runner = world.runner(slots=1)
     busy = world.submit(asking("cpu: 1", 30), "all")
     name = world.submit(asking("gpu: 1"), "job0")
+    runner = world.runner(slots=1)
     world.place()
     assert world.fail_unsatisfiable() == 1
     assert world.run(name)["status"] == "failed"
@@ -85,11 +119,11 @@ def test_also_when_the_queue_is_full_of_others(world: World) -> None:
 
 
 def test_a_large_run_that_is_hopeless_fails_whole(make_world: Callable[..., World]) -> None:
-    from dstack.server.loops import unsatisfiable
+    from dstack.server.services import unsatisfiable
 
     world = make_world()
-    world.runner()
     name = world.submit(asking("gpu: 1", 40), "all")
+    world.runner()
     size, unsatisfiable.BATCH = unsatisfiable.BATCH, 15
     try:
         assert world.fail_unsatisfiable() == 40

@@ -9,7 +9,8 @@ from typing import Any
 from dstack import workflows
 from dstack.domain.placement import describe
 from dstack.sdk.provider import JobSpec, PythonEnv
-from dstack.server.services.runs import registry
+from dstack.server.services.runs import fit_warnings, registry
+from dstack.server.services.unsatisfiable import Fit
 
 
 def validate(files: Mapping[str, str]) -> dict[str, Any]:
@@ -37,8 +38,9 @@ def validate(files: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def view(plan: workflows.RunPlan) -> dict[str, Any]:
-    """The plan: what runs, what is reused and from where, on what, with which values."""
+def view(plan: workflows.RunPlan, fits: Fit | None = None) -> dict[str, Any]:
+    """The plan: what runs, what is reused and from where, on what, with which values; `fits`: on which no runner."""
+    fits = fits or Fit({})
     steps: list[dict[str, Any]] = []
     reused: dict[tuple[str, str | None], dict[str, Any]] = {}
     for step in plan.steps:
@@ -49,7 +51,7 @@ def view(plan: workflows.RunPlan) -> dict[str, Any]:
                 {
                     "name": item.workflow, "workflow": item.workflow, "provider": None, "action": "reuse",
                     "from": item.run_name, "tag": item.tag, "needs": [], "requirements": "", "environment": "",
-                    "commands": [], "artifacts": [], "variables": {},
+                    "commands": [], "artifacts": [], "variables": {}, "misfit": None,
                 },
             )["artifacts"].append(item.path)  # fmt: skip
     for step in plan.steps:
@@ -59,13 +61,14 @@ def view(plan: workflows.RunPlan) -> dict[str, Any]:
                 "name": step.name, "workflow": step.workflow, "provider": step.provider, "action": "run",
                 "from": None, "tag": None, "needs": [*step.needs, *_reused_names(step)],
                 "requirements": describe(first.requirements), "environment": _environment(first.python),
-                "commands": _commands(first), "artifacts": list(first.artifacts),
+                "commands": _commands(first), "artifacts": list(first.artifacts), "misfit": fits.misfits.get(step.name),
                 "variables": {
                     name: {"value": value, "source": source} for name, (value, source) in step.variables.items()
                 },
             }
         )  # fmt: skip
-    return {"workflow": plan.root, "steps": [*reused.values(), *steps], "warnings": list(plan.warnings)}
+    warnings = [*plan.warnings, *fit_warnings(fits)]
+    return {"workflow": plan.root, "steps": [*reused.values(), *steps], "warnings": warnings}
 
 
 def _reused_names(step: workflows.PlannedStep) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -32,6 +32,7 @@ from dstack.server.services.create import insert_plan
 from dstack.server.services.errors import BadRequest, NotFound
 from dstack.server.services.facts import Facts
 from dstack.server.services.stored import StoredSubmission
+from dstack.server.services.unsatisfiable import Fit, fail_unsatisfiable, fit
 
 SUBMIT = declare_write("runs.submit")
 STOP = declare_write("runs.stop")
@@ -100,15 +101,24 @@ def plan(context: Context, submission: Submission, run_name: str = "") -> workfl
     )
 
 
-def submit(context: Context, submission: Submission, idempotency_key: str | None) -> tuple[str, bool]:
-    """Store a run; returns its name and whether it is new (False: the key was seen before).
+class Submitted(NamedTuple):
+    """The run's name, whether it is new (False: the key was seen before), and what its submitter should know.
 
-    Raises `workflows.Invalid` and then nothing is stored and no name is used.
+    `undecided`: whether the run can run at all shows only when the first runner is there.
     """
+
+    name: str
+    new: bool
+    warnings: tuple[workflows.Diagnostic, ...] = ()
+    undecided: bool = False
+
+
+def submit(context: Context, submission: Submission, idempotency_key: str | None) -> Submitted:
+    """Store a run. Raises `workflows.Invalid` and then nothing is stored and no name is used."""
     if idempotency_key is not None:
         seen = context.database.read(lambda tx: _seen(tx, context.project_id, idempotency_key))
         if seen is not None:
-            return seen, False
+            return Submitted(seen, False)
     for tag in submission.tags:
         tags.check_name(tag)
     if submission.code is not None:
@@ -126,8 +136,28 @@ def submit(context: Context, submission: Submission, idempotency_key: str | None
         except _KeyTaken:
             continue  # the next look finds the run that the other request made
         if stored is not None:
-            return stored
+            return _judged(context, planned, *stored)
     raise BadRequest("no free run name was found in 100 tries", hint="delete runs that are no longer needed")
+
+
+def _judged(context: Context, planned: workflows.RunPlan, name: str, new: bool) -> Submitted:
+    """The run that was stored; where it can never run, that is said now and not after it was reported as started."""
+    fits = fit(context, planned.steps)
+    at_once = context.settings.unsatisfiable_after == 0
+    begins = {step.name for step in planned.steps if not step.needs}
+    if at_once and fits.misfits.keys() & begins:
+        fail_unsatisfiable(context)
+    warnings = (*planned.warnings, *fit_warnings(fits))
+    return Submitted(name, new, warnings, undecided=at_once and fits.unknown)
+
+
+def fit_warnings(fits: Fit) -> list[workflows.Diagnostic]:
+    """One warning for each step that no runner can run."""
+    hint = "lower its `resources`, or add a machine that has them"
+    return [
+        workflows.Diagnostic("warning", None, None, None, f"no runner that is online can run `{step}`: {why}", "", hint)
+        for step, why in fits.misfits.items()
+    ]
 
 
 def stop(context: Context, name: str, *, abort: bool, actor: str | None) -> Answer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import or_, select
@@ -9,15 +11,46 @@ from sqlalchemy import or_, select
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.placement import describe, unmet
 from dstack.domain.ports import SECOND
+from dstack.domain.resources import Requirements
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import jobs
 from dstack.server.services.apply import Batch
 from dstack.server.services.context import Context
 from dstack.server.services.facts import Facts
 from dstack.server.services.place import Machine, excluded_of, find_machines, need_of
+from dstack.workflows import PlannedStep
 
 UNSATISFIABLE = declare_write("unsatisfiable")
 BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Whether the runners that are online could ever run what was planned.
+
+    `misfits`: why not, by step. `unknown`: no runner is online, and a step asks for more than every machine has.
+    """
+
+    misfits: Mapping[str, str]
+    unknown: bool = False
+
+
+def fit(context: Context, steps: Iterable[PlannedStep]) -> Fit:
+    """How the planned steps fit the runners. Costs nothing where no step asks for more than one CPU."""
+    asking = {step.name: {job.requirements for job in step.jobs} - {Requirements()} for step in steps}
+    asking = {name: needs for name, needs in asking.items() if needs}
+    if not asking:
+        return Fit({})
+    machines = context.database.read(lambda tx: find_machines(tx, context))
+    if not machines:
+        return Fit({}, unknown=True)
+    misfits: dict[str, str] = {}
+    for name, needs in asking.items():
+        for need in needs:
+            missing = [unmet(need, machine.capacity, machine.slots) for machine in machines]
+            if all(missing):
+                misfits[name] = ", or ".join(dict.fromkeys("; ".join(reasons) for reasons in missing))
+    return Fit(misfits)
 
 
 def fail_unsatisfiable(context: Context) -> int:
