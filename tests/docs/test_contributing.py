@@ -51,6 +51,20 @@ def test_every_file_that_is_named_exists() -> None:
     assert not missing, "\n".join(missing)
 
 
+def test_what_is_to_be_changed_is_where_the_page_says() -> None:
+    """The names that "How to add …" sends people to."""
+    for file, name in (
+        ("src/dstack/cli/commands.py", "COMMANDS"),
+        ("src/dstack/providers/__init__.py", "bash"),
+        ("src/dstack/domain/reasons.py", "SENTENCE"),
+        ("src/dstack/domain/faults.py", "def rename"),
+        ("tests/faults/points.py", "SERVER"),
+        ("src/dstack/server/db/tables.py", "runs = "),
+    ):
+        assert f"`{file.removeprefix('src/dstack/')}" in PAGE, file
+        assert name in (ROOT / file).read_text(encoding="utf-8"), file
+
+
 def test_every_module_says_in_its_first_line_what_it_is_for() -> None:
     silent = [
         str(path.relative_to(ROOT))
