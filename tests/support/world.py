@@ -28,7 +28,8 @@ from dstack.server.services.apply import Answer
 from dstack.server.services.catalog import DatabaseCatalog
 from dstack.server.services.context import Context
 from dstack.server.services.place import place
-from dstack.server.services.runs import CodeRef, RepositoryRef, Submission
+from dstack.server.services.repositories import RepositoryRef
+from dstack.server.services.runs import CodeRef, Submission
 from dstack.server.services.unsatisfiable import fail_unsatisfiable
 from dstack.server.settings import Settings
 from dstack.snapshots.interfaces import ChunkEntry, PackIndex

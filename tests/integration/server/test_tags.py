@@ -13,7 +13,7 @@ from dstack.server.db.tables import tags as tags_table
 from dstack.server.services import plans, tags
 from dstack.server.services import runs as run_service
 from dstack.server.services.errors import BadRequest, Conflict, NotFound
-from dstack.server.services.runs import RepositoryRef
+from dstack.server.services.repositories import RepositoryRef
 from tests.support.runner import FakeRunner
 from tests.support.world import REPOSITORY, World
 

@@ -36,6 +36,7 @@ from dstack.server.db.tables import runs as runs_table
 from dstack.server.services import artifacts, explain, following, plans, runs, tags, views, waiting
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
+from dstack.server.services.repositories import RepositoryRef, find_repository
 from dstack.server.services.unsatisfiable import fit
 
 T = TypeVar("T")
@@ -258,7 +259,7 @@ class _Api:
         """The repository that `key` names, None where none is named; raises NotFound for one never seen."""
         if key is None:
             return None
-        found = runs.find_repository(tx, self._context.project_id, runs.RepositoryRef(key=key))
+        found = find_repository(tx, self._context.project_id, RepositoryRef(key=key))
         if found is None:
             raise NotFound(f"nothing was ever submitted from the repository `{key}`")
         return found

@@ -19,8 +19,6 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import (
     idempotency_keys,
     jobs,
-    repositories,
-    repository_aliases,
     retired_run_names,
     runs,
     submissions,
@@ -31,21 +29,12 @@ from dstack.server.services.context import Context
 from dstack.server.services.create import insert_plan
 from dstack.server.services.errors import BadRequest, NotFound
 from dstack.server.services.facts import Facts
+from dstack.server.services.repositories import RepositoryRef, ensure_repository, find_repository
 from dstack.server.services.stored import StoredSubmission
 from dstack.server.services.unsatisfiable import Fit, fail_unsatisfiable, fit
 
 SUBMIT = declare_write("runs.submit")
 STOP = declare_write("runs.stop")
-
-
-class RepositoryRef(msgspec.Struct, frozen=True):
-    key: str
-    name: str = ""
-    root: str | None = None
-    remote: str | None = None
-    branch: str | None = None
-    commit: str | None = None
-    aliases: tuple[str, ...] = ()
 
 
 class CodeRef(msgspec.Struct, frozen=True):
@@ -195,17 +184,6 @@ def run_id_of(tx: Transaction, project_id: UUID, name: str) -> UUID:
     return found
 
 
-def find_repository(tx: Transaction, project_id: UUID, ref: RepositoryRef) -> UUID | None:
-    """The repository that `ref.key` or one of its aliases names, if it was seen before."""
-    keys = [ref.key, *ref.aliases]
-    known: dict[str, UUID] = {}
-    for column, table in ((repository_aliases.c.repository_id, repository_aliases), (repositories.c.id, repositories)):
-        query = select(table.c.key, column).where(table.c.project_id == project_id, table.c.key.in_(keys))
-        known.update((key, repository_id) for key, repository_id in tx.execute(query))
-    # What it is called now says more than what it was called once.
-    return next((known[key] for key in keys if key in known), None)
-
-
 def _near(tx: Transaction, project_id: UUID, name: str) -> str:
     recent = tx.execute(
         select(runs.c.name).where(runs.c.project_id == project_id).order_by(runs.c.id.desc()).limit(500)
@@ -240,25 +218,6 @@ def _taken(tx: Transaction, project_id: UUID, name: str) -> bool:
         if tx.execute(query).first() is not None:
             return True
     return False
-
-
-def _ensure_repository(tx: Transaction, context: Context, ref: RepositoryRef) -> UUID:
-    """The repository's id; a new key of a known repository (a remote was added) becomes its alias."""
-    known = find_repository(tx, context.project_id, ref)
-    if known is None:
-        known = context.ids.new(tx.now)
-        values = {
-            "project_id": context.project_id, "id": known, "key": ref.key, "name": ref.name,
-            "root": ref.root, "created_at": tx.now,
-        }  # fmt: skip
-        if not tx.insert_new(repositories, values):
-            # Another request has just made it (PostgreSQL).
-            known = find_repository(tx, context.project_id, ref)
-            assert known is not None
-    for key in (ref.key, *ref.aliases):
-        values = {"project_id": context.project_id, "key": key, "repository_id": known}
-        tx.insert_new(repository_aliases, values)
-    return known
 
 
 def _store(
@@ -322,7 +281,7 @@ def _run_row(tx: Transaction, context: Context, submission: Submission, run_id: 
     return {
         "project_id": context.project_id,
         "id": run_id,
-        "repository_id": _ensure_repository(tx, context, submission.repository),
+        "repository_id": ensure_repository(tx, context, submission.repository),
         "name": name,
         "workflow": submission.workflow,
         "state": run_table.RunState.PLANNING.value,
