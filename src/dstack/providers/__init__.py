@@ -9,7 +9,17 @@ from dstack.sdk.provider import Provider
 
 _BUILT_IN = {
     "bash": ("dstack.providers.bash", "BashProvider"),
+    "curl": ("dstack.providers.curl", "CurlProvider"),
     "python": ("dstack.providers.python", "PythonProvider"),
+    "torchrun": ("dstack.providers.torchrun", "TorchrunProvider"),
+    "docker": ("dstack.providers.pending", "DockerProvider"),
+    "notebook": ("dstack.providers.pending", "NotebookProvider"),
+    "lab": ("dstack.providers.pending", "LabProvider"),
+    "code": ("dstack.providers.pending", "CodeProvider"),
+    "streamlit": ("dstack.providers.pending", "StreamlitProvider"),
+    "gradio": ("dstack.providers.pending", "GradioProvider"),
+    "fastapi": ("dstack.providers.pending", "FastapiProvider"),
+    "tensorboard": ("dstack.providers.pending", "TensorboardProvider"),
 }
 
 

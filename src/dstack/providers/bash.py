@@ -7,12 +7,20 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from dstack.providers.interpreter import Commands, InterpreterConfig, python_env
+from dstack.providers.interpreter import Commands, InterpreterConfig, Ports, python_env
 from dstack.sdk.provider import JobSpec, PlanContext, Provider
 
 
 class BashConfig(InterpreterConfig):
-    commands: Commands = Field(examples=["[./train.sh]"])
+    commands: Commands = Field(
+        description="What to run: a list of commands, or one text of several lines.", examples=["[./train.sh]"]
+    )
+    ports: Ports = Field(
+        default=(),
+        description="How many network ports it is given, or a list of the very ports; it finds them in "
+        "`JOB_PORT_0` and so on.",
+        examples=["1"],
+    )
 
 
 class BashProvider(Provider):
@@ -20,5 +28,5 @@ class BashProvider(Provider):
     Config: ClassVar[type[BashConfig]] = BashConfig
 
     def plan(self, workflow: BashConfig, ctx: PlanContext) -> Sequence[JobSpec]:
-        commands = tuple(command.rstrip("\n") for command in (*workflow.first_commands, *workflow.commands))
-        return [JobSpec(commands=commands, python=python_env(workflow, ctx), **workflow.job(ctx))]
+        commands = (*workflow.first_commands, *(command.rstrip("\n") for command in workflow.commands))
+        return [JobSpec(commands=commands, python=python_env(workflow, ctx), ports=workflow.ports, **workflow.job(ctx))]

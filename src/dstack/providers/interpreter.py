@@ -1,15 +1,18 @@
-"""What providers whose jobs may run Python share: its version, its packages, and commands that go first."""
+"""What providers whose jobs may run Python share: its version, its packages, commands that go first, network ports."""
 
 from __future__ import annotations
 
 import posixpath
 import re
-from typing import Annotated
+from typing import Annotated, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dstack.sdk.config import Text, Texts, WorkflowConfig, listed, wrong
+from dstack.sdk.config import WorkflowConfig
+from dstack.sdk.fields import Text, Texts, YamlScalar, count, listed, wrong
 from dstack.sdk.provider import PlanContext, PlanError, PythonEnv
+
+MAX_PORTS = 100
 
 _FILE = "-r "
 _VERSION = re.compile(r"3(\.\d{1,3}){0,2}")
@@ -26,21 +29,49 @@ def _requirements(value: object) -> object:
     return [f"{_FILE}{value.strip()}"] if isinstance(value, str) and value.strip() else listed(value)
 
 
+def _ports(value: object) -> tuple[int, ...]:
+    """A number of ports, any that are free (0); or a list of the very ports."""
+    if isinstance(value, list | tuple):
+        return tuple([_port(item, index) for index, item in enumerate(listed(cast(object, value)))])
+    number = 0 if value is None else count(value)
+    if number > MAX_PORTS:
+        raise wrong(f"more than {MAX_PORTS} ports", "a number says how many; to ask for one port write `[8080]`")
+    return (0,) * number
+
+
+def _port(value: object, index: int) -> int:
+    port = count(value)
+    if not 0 < port < 65536:
+        raise wrong(f"`{port}` is not a port", "ports are numbers from 1 to 65535", (index,))
+    return port
+
+
 Version = Annotated[Text, AfterValidator(_check_version)]
+Ports = Annotated[tuple[int, ...], BeforeValidator(_ports, json_schema_input_type=int | list[int] | None)]
+Commands = Annotated[Texts, Field(min_length=1)]
+"""Lines of a script: a list, or one text of several lines."""
 
 
 class InterpreterConfig(WorkflowConfig):
-    version: Version | None = None
-    python: Version | None = None
-    """The older name of `version`."""
-    requirements: Annotated[tuple[Text, ...], BeforeValidator(_requirements)] = ()
-    """The name of a file, or a list of requirements."""
-    before_run: Texts = ()
-    setup: Texts = ()
-    """The newer name of `before_run`."""
+    version: Version | None = Field(
+        default=None,
+        description="Version of Python; where neither it nor `requirements` is given, the submitting shell's own.",
+        examples=["3.11"],
+    )
+    python: Version | None = Field(default=None, description="The older name of `version`.")
+    requirements: Annotated[
+        tuple[Text, ...],
+        BeforeValidator(_requirements, json_schema_input_type=str | list[YamlScalar] | None),
+    ] = Field(
+        default=(),
+        description="Python packages: the name of a file, or a list of requirements.",
+        examples=["requirements.txt"],
+    )
+    before_run: Texts = Field(default=(), description="Commands that go first, in the same shell.")
+    setup: Texts = Field(default=(), description="The newer name of `before_run`.")
 
     @model_validator(mode="after")
-    def _one_name_each(self) -> InterpreterConfig:
+    def _one_name_each(self) -> Self:
         if self.version is not None and self.python is not None:
             raise wrong("`python` and `version` are the same key", "keep one of them", ("python",), "key")
         if self.before_run and self.setup:
@@ -49,11 +80,7 @@ class InterpreterConfig(WorkflowConfig):
 
     @property
     def first_commands(self) -> tuple[str, ...]:
-        return self.before_run or self.setup
-
-
-Commands = Annotated[Texts, Field(min_length=1)]
-"""Lines of a script: a list, or one text of several lines."""
+        return tuple(command.rstrip("\n") for command in self.before_run or self.setup)
 
 
 def python_env(workflow: InterpreterConfig, ctx: PlanContext) -> PythonEnv | None:
@@ -65,6 +92,14 @@ def python_env(workflow: InterpreterConfig, ctx: PlanContext) -> PythonEnv | Non
     if version is None and not requirements:
         return None
     return PythonEnv(version, requirements)
+
+
+def missing_file(name: str, path: str, at: tuple[str | int, ...], ctx: PlanContext) -> PlanError:
+    """The error that `name`, a file at `path` of the code, is not there."""
+    near = ctx.near(path)
+    hint = f"did you mean `{near}`? " if near else ""
+    hint += "create it, or check that it is not ignored by .gitignore or .dstackignore"
+    return PlanError(f"there is no file `{name}` in the code that is sent", at=at, hint=hint)
 
 
 def _checked(line: str, index: int, working_dir: str, ctx: PlanContext) -> str:
@@ -82,5 +117,4 @@ def _checked(line: str, index: int, working_dir: str, ctx: PlanContext) -> str:
             raise PlanError(f"`{name}` lies outside the repository", at=at, hint="name a file of the repository")
         if ctx.read_text(path) is not None:
             return _FILE + path
-    hint = "create it, or check that it is not ignored by .gitignore or .dstackignore"
-    raise PlanError(f"there is no file `{name}` in the code that is sent", at=at, hint=hint)
+    raise missing_file(name, posixpath.normpath(posixpath.join(working_dir, name)), at, ctx)

@@ -14,6 +14,7 @@ from dstack.runner.environments import EnvironmentManager, Interpreter, Order, S
 from dstack.runner.executors.interface import Launch
 from dstack.runner.folders import append_to
 from dstack.runner.metrics import job_environment
+from dstack.runner.ports import port_environment
 from dstack.runner.workshop import Workshop
 from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.restore import restore
@@ -84,6 +85,7 @@ async def _launch_of(
     environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in gpus)
     for name in ("JOB_HOSTNAME", "HOSTNAME"):
         environment.setdefault(name, os.uname().nodename)
+    environment.update(port_environment(spec.ports))
     if not environment.get("PATH"):
         environment["PATH"] = _SYSTEM_PATH
     if spec.python is not None or (argv and argv[0] == "python"):

@@ -37,6 +37,8 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     python: PythonEnv | None = None
     working_dir: str = "."
     artifacts: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    """Network ports that it is told of in `JOB_PORT_0` and so on; 0 is any that is free."""
     requirements: Requirements = Requirements()
     secrets: tuple[str, ...] = ()
     """Names of the secrets and caller's values that it is given. A value of `environment` holds each as

@@ -12,14 +12,17 @@ Pure: files, tags and newest runs are handed in. Imports pydantic only through t
 | `dependencies` | what dependencies say, and their order | nodes |
 | `checking` | plain data → a provider's `Config` | binding |
 | `model` | workflows and plans | dependencies, variables |
+| `provider_names` | how a workflow names its provider | nodes |
 | `loading` | `load` | all above |
 | `options` | words of the command line | model, checking |
+| `inputs` | what earlier runs bring | model |
+| `context` | what providers may look at | checking |
 | `planning` | `plan` | all above |
 """
 
 from dstack.workflows.diagnostics import Diagnostic, Invalid, UnknownTag, render
 from dstack.workflows.loading import load
-from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, Workflow, Workflows
+from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, StepPolicy, Workflow, Workflows
 from dstack.workflows.planning import plan
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "PlannedStep",
     "ReusedInput",
     "RunPlan",
+    "StepPolicy",
     "UnknownTag",
     "Workflow",
     "Workflows",

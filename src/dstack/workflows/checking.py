@@ -48,7 +48,7 @@ class Subject:
     """What is checked: a workflow's tree in a file, filled in with variables and options."""
 
     source: Source
-    node: MapNode
+    node: Node
     data: Any
     unknown: Collection[int] = ()
     """Ids of nodes that hold a placeholder: what is wrong there is not known yet."""

@@ -53,11 +53,13 @@ class Invalid(Exception):
 
 
 class UnknownTag(Exception):
-    """No such tag, or no successful run; `known` are the names that would have been found."""
+    """No such tag, or no successful run; `known` are the names that would have been found, and `why` says what else
+    is missing, such as another repository."""
 
-    def __init__(self, known: Sequence[str] = ()) -> None:
+    def __init__(self, known: Sequence[str] = (), why: str = "") -> None:
         super().__init__(f"unknown tag; known: {', '.join(known) or 'none'}")
         self.known = list(known)
+        self.why = why
 
 
 class Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,24 +17,29 @@ from dstack.workflows.dependencies import WORKFLOW_NAME, Dependency
 from dstack.workflows.diagnostics import Report, Source
 from dstack.workflows.model import Workflow, Workflows
 from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode, compose, expression_position
+from dstack.workflows.provider_names import ProviderNames
 from dstack.workflows.variables import Variables, canonical
 
 _SUFFIXES = (".yaml", ".yml")
+_ROOT_KEYS = ("workflows", "include", "code")
+_ANCHORS = "x-"
+"""Root keys that begin so hold what anchors name, as in files of docker compose."""
 
 
 def load(files: Mapping[str, str], providers: Mapping[str, type[Provider]]) -> Workflows:
     """The workflows of `files` (paths within the repository → texts); raises Invalid with all that is wrong.
 
-    Reads `.dstack/workflows.yaml`, every YAML file of `.dstack/workflows/`, and `.dstack/variables.yaml`.
+    Reads `.dstack/workflows.yaml`, every YAML file of `.dstack/workflows/`, what they `include`, and
+    `.dstack/variables.yaml`.
     """
     report = Report()
-    loader = _Loader(providers, report)
-    workflow_files = [Source(path, files[path]) for path in sorted(files, key=_rank) if _is_workflows(path)]
+    loader = _Loader(files, providers, report)
+    workflow_files = [path for path in sorted(files, key=_rank) if _is_workflows(path)]
     if not workflow_files:
         report.argument("", "there is no `.dstack/workflows.yaml`", "create it, or go to the repository's folder")
         report.check()
-    for source in workflow_files:
-        loader.collect(source, compose(source, report))
+    for path in workflow_files:
+        loader.read_workflows(path)
     for path in sorted(files):
         if _is_variables(path):
             loader.read_variables(Source(path, files[path]))
@@ -70,10 +76,14 @@ class _Entry:
 class _Loader:
     """Collects entries of all files first: each may name any other."""
 
-    def __init__(self, providers: Mapping[str, type[Provider]], report: Report) -> None:
+    def __init__(self, files: Mapping[str, str], providers: Mapping[str, type[Provider]], report: Report) -> None:
+        self.files = files
         self.providers = providers
+        self.provider_names = ProviderNames(providers, report)
         self.report = report
         self.variables = Variables()
+        self.read: set[str] = set()
+        """Paths of workflow files."""
         self.entries: list[_Entry] = []
         self.names: dict[str, _Entry] = {}
         self.variable_files: list[tuple[Source, Node | None]] = []
@@ -88,28 +98,80 @@ class _Loader:
         self.variable_files.append((source, root))
         self.variables = variables.read(source, root, self.report)
 
-    def collect(self, source: Source, root: Node | None) -> None:
-        """The entries of one file, by name."""
-        report = self.report
-        if root is None or (isinstance(root, ScalarNode) and root.data is None):
-            if not report.errors:
-                report.warning(source, (1, 1), "the file holds no workflow", "start with `workflows:`")
+    def read_workflows(self, path: str, including: tuple[str, ...] = ()) -> None:
+        """The entries of one file and of those that it includes, by name."""
+        if path in self.read:
             return
-        if not isinstance(root, MapNode) or "workflows" not in root.entries:
+        self.read.add(path)
+        source = Source(path, self.files[path])
+        errors = self.report.errors
+        root = compose(source, self.report)
+        if root is None or (isinstance(root, ScalarNode) and root.data is None):
+            if self.report.errors == errors:
+                self.report.warning(source, (1, 1), "the file holds no workflow", "start with `workflows:`")
+            return
+        if not isinstance(root, MapNode) or not root.entries.keys() & {"workflows", "include"}:
             hint = "start the file with `workflows:` and a list under it"
             self._missing(source, root, "workflows", "`workflows:` is missing", hint)
             return
+        self._check_root(source, root)
+        if "workflows" in root.entries:
+            self._collect(source, root)
+        if "include" in root.entries:
+            self._include(source, root.entries["include"], (*including, path))
+
+    def _check_root(self, source: Source, root: MapNode) -> None:
         for key, node in root.keys.items():
-            if key != "workflows":
-                report.error(source, node.at, f"unknown key `{key}`", "the file has one key, `workflows`")
+            if key not in _ROOT_KEYS and not key.startswith(_ANCHORS):
+                hint = self.report.near(key, _ROOT_KEYS) or f"known keys: {', '.join(_ROOT_KEYS)}"
+                self.report.error(source, node.at, f"unknown key `{key}`", hint)
+        if "code" in root.entries:
+            self._check_code(source, root.entries["code"])
+
+    def _check_code(self, source: Source, node: Node) -> None:
+        # Not at the top: this module is loaded for what needs no pydantic, too.
+        from dstack.sdk.config import Code
+
+        if self._check_written_out(source, node):
+            check(Code, Subject(source, node, node.data), self.report)
+
+    def _check_written_out(self, source: Source, node: Node) -> bool:
+        """Which files are sent is decided where they are, before anything is filled in."""
+        if node.dynamic:
+            self.report.error(source, node.at, "`code` cannot hold an expression", "write the patterns out")
+        return not node.dynamic
+
+    def _collect(self, source: Source, root: MapNode) -> None:
         listed = root.entries["workflows"]
         if isinstance(listed, ScalarNode) and listed.data is None:
-            report.warning(source, root.keys["workflows"].at, "the file holds no workflow", "list some under it")
+            self.report.warning(source, root.keys["workflows"].at, "the file holds no workflow", "list some under it")
         elif not isinstance(listed, ListNode):
-            report.error(source, listed.at, "`workflows` must be a list", "start each with `- name: NAME`")
+            self.report.error(source, listed.at, "`workflows` must be a list", "start each with `- name: NAME`")
         else:
             for item in listed.items:
                 self._collect_entry(source, item)
+
+    def _include(self, source: Source, node: Node, including: tuple[str, ...]) -> None:
+        for item in node.items if isinstance(node, ListNode) else [node]:
+            if not isinstance(item, ScalarNode) or not isinstance(item.data, str) or item.dynamic:
+                message = "`include` lists paths of workflow files"
+                self.report.error(source, item.at, message, "write for example `include: [ci/workflows.yaml]`")
+                continue
+            path = posixpath.normpath(item.data)
+            if path.startswith(("/", "~", "../")) or path == "..":
+                message = f"`{item.data[:100]}` leads out of the repository"
+                self.report.error(source, item.at, message, "paths start at the repository's folder")
+            elif PurePosixPath(path).suffix not in _SUFFIXES:
+                message = f"`{item.data[:100]}` is not a YAML file"
+                self.report.error(source, item.at, message, "include files that end in .yaml or .yml")
+            elif path in including:
+                cycle = " → ".join([*including[including.index(path) :], path])
+                self.report.error(source, item.at, f"files include each other: {cycle}", "remove one of these includes")
+            elif path not in self.files:
+                hint = self.report.near(path, self.files) or "paths start at the repository's folder"
+                self.report.error(source, item.at, f"there is no file `{path[:100]}` to include", hint)
+            else:
+                self.read_workflows(path, including)
 
     def _collect_entry(self, source: Source, item: Node) -> None:
         if not isinstance(item, MapNode):
@@ -154,9 +216,14 @@ class _Loader:
         filled = fill(entry.source, entry.node, scope, self.budget, self.report)
         self._report_missing(entry, filled)
         unknown = filled.unknown()
-        subject = Subject(entry.source, entry.node, filled.data, unknown, scope.variables)
-        provider = self._provider(entry, filled, unknown)
-        config = check(self.providers[provider].Config, subject, self.report) if provider else None
+        provider = self.provider_names.read(entry.source, entry.node, filled.data, unknown)
+        config = None
+        if provider:
+            data = {**filled.data, "provider": provider}
+            subject = Subject(entry.source, entry.node, data, unknown, scope.variables)
+            config = check(self.providers[provider].Config, subject, self.report)
+        if "code" in entry.node.entries:
+            self._check_written_out(entry.source, entry.node.entries["code"])
         needs = dependencies.read(entry.source, entry.node, filled.data, unknown, self.report)
         for dependency in needs:
             self._check_dependency(entry, dependency)
@@ -172,31 +239,6 @@ class _Loader:
             dependencies=needs,
             uses=frozenset(canonical(name) for name in names_used(entry.node)),
         )
-
-    def _provider(self, entry: _Entry, filled: Filled, unknown: set[int]) -> str:
-        """The name of the entry's provider; empty where it is unknown, which is then reported."""
-        node = entry.node.entries.get("provider")
-        if node is None:
-            message = f"the workflow `{entry.name}` has no `provider`"
-            self._missing(entry.source, entry.node, "provider", message, f"add one of: {self._known()}")
-            return ""
-        if id(node) in unknown:
-            return ""
-        name = filled.data["provider"]
-        if not isinstance(name, str):
-            self.report.error(entry.source, node.at, "`provider` must be a name", f"known: {self._known()}")
-            return ""
-        return name if self._is_provider(name, entry.source, node) else ""
-
-    def _is_provider(self, name: str, source: Source, node: Node) -> bool:
-        if name in self.providers:
-            return True
-        hint = self.report.near(name, list(self.providers)) or f"known: {self._known()}"
-        self.report.error(source, node.at, f"unknown provider `{name[:60]}`", hint)
-        return False
-
-    def _known(self) -> str:
-        return ", ".join(f"`{name}`" for name in self.providers)
 
     def _report_missing(self, entry: _Entry, filled: Filled) -> None:
         for missing in filled.missing_names():
@@ -215,7 +257,7 @@ class _Loader:
         if dependency.kind == "run" and name == entry.name:
             hint = f"to go on from an earlier run of it, write `{name}:latest`"
             self.report.error(entry.source, dependency.at, f"`{name}` depends on itself", hint)
-        elif name is not None and name not in self.names:
+        elif name is not None and name not in self.names and dependency.repository is None:
             hint = self.report.near(name, self.names) or "known: " + ", ".join(itertools.islice(self.names, 10))
             tell = self.report.error if dependency.kind == "run" else self.report.warning
             tell(entry.source, dependency.at, f"there is no workflow `{name}`", hint)

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from dstack.sdk.scalars import parse_scalar
 from dstack.workflows.checking import Override
+from dstack.workflows.dependencies import KEYS
 from dstack.workflows.diagnostics import Report
 from dstack.workflows.model import Workflow, Workflows
 from dstack.workflows.variables import COMMAND_LINE, GLOBAL, Variable, canonical
@@ -30,7 +31,11 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "gpu-name": ("resources", "gpu", "name"),
     "gpu-memory": ("resources", "gpu", "memory"),
     "shm-size": ("resources", "shm_size"),
+    "dep": ("deps",),
+    "depends-on": ("depends-on",),
 }
+LISTS = {"artifact": "artifacts", "dep": "deps", "depends-on": "depends-on"}
+"""Options that may be repeated → the list that they replace."""
 SHORT = {"r": "requirements", "e": "env", "a": "artifact", "i": "interruptible"}
 
 
@@ -56,6 +61,15 @@ class Choices:
     args: list[str] = field(default_factory=list[str])
     """For the root workflow's program."""
 
+    def dependencies(self) -> dict[str, list[tuple[str, str]]]:
+        """What options say in place of the root workflow's `deps` and `depends-on`: (value, argument) by key."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for option in self.options:
+            key = LISTS.get(option.name)
+            if key in KEYS:
+                found.setdefault(key, []).append((option.value, option.argument))
+        return found
+
 
 def read(
     args: Sequence[str], root: Workflow, workflows: Workflows, members: Sequence[Workflow], report: Report
@@ -75,10 +89,10 @@ def override(data: dict[str, Any], options: Sequence[Option]) -> tuple[dict[str,
         path = OPTIONS[option.name]
         if option.name == "env":
             path = _set_environment(result, option.value)
-        elif option.name == "artifact":
-            kept: list[str] = result["artifacts"] if "artifact" in fresh else []
-            result["artifacts"] = [*kept, option.value]
-            path = ("artifacts", len(kept))
+        elif (key := LISTS.get(option.name)) is not None:
+            kept: list[str] = result[key] if option.name in fresh else []
+            result[key] = [*kept, option.value]
+            path = (key, len(kept))
         elif path[0] == "resources":
             _set_resource(result, path[1:], option.value)
         else:

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import posixpath
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from dstack.sdk.provider import JobSpec, PlanError, Provider
-from dstack.sdk.scalars import Scalar, plain, text_of
+from dstack.sdk.scalars import Scalar, plain
 from dstack.workflows import dependencies, options
 from dstack.workflows.binding import Budget, Filled, Scope, fill
 from dstack.workflows.checking import Override, Subject, blame, check
-from dstack.workflows.dependencies import Dependency
-from dstack.workflows.diagnostics import Invalid, Report, UnknownTag
+from dstack.workflows.context import Code, Context, Exists, ListFiles, ReadText
+from dstack.workflows.dependencies import KEYS, Dependency, once
+from dstack.workflows.diagnostics import Invalid, Report
+from dstack.workflows.inputs import Elsewhere, Inputs, NewestDone, ResolveTag
 from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, Workflow, Workflows
 from dstack.workflows.nodes import expression_position
 from dstack.workflows.options import Choices
+from dstack.workflows.provider_names import ProviderNames
 from dstack.workflows.variables import Variable, environment
-
-ReadText = Callable[[str], str | None]
-Exists = Callable[[str], bool]
-ListFiles = Callable[[], Sequence[str]]
-ResolveTag = Callable[[str | None, str], list[ReusedInput]]
-NewestDone = Callable[[str], list[ReusedInput]]
 
 
 def plan(
@@ -41,12 +39,14 @@ def plan(
     newest_done: NewestDone,
     exists: Exists | None = None,
     list_files: ListFiles | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> RunPlan:
     """The plan of `dstack run NAME ARGS…`; raises Invalid with all that is wrong.
 
     `read_text` reads a file of the code that is shipped, `exists` says whether a path is in it (None: not known), and
-    `list_files` lists it. `resolve_tag(workflow or None, tag)` says what a tag points at, and `newest_done(workflow)`
-    what its newest successful run made; both raise UnknownTag.
+    `list_files` lists it. `resolve_tag(workflow or None, tag)` says what a tag points at, `newest_done(workflow)` what
+    its newest successful run made, and `elsewhere(repository, workflow or None, tag or None)` either of another
+    repository; they raise UnknownTag.
     """
     _check_text([name, *args])
     root = workflows.get(name)
@@ -55,10 +55,10 @@ def plan(
         hint = report.near(name, workflows) or "known: " + (", ".join(list(workflows)[:20]) or "none")
         report.argument(name, f"there is no workflow `{name}`", hint)
         raise Invalid(report.diagnostics())
-    planner = _Planner(workflows, root, run_name, _Code(functools.cache(read_text), exists, list_files))
+    planner = _Planner(workflows, root, run_name, Code(functools.cache(read_text), exists, list_files))
     members = planner.settle(list(args))
     report = planner.report
-    inputs = _Inputs(resolve_tag, newest_done, report)
+    inputs = Inputs(resolve_tag, newest_done, elsewhere, report)
     steps = [step for member in members if (step := planner.step(member, inputs)) is not None]
     report.check()
     return RunPlan(root.name, tuple(steps), tuple(report.diagnostics()))
@@ -86,53 +86,6 @@ class _Bound:
     overrides: Sequence[Override]
 
 
-@dataclass(frozen=True)
-class _Code:
-    """The code that is shipped. What many workflows ask is kept."""
-
-    read_text: ReadText
-    exists: Exists | None
-    list_files: ListFiles | None
-
-    @functools.cached_property
-    def files(self) -> Sequence[str]:
-        return self.list_files() if self.list_files is not None else ()
-
-    @functools.cached_property
-    def known(self) -> Exists:
-        return functools.cache(self.exists) if self.exists is not None else lambda _: True
-
-
-@dataclass(frozen=True, slots=True)
-class _Context:
-    run_name: str
-    workflow_name: str
-    variables: Mapping[str, Any]
-    args: Sequence[str]
-    code: _Code
-    brought: Sequence[str] | None
-    """Paths, from the root of the code, that dependencies bring; None: not all of them are known."""
-    subject: Subject
-    report: Report
-
-    def read_text(self, path: str) -> str | None:
-        return self.code.read_text(path)
-
-    def exists(self, path: str) -> bool:
-        if self.brought is None or any(f"{path}/".startswith(f"{folder}/") for folder in self.brought):
-            return True
-        return self.code.known(path)
-
-    def near(self, path: str) -> str:
-        name = posixpath.basename(path)
-        # The same name in another folder says more than a similar name.
-        same = [file for file in self.code.files if posixpath.basename(file) == name]
-        return self.report.nearest(path, same) or next(iter(same), "") or self.report.nearest(path, self.code.files)
-
-    def warn(self, message: str, *, at: tuple[str | int, ...] = (), hint: str = "") -> None:
-        blame(self.subject, at, message, hint, self.report, "warning")
-
-
 @dataclass(frozen=True, slots=True)
 class _Values:
     """One set of variables in the forms that steps need; shared by all workflows that see the same."""
@@ -143,7 +96,7 @@ class _Values:
 
 
 class _Planner:
-    def __init__(self, workflows: Workflows, root: Workflow, run_name: str, code: _Code) -> None:
+    def __init__(self, workflows: Workflows, root: Workflow, run_name: str, code: Code) -> None:
         self.workflows = workflows
         self.root = root
         self.run_name = run_name
@@ -182,9 +135,9 @@ class _Planner:
 
     def _tell_cycle(self, cycle: list[str]) -> None:
         last = cycle[-2]
-        at = next(d.at for d in self.bound[last].dependencies if d.kind == "run" and d.workflow == cycle[-1])
+        closing = next(d for d in self.bound[last].dependencies if d.kind == "run" and d.workflow == cycle[-1])
         message = f"workflows depend on each other: {' → '.join(cycle)}"
-        self.report.error(self.workflows[last].source, at, message, "remove one of these dependencies")
+        closing.tell(self.workflows[last].source, message, "remove one of these dependencies", self.report)
 
     def _bind_all(self, choices: Choices, report: Report) -> dict[str, _Bound]:
         """Everything that the root reaches with the values of `choices`."""
@@ -213,14 +166,17 @@ class _Planner:
         scope = Scope(variables, self.run_name, shlex.join(choices.args))
         filled = fill(workflow.source, workflow.node, scope, budget, report)
         needs = workflow.dependencies
-        if any(workflow.node.entries[key].dynamic for key in ("depends-on", "deps") if key in workflow.node.entries):
-            needs = dependencies.read(workflow.source, workflow.node, filled.data, filled.unknown(), report)
+        given = choices.dependencies() if workflow is self.root else {}
+        if given or any(workflow.node.entries[key].dynamic for key in KEYS if key in workflow.node.entries):
+            kept = KEYS.keys() - given.keys()
+            needs = dependencies.read(workflow.source, workflow.node, filled.data, filled.unknown(), report, kept)
+            needs = once(itertools.chain(needs, *(dependencies.given(*item, report) for item in given.items())))
         if workflow is not self.root or not choices.options:
             return _Bound(filled, variables, needs, ())
         data, overrides = options.override(filled.data, choices.options)
         return _Bound(Filled(data, filled.missing), variables, needs, overrides)
 
-    def step(self, workflow: Workflow, inputs: _Inputs) -> PlannedStep | None:
+    def step(self, workflow: Workflow, inputs: Inputs) -> PlannedStep | None:
         """The step of one workflow; None after reporting what is wrong."""
         bound = self.bound[workflow.name]
         self._report_missing(workflow, bound)
@@ -229,7 +185,7 @@ class _Planner:
             if dependency.kind == "run" and dependency.workflow not in self.workflows:
                 hint = self.report.near(str(dependency.workflow), self.workflows)
                 message = f"there is no workflow `{dependency.workflow}`"
-                self.report.error(workflow.source, dependency.at, message, hint)
+                dependency.tell(workflow.source, message, hint, self.report)
         reused = inputs.of(workflow, bound.dependencies)
         values = self._values(bound.variables)
         name, jobs = self._jobs(workflow, bound, values, reused)
@@ -250,7 +206,7 @@ class _Planner:
                 if other != f"`{dependency.workflow}`":
                     message = f"`{dependency.workflow}` and {other} both bring `{path}`"
                     hint = "this works only if they hold the same files"
-                    self.report.warning(workflow.source, dependency.at, message, hint)
+                    dependency.tell(workflow.source, message, hint, self.report, "warning")
 
     def _report_missing(self, workflow: Workflow, bound: _Bound) -> None:
         for missing in bound.filled.missing_names():
@@ -274,14 +230,16 @@ class _Planner:
     ) -> tuple[str, tuple[JobSpec, ...] | None]:
         """The name of the provider and the jobs that it plans."""
         unknown = bound.filled.unknown()
-        subject = Subject(workflow.source, workflow.node, bound.filled.data, unknown, bound.variables, bound.overrides)
+        data: dict[str, Any] = bound.filled.data
         name = workflow.provider
-        if workflow.node.entries["provider"].dynamic:
-            name = text_of(bound.filled.data["provider"])
-            if name not in self.workflows.providers:
-                hint = self.report.near(name, list(self.workflows.providers))
-                blame(subject, ("provider",), f"unknown provider `{name[:60]}`", hint, self.report)
-                return name, None
+        place = workflow.node.entries.get("provider")
+        if place is not None and place.dynamic:
+            names = ProviderNames(self.workflows.providers, self.report)
+            name = names.read(workflow.source, workflow.node, data, unknown)
+        if not name:
+            return name, None
+        data = {**data, "provider": name}
+        subject = Subject(workflow.source, workflow.node, data, unknown, bound.variables, bound.overrides)
         provider = self.providers.get(name)
         if provider is None:
             provider = self.providers[name] = self.workflows.providers[name]()
@@ -292,7 +250,7 @@ class _Planner:
             return name, None
         args = self.choices.args if workflow is self.root and "run.args" not in workflow.uses else ()
         brought = self._brought(bound, reused, getattr(config, "working_dir", "."))
-        context = _Context(
+        context = Context(
             self.run_name, workflow.name, values.typed, tuple(args), self.code, brought, subject, self.report
         )
         try:
@@ -309,67 +267,6 @@ class _Planner:
             return None
         folders = [item.path for item in reused] + [path for name in needed for path in self.artifacts[name]]
         return [posixpath.normpath(posixpath.join(working_dir, folder)) for folder in folders]
-
-
-class _Inputs:
-    """What reused dependencies bring; each is asked for once per run."""
-
-    def __init__(self, resolve_tag: ResolveTag, newest_done: NewestDone, report: Report) -> None:
-        self.resolve_tag = resolve_tag
-        self.newest_done = newest_done
-        self.report = report
-        self.found: dict[tuple[str | None, str | None], list[ReusedInput] | UnknownTag] = {}
-
-    def of(self, workflow: Workflow, needed: Sequence[Dependency]) -> tuple[ReusedInput, ...]:
-        """The inputs of `workflow` from earlier runs, one for each path."""
-        chosen: dict[str, ReusedInput] = {}
-        for dependency in needed:
-            if dependency.kind == "run":
-                continue
-            found = self._ask(dependency)
-            if isinstance(found, UnknownTag):
-                self._report_unknown(workflow, dependency, found)
-                continue
-            for item in found:
-                other = chosen.setdefault(item.path, item)
-                if other.content_id != item.content_id:
-                    message = (
-                        f"`{dependency}` (run {item.run_name}) and run {other.run_name} "
-                        f"bring different files for `{item.path}`"
-                    )
-                    self.report.error(workflow.source, dependency.at, message, "depend on one of them only")
-                elif item.partial:
-                    message = f"`{item.path}` of run {item.run_name} is partial: its job did not end well"
-                    self.report.warning(workflow.source, dependency.at, message)
-            for warning in dict.fromkeys(item.warning for item in found if item.warning):
-                self.report.warning(workflow.source, dependency.at, warning)
-        return tuple(chosen.values())
-
-    def _ask(self, dependency: Dependency) -> list[ReusedInput] | UnknownTag:
-        key = (dependency.workflow, dependency.tag)
-        if key not in self.found:
-            try:
-                if dependency.tag is not None:
-                    self.found[key] = self.resolve_tag(dependency.workflow, dependency.tag)
-                else:
-                    self.found[key] = self.newest_done(dependency.workflow or "")
-            except UnknownTag as error:
-                self.found[key] = error
-        return self.found[key]
-
-    def _report_unknown(self, workflow: Workflow, dependency: Dependency, error: UnknownTag) -> None:
-        report = self.report
-        if dependency.tag is None:
-            message = f"no run of `{dependency.workflow}` has ended well yet"
-            hint = f"run `dstack run {dependency.workflow}` first"
-        else:
-            message = f"there is no tag `{dependency}`"
-            hint = report.near(dependency.tag, error.known)
-            if not hint and error.known:
-                hint = f"known: {', '.join(error.known[:10])}"
-            elif not hint and dependency.workflow is not None:
-                hint = f"run `dstack run {dependency.workflow}`, then `dstack tag RUN {dependency.tag}`"
-        report.error(workflow.source, dependency.at, message, hint)
 
 
 def _run_needs(needed: Sequence[Dependency]) -> list[str]:

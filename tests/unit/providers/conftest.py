@@ -12,7 +12,8 @@ from dstack.sdk.provider import JobSpec
 
 @dataclass
 class Context:
-    files: set[str] = field(default_factory=set[str])
+    files: set[str] | None = None
+    """Of the code; None: whatever script is asked for is there."""
     args: tuple[str, ...] = ()
     run_name: str = "goose-1"
     workflow_name: str = "train"
@@ -21,13 +22,13 @@ class Context:
     warnings: list[tuple[str, tuple[str | int, ...]]] = field(default_factory=list[tuple[str, tuple[str | int, ...]]])
 
     def read_text(self, path: str) -> str | None:
-        return "" if path in self.files else None
+        return "" if path in (self.files or ()) else None
 
     def exists(self, path: str) -> bool:
-        return path in self.files
+        return self.files is None or path in self.files
 
     def near(self, path: str) -> str:
-        return min(self.files, default="")
+        return min(self.files or (), default="")
 
     def warn(self, message: str, *, at: tuple[str | int, ...] = (), hint: str = "") -> None:
         self.warnings.append((message, at))
@@ -40,7 +41,7 @@ def planned() -> Callable[..., JobSpec]:
     def plan(provider: str, keys: dict[str, Any], files: set[str] | None = None, args: tuple[str, ...] = ()) -> JobSpec:
         kind = registry()[provider]
         config = kind.Config.model_validate({"name": "train", "provider": provider, **keys})
-        (job,) = kind().plan(config, Context(files or set(), args))
+        (job,) = kind().plan(config, Context(files, args))
         return job
 
     return plan

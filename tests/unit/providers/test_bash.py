@@ -5,9 +5,13 @@ from collections.abc import Callable
 import pytest
 from pydantic import ValidationError
 
+from dstack.domain.reasons import Reason
 from dstack.domain.resources import Gpu, Requirements
+from dstack.providers.bash import BashConfig, BashProvider
+from dstack.sdk.config import RETRY_WORDS
 from dstack.sdk.provider import JobSpec, PlanError, PythonEnv, secret_marker
 from dstack.sdk.scalars import parse_scalar
+from tests.unit.providers.conftest import Context
 
 Planned = Callable[..., JobSpec]
 
@@ -97,6 +101,8 @@ def test_resources_that_make_no_sense(written: dict[str, object], planned: Plann
         ("out", ("out",)),
         (None, ()),
         (["..data", "a..b", ".cache"], ("..data", "a..b", ".cache")),
+        ([{"path": "./data", "mount": True}, "data", {"path": "logs"}], ("data", "logs")),
+        ({"path": "data"}, ("data",)),
     ],
 )
 def test_artifacts_are_normalised(written: object, paths: tuple[str, ...], planned: Planned) -> None:
@@ -132,7 +138,101 @@ def test_environment_that_no_shell_takes(written: object, planned: Planned) -> N
         planned("bash", {"commands": ["b"], "environment": written})
 
 
+@pytest.mark.parametrize(
+    ("written", "ports"), [(None, ()), (0, ()), (2, (0, 0)), ([8080, "9090"], (8080, 9090)), ([], ()), ("1", (0,))]
+)
+def test_ports_are_a_number_or_a_list(written: object, ports: tuple[int, ...], planned: Planned) -> None:
+    assert planned("bash", {"commands": ["b"], "ports": written}).ports == ports
+
+
+@pytest.mark.parametrize("written", [101, -1, [0], [70000], ["x"], True, {"a": 1}])
+def test_ports_that_are_none(written: object, planned: Planned) -> None:
+    with pytest.raises(ValidationError):
+        planned("bash", {"commands": ["b"], "ports": written})
+
+
 @pytest.mark.parametrize("version", ["2.7", "3.x", "latest", "3.10-dev", "", "3.10 "])
 def test_versions_that_are_none(version: str, planned: Planned) -> None:
     with pytest.raises(ValidationError):
         planned("bash", {"commands": ["b"], "version": version})
+
+
+@pytest.mark.parametrize(
+    ("written", "about"),
+    [
+        ({"interruptible": True}, [("resources", "interruptible")]),
+        ({"shm_size": "1GB"}, [("resources", "shm_size")]),
+        ({"local": True, "cpu": 1}, []),
+        ({"shm_size": 0, "interruptible": False, "remote": False}, []),
+    ],
+)
+def test_resources_without_effect_here_are_told(written: dict[str, object], about: list[tuple[str, str]]) -> None:
+    context = Context()
+    config = BashProvider.Config.model_validate(
+        {"name": "train", "provider": "bash", "commands": ["b"], "resources": written}
+    )
+
+    BashProvider().plan(config, context)
+
+    assert [at for _, at in context.warnings] == about
+
+
+def test_a_machine_of_a_cloud_is_not_to_be_had(planned: Planned) -> None:
+    with pytest.raises(PlanError) as caught:
+        planned("bash", {"commands": ["b"], "resources": {"remote": True}})
+
+    assert caught.value.at == ("resources", "remote")
+
+
+@pytest.mark.parametrize(
+    ("written", "retry"),
+    [
+        (2, (RETRY_WORDS["any"], 2, 1.0)),
+        ({}, (RETRY_WORDS["any"], 3, 1.0)),
+        ({"on": "lost", "max": 0}, (RETRY_WORDS["lost"], 0, 1.0)),
+        ({"on": ["oom", "timeout"], "backoff": "1m30s"}, (frozenset({Reason.OOM, Reason.TIMEOUT}), 3, 90.0)),
+        ({"on": ["failure", "lost", "timeout"], "backoff": 0}, (RETRY_WORDS["any"], 3, 0.0)),
+    ],
+)
+def test_retry(written: object, retry: tuple[frozenset[Reason], int, float]) -> None:
+    config = bash(retry=written)
+
+    assert config.retry is not None
+    assert (config.retry.on, config.retry.max, config.retry.backoff) == retry
+
+
+@pytest.mark.parametrize(
+    "written", [{"on": "stopped"}, {"on": []}, {"on": ["no-capacity"]}, {"max": -1}, {"backoff": "soon"}, "often", [1]]
+)
+def test_a_retry_that_makes_no_sense(written: object) -> None:
+    with pytest.raises(ValidationError):
+        bash(retry=written)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        (90, 90.0), (1.5, 1.5), ("90", 90.0), ("2h", 7200.0), ("1h30m", 5400.0), ("1.5d", 129600.0), ("500ms", 0.5),
+        ("1w", 604800.0), (0, None), ("0s", None), (None, None), (parse_scalar("017"), 17.0),
+    ],
+)  # fmt: skip
+def test_a_time_limit(written: object, seconds: float | None) -> None:
+    assert bash(timeout=written).timeout == seconds
+
+
+@pytest.mark.parametrize("written", ["2 hours", "h", "-1", -1, "1h 30m", "1y", True, [1], "", "9" * 50, "53w", 1e300])
+def test_a_time_limit_that_is_none(written: object) -> None:
+    with pytest.raises(ValidationError):
+        bash(timeout=written)
+
+
+def test_keys_of_two_words_have_two_spellings() -> None:
+    assert bash(**{"fail-fast": True, "continue-on-failure": "yes"}) == bash(fail_fast=True, continue_on_failure=True)
+    assert bash(**{"if": "always()"}).if_ == "always()"
+    assert bash(**{"if": False}).if_ is False
+    with pytest.raises(ValidationError):
+        bash(if_="always()")
+
+
+def bash(**keys: object) -> BashConfig:
+    return BashProvider.Config.model_validate({"name": "train", "provider": "bash", "commands": ["b"], **keys})

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from pydantic import ValidationError
 
-from dstack.sdk.provider import JobSpec, PythonEnv
+from dstack.sdk.provider import JobSpec, PlanError, PythonEnv
 from dstack.sdk.scalars import parse_scalar
 
 Planned = Callable[..., JobSpec]
@@ -48,6 +48,36 @@ def test_the_environment_it_runs_in(planned: Planned) -> None:
     keys = {"script": "a.py", "version": parse_scalar("3.10"), "requirements": ["torch"]}
 
     assert planned("python", keys).python == PythonEnv("3.10", ("torch",))
+
+
+@pytest.mark.parametrize("key", ["script", "file", "python_script"])
+def test_the_script_must_be_in_the_code(key: str, planned: Planned) -> None:
+    with pytest.raises(PlanError, match=r"no file `trian\.py`") as caught:
+        planned("python", {key: "trian.py --x"}, {"train.py"})
+
+    assert caught.value.at == (key,)
+    assert "did you mean `train.py`?" in caught.value.hint
+
+
+def test_the_script_is_looked_for_in_the_working_directory(planned: Planned) -> None:
+    keys = {"script": "./train.py", "working_dir": "src"}
+
+    assert planned("python", keys, {"src/train.py"}).argv == ("python", "./train.py")
+    with pytest.raises(PlanError):
+        planned("python", keys, {"train.py"})
+
+
+@pytest.mark.parametrize(
+    "keys", [{"script": "-m pytest"}, {"script": "/opt/tool.py"}, {"script": "made.py", "setup": ["echo > made.py"]}]
+)
+def test_scripts_that_may_come_from_elsewhere(keys: dict[str, object], planned: Planned) -> None:
+    planned("python", keys, set())
+
+
+@pytest.mark.parametrize("script", ["../other.py", ".."])
+def test_a_script_outside_of_the_code(script: str, planned: Planned) -> None:
+    with pytest.raises(PlanError):
+        planned("python", {"script": script}, set())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,117 @@
+"""How a workflow names its provider, in all spellings, and what stands for a name that is left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple, cast
+
+from dstack.sdk.scalars import shown, text_of
+from dstack.workflows.diagnostics import Report, Source
+from dstack.workflows.nodes import MapNode, Node
+
+_ELSEWHERE = re.compile(r"(?P<repository>[\w.-]+(?:/[\w.-]+)+)(?:@(?P<ref>[^:\s]+))?:(?P<name>\w[\w.-]*)")
+_AT_BRANCH = re.compile(r"(?P<name>\w[\w.-]*)@(?P<branch>\S+)")
+# In 2022 this repository held the providers that are built in now.
+_OWN_REPOSITORY = re.compile(r"(?:(?:https|git|ssh)://)?(?:git@)?github\.com[:/]dstackai/dstack(?:\.git)?/?")
+_KEYS = ("repo", "name")
+
+
+class _Named(NamedTuple):
+    """A provider's name, where it stands, and why it cannot be one that is built in (empty: it may be)."""
+
+    name: str
+    at: tuple[int, int]
+    foreign: str = ""
+
+
+class ProviderNames:
+    """Reads names of providers, of which `known` are there."""
+
+    def __init__(self, known: Collection[str], report: Report) -> None:
+        self._known = known
+        self._report = report
+
+    def read(self, source: Source, node: MapNode, data: Mapping[str, Any], unknown: Collection[int]) -> str:
+        """The provider of the workflow at `node`, filled in as `data`; empty after reporting what is wrong, or where
+        it depends on what has no value yet (the ids in `unknown`)."""
+        place = node.entries.get("provider")
+        if place is None:
+            return self._left_out(source, node, text_of(data.get("name")))
+        if any(id(part) in unknown for part in _parts(place)):
+            return ""
+        named = self._named(source, place, data["provider"])
+        if named is None:
+            return ""
+        if named.foreign:
+            hint = f"write `provider: {named.name}`" if named.name in self._known else ""
+            self._report.error(source, named.at, named.foreign, hint)
+            return ""
+        if named.name not in self._known:
+            hint = self._report.near(named.name, self._known) or self.listing
+            self._report.error(source, named.at, f"unknown provider `{named.name[:60]}`", hint)
+            return ""
+        return named.name
+
+    @property
+    def listing(self) -> str:
+        return "known: " + ", ".join(f"`{name}`" for name in self._known)
+
+    def _left_out(self, source: Source, node: MapNode, workflow: str) -> str:
+        """The first form of 2022 has no provider: an image and commands; and commands alone are for a shell."""
+        for key, name in (("image", "docker"), ("commands", "bash")):
+            if key in node.entries and name in self._known:
+                return name
+        near = self._report.nearest("provider", list(node.keys))
+        if near:
+            self._report.error(source, node.keys[near].at, f"unknown key `{near}`", "did you mean `provider`?")
+        else:
+            hint = f"add `commands:` for a shell, or `provider:` with one of: {self.listing.removeprefix('known: ')}"
+            self._report.error(source, node.at, f"the workflow `{workflow}` has no `provider`", hint)
+        return ""
+
+    def _named(self, source: Source, place: Node, value: Any) -> _Named | None:
+        if isinstance(place, MapNode):
+            return self._mapped(source, place, cast("dict[str, Any]", value))
+        if isinstance(value, str | int | float):
+            return _written(text_of(value), place.at)
+        self._report.error(source, place.at, f"`provider` must be a name, not {shown(value)}", self.listing)
+        return None
+
+    def _mapped(self, source: Source, place: MapNode, value: Mapping[str, Any]) -> _Named | None:
+        """`{repo: URL, name: NAME}`."""
+        complete = True
+        for key, node in place.keys.items():
+            if key not in _KEYS:
+                hint = self._report.near(key, _KEYS) or "known keys: repo, name"
+                self._report.error(source, node.at, f"unknown key `{key}`", hint)
+                complete = False
+        for key in _KEYS:
+            text = value.get(key)
+            if key not in value:
+                self._report.error(source, place.at, f"`{key}` is missing", "write `provider: {repo: URL, name: NAME}`")
+            elif not isinstance(text, str) or not text.strip():
+                self._report.error(source, place.entries[key].at, f"expected text, not {shown(text)}")
+            else:
+                continue
+            complete = False
+        if not complete:
+            return None
+        repository, name = str(value["repo"]), str(value["name"])
+        if _OWN_REPOSITORY.fullmatch(repository):
+            return _Named(name, place.entries["name"].at)
+        message = f"providers of other repositories cannot run yet: `{name}` of {repository[:100]}"
+        return _Named(name, place.entries["repo"].at, message)
+
+
+def _written(text: str, at: tuple[int, int]) -> _Named:
+    """`NAME`, `NAME@BRANCH` or `OWNER/REPOSITORY@REF:NAME`."""
+    if match := _ELSEWHERE.fullmatch(text):
+        return _Named(match["name"], at, f"providers of other repositories cannot run yet: `{text[:100]}`")
+    if match := _AT_BRANCH.fullmatch(text):
+        return _Named(match["name"], at, f"providers of other branches cannot run yet: `{text[:100]}`")
+    return _Named(text, at)
+
+
+def _parts(node: Node) -> Iterable[Node]:
+    return (node, *node.entries.values()) if isinstance(node, MapNode) else (node,)
