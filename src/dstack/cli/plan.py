@@ -28,6 +28,11 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(_step_text(step) for step in plan.get("steps", []))
 
 
+def _needs(step: PlannedStep) -> str:
+    misfit = step.get("misfit")
+    return step.get("requirements", "") + (f"; no runner has that: {misfit}" if misfit else "")
+
+
 def _step_text(step: PlannedStep) -> str:
     name, tag = step.get("name", ""), step.get("tag")
     if step.get("action") == "reuse":
@@ -35,7 +40,7 @@ def _step_text(step: PlannedStep) -> str:
     facts = [
         ("provider", step.get("provider", "")),
         ("after", ", ".join(step.get("needs", []))),
-        ("needs", step.get("requirements", "")),
+        ("needs", _needs(step)),
         ("python", step.get("environment", "")),
         ("artifacts", ", ".join(step.get("artifacts", []))),
     ]

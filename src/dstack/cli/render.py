@@ -124,7 +124,8 @@ def status_words(item: Run | Job | Frame) -> str:
 
 def status_colour(item: Run | Job | Frame) -> str | None:
     status = item.get("status", "")
-    return "yellow" if item.get("stopping") and status not in _FINISHED else STATUS_COLOURS.get(status)
+    waits = item.get("stopping") or item.get("why_waiting")
+    return "yellow" if waits and status not in _FINISHED else STATUS_COLOURS.get(status)
 
 
 def is_finished(item: Run | Job | Frame) -> bool:

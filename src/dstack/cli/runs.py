@@ -6,43 +6,91 @@ import sys
 
 import click
 
-from dstack.cli.render import ago, duration, status_colour, status_words, write_json, write_table
+from dstack.cli.arguments import current_repository
+from dstack.cli.render import ago, count, duration, say, status_colour, status_words, write_json, write_table
 from dstack.cli.session import open_api
 from dstack.client.api import Api
 from dstack.client.types import Job, Run
 
 RECENT = 10
-
-
-@click.command()
-@click.argument("run", required=False)
-@click.option("-a", "--all", "everything", is_flag=True, help="All runs, not only the unfinished and the newest.")
-@click.option("--json", "as_json", is_flag=True, help="A list of objects, newest first.")
-def runs(run: str | None, everything: bool, as_json: bool) -> None:
-    """List the unfinished and the newest runs, or show RUN with its jobs."""
-    with open_api() as api:
-        found = [api.run(run)] if run else api.runs() if everything else _recent(api)
-    if as_json:
-        write_json(found)
-    elif run:
-        _show_one(found[0])
-    elif found:
-        _show_list(found)
-    else:
-        sys.stderr.write("No runs yet. Start one with: dstack run WORKFLOW\n")
-
-
 REASON = 60
 """Characters of a reason that a table shows; `dstack explain` has all of it."""
 
 
-def _recent(api: Api) -> list[Run]:
-    """Every unfinished run and the newest of the others: what is asked for nearly always."""
-    found = {item.get("name", ""): item for item in [*api.runs(limit=RECENT), *api.runs(active=True)]}
-    return sorted(found.values(), key=lambda item: item.get("submitted_at", 0), reverse=True)
+@click.command()
+@click.argument("run", required=False)
+@click.option("-a", "--all", "everything", is_flag=True, help="All runs there are, of all repositories.")
+@click.option(
+    "-n",
+    "--last",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"The newest N instead of {RECENT}, and the unfinished.",
+)
+@click.option("--diff", is_flag=True, help="What the code of RUN had beyond its commit, as `git diff` shows it.")
+@click.option("--json", "as_json", is_flag=True, help="A list of objects, newest first.")
+def runs(run: str | None, everything: bool, last: int | None, diff: bool, as_json: bool) -> None:
+    """List the unfinished and the newest runs, or show RUN with its jobs.
+
+    Within a repository these are its own runs, elsewhere those of all.
+    """
+    if run and (everything or last):
+        raise click.UsageError("RUN names one run: `-a` and `-n` are for the list")
+    if diff:
+        _show_diff(run, as_json=as_json)
+        return
+    elsewhere = 0
+    with open_api() as api:
+        if run:
+            found = [api.run(run)]
+        elif everything:
+            found = api.runs()
+        else:
+            found, elsewhere = _recent(api, current_repository(), last or RECENT)
+    if as_json:
+        write_json(found)
+    elif run:
+        _show_one(found[0])
+    else:
+        _show_list(found)
+        _say_what_is_not_shown(len(found), elsewhere)
+
+
+def _show_diff(run: str | None, *, as_json: bool) -> None:
+    if not run or as_json:
+        raise click.UsageError("`--diff` is text about one RUN")
+    with open_api() as api:
+        text = api.diff(run)
+    # It may hold what is no text in this terminal's encoding: bytes go out as they came.
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    sys.stdout.flush()
+    if not text:
+        say(f"The code of {run} was that of its commit, or came from no git repository.")
+
+
+def _recent(api: Api, repository: str | None, limit: int) -> tuple[list[Run], int]:
+    """Every unfinished run of the repository (None: of all) and the newest of its others, which is what is asked for
+    nearly always; and how many runs of other repositories are unfinished."""
+    newest = api.runs(repository=repository, limit=limit)
+    unfinished = api.runs(repository=repository, active=True)
+    found = {item.get("name", ""): item for item in [*newest, *unfinished]}
+    elsewhere = len(api.runs(active=True)) - len(unfinished) if repository else 0
+    return sorted(found.values(), key=lambda item: item.get("submitted_at", 0), reverse=True), max(0, elsewhere)
+
+
+def _say_what_is_not_shown(shown: int, elsewhere: int) -> None:
+    if not shown:
+        say("No runs yet. Start one with: dstack run WORKFLOW")
+    if elsewhere:
+        verb = "is" if elsewhere == 1 else "are"
+        say(f"{count(elsewhere, 'unfinished run')} of other repositories {verb} not shown: dstack runs -a")
 
 
 def _show_list(found: list[Run]) -> None:
+    if not found:
+        return
+    columns = ["RUN", "WORKFLOW", "STATUS", "JOBS", "ARTIFACTS", "SUBMITTED", "TAG"]
     rows = [
         [
             item.get("name", ""),
@@ -55,7 +103,10 @@ def _show_list(found: list[Run]) -> None:
         ]
         for item in found
     ]
-    columns = ["RUN", "WORKFLOW", "STATUS", "JOBS", "ARTIFACTS", "SUBMITTED", "TAG"]
+    if len({item.get("repository") for item in found}) > 1:
+        columns.insert(1, "REPOSITORY")
+        for row, item in zip(rows, found, strict=True):
+            row.insert(1, item.get("repository_name") or item.get("repository") or "")
     write_table(columns, rows, [status_colour(item) for item in found])
 
 
@@ -90,10 +141,14 @@ def _status(item: Run | Job) -> str:
     reason = item.get("reason_text")
     # `Failed` alone raises the question that the reason answers.
     if item.get("status") == "failed" and reason:
-        short = reason if len(reason) <= REASON else f"{reason[: REASON - 1]}…"
-        return f"{words}: {short.splitlines()[0]}"
+        return f"{words}: {_short(reason)}"
     why = item.get("why_waiting")
-    return f"{words} {why}" if why else words
+    return f"{words} {_short(why)}" if why else words
+
+
+def _short(text: str) -> str:
+    line = text.splitlines()[0]
+    return line if len(line) <= REASON else f"{line[: REASON - 1]}…"
 
 
 def _jobs_words(run: Run) -> str:

@@ -124,6 +124,10 @@ class Api:
     def explain(self, name: str) -> Explanation:
         return self._json("GET", f"{self._base}/runs/{quote(name)}/explain")
 
+    def diff(self, name: str) -> str:
+        """What the code of a run had beyond its commit; empty for nothing."""
+        return self._exchange("GET", f"{self._base}/runs/{quote(name)}/diff", {}, b"", repeat=True)[1].decode("utf-8", "surrogateescape")
+
     def logs(
         self,
         name: str,

@@ -68,7 +68,9 @@ class Run(TypedDict, total=False):
     reason_text: str | None
     exit_code: int | None
     tags: list[str]
-    repository: Any
+    repository: str | None
+    repository_name: str | None
+    why_waiting: str | None
     user: str
     submitted_at: int
     started_at: int | None
@@ -78,6 +80,8 @@ class Run(TypedDict, total=False):
     jobs_total: int
     job_counts: dict[str, int]
     message: str
+    warnings: list[Diagnostic]
+    undecided: bool
 
 
 Value = float | str | None
@@ -171,6 +175,7 @@ PlannedStep = TypedDict(
         "commands": list[str],
         "artifacts": list[str],
         "variables": dict[str, PlannedVariable],
+        "misfit": str | None,
     },
     total=False,
 )

@@ -34,6 +34,43 @@ class TestRuns:
         done = dstack("runs", "--json")
         assert [run["name"] for run in json.loads(done.out)] == [*(run["name"] for run in newest), "old-but-running"]
 
+    def test_of_the_repository_one_is_in(
+        self, stub: StubApi, dstack: Dstack, repository: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mine, other = a_run("mine", repository=str(repository)), a_run("other", "running", repository="x")
+
+        def answer(call: Call) -> Reply:
+            items = [mine, other] if "repository" not in call.query else [mine]
+            wanted = [item for item in items if not call.query.get("active") or item["status"] == "running"]
+            return Reply(body={"items": wanted, "next": None})
+
+        stub.on("GET …/runs", answer)
+        done = dstack("runs", "-n", "3")
+        assert stub.calls[0].query == {"repository": str(repository), "limit": "3"}
+        assert ("other" in done.out, "REPOSITORY" in done.out) == (False, False)
+        assert done.err == "1 unfinished run of other repositories is not shown: dstack runs -a\n"
+        assert [run["name"] for run in json.loads(dstack("runs", "--json").out)] == ["mine"]
+        monkeypatch.chdir(repository.parent)
+        done = dstack("runs")
+        assert [line.split()[:2] for line in done.out.splitlines()] == [
+            ["RUN", "REPOSITORY"], ["mine", str(repository)], ["other", "x"],
+        ]  # fmt: skip
+        assert done.err == ""
+
+    def test_why_a_run_waits(self, stub: StubApi, dstack: Dstack) -> None:
+        why = "waits on runner box behind train of odd-cat-2"
+        run = a_run(status="running", status_text="Queued...", why_waiting=why, exit_code=None)
+        stub.on("GET …/runs", Reply(body={"items": [run], "next": None}))
+        assert f"Queued... {why}" in dstack("runs", "-a").out
+
+    def test_the_diff(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/runs/odd-cat-1/diff", Reply(body=b"--- a/x\n+++ b/x\n+\xc3\xa9\n"))
+        assert dstack("runs", "odd-cat-1", "--diff").out == "--- a/x\n+++ b/x\n+é\n"
+        assert dstack("runs", "--diff").code == 2
+        stub.on("GET …/runs/odd-cat-1/diff", Reply(body=b""))
+        done = dstack("runs", "odd-cat-1", "--diff")
+        assert (done.code, done.out, "that of its commit" in done.err) == (0, "", True)
+
     def test_all_pages(self, stub: StubApi, dstack: Dstack) -> None:
         def page(call: Call) -> Reply:
             cursor = call.query.get("cursor")
