@@ -59,14 +59,10 @@ def runs(run: str | None, everything: bool, last: int | None, diff: bool, as_jso
 def _show_diff(run: str | None, *, as_json: bool) -> None:
     if not run or as_json:
         raise click.UsageError("`--diff` is text about one RUN")
+    from dstack.cli.difference import show_difference
+
     with open_api() as api:
-        text = api.diff(run)
-    # It may hold what is no text in this terminal's encoding: bytes go out as they came.
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
-    sys.stdout.flush()
-    if not text:
-        say(f"The code of {run} was that of its commit, or came from no git repository.")
+        show_difference(api, run)
 
 
 def _recent(api: Api, repository: str | None, limit: int) -> tuple[list[Run], int]:

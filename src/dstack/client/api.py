@@ -126,7 +126,8 @@ class Api:
 
     def diff(self, name: str) -> str:
         """What the code of a run had beyond its commit; empty for nothing."""
-        return self._exchange("GET", f"{self._base}/runs/{quote(name)}/diff", {}, b"", repeat=True)[1].decode("utf-8", "surrogateescape")
+        text = self._exchange("GET", f"{self._base}/runs/{quote(name)}/diff", {}, b"", repeat=True)[1]
+        return text.decode(errors="replace")
 
     def logs(
         self,

@@ -65,11 +65,14 @@ class TestRuns:
 
     def test_the_diff(self, stub: StubApi, dstack: Dstack) -> None:
         stub.on("GET …/runs/odd-cat-1/diff", Reply(body=b"--- a/x\n+++ b/x\n+\xc3\xa9\n"))
-        assert dstack("runs", "odd-cat-1", "--diff").out == "--- a/x\n+++ b/x\n+é\n"
+        stub.on("GET …/runs/odd-cat-1", Reply(body=a_run(commit="c0ffee" * 4, branch="main")))
+        done = dstack("runs", "odd-cat-1", "--diff")
+        assert done.out == "--- a/x\n+++ b/x\n+é\n"
+        assert done.err == "odd-cat-1 ran the code of commit c0ffeec0ff of main, and these changes:\n"
         assert dstack("runs", "--diff").code == 2
         stub.on("GET …/runs/odd-cat-1/diff", Reply(body=b""))
         done = dstack("runs", "odd-cat-1", "--diff")
-        assert (done.code, done.out, "that of its commit" in done.err) == (0, "", True)
+        assert (done.code, done.out, "without changes" in done.err) == (0, "", True)
 
     def test_all_pages(self, stub: StubApi, dstack: Dstack) -> None:
         def page(call: Call) -> Reply:
