@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.runner import environments
+from dstack.runner import environments, pythons
 from dstack.runner.environments import EnvironmentManager, Interpreter, Order, SetupError
 from dstack.runner.executors import tree
 from dstack.sdk.provider import PythonEnv
@@ -140,6 +140,25 @@ def test_on_another_host_it_is_an_environment_of_the_same_minor_version(bench: B
     made = asyncio.run(bench.manager.prepare(order, bench.output.append))
     assert made.key
     assert run(made, "import sys; print('%d.%d' % sys.version_info[:2])") == version
+
+
+def test_a_version_that_is_present_can_be_asked_for(bench: Bench, tmp_path: Path) -> None:
+    """Whatever the shell's own Python is: here one that would answer nothing."""
+    shell = tmp_path / "python3"
+    shell.write_text("#!/bin/sh\nexit 1\n")
+    shell.chmod(0o755)
+    environment = {**bench.environment, "HOME": os.environ.get("HOME", "/")}
+    present = list(pythons.minor_versions(environment))
+    asked = {f"3.{sys.version_info.minor}", present[-1]}
+    assert asked <= set(present)
+    keys: set[str] = set()
+    for version in asked:
+        order = Order(uuid.uuid4(), PythonEnv(version), bench.code, environment, str(shell), "3.4.0")
+        made = asyncio.run(bench.manager.prepare(order, bench.output.append))
+        assert run(made, "import sys; print('%d.%d' % sys.version_info[:2])") == version
+        assert made.path.is_relative_to(bench.root)
+        keys.add(made.key)
+    assert len(keys) == len(asked)
 
 
 def test_an_absent_version_names_those_present(bench: Bench) -> None:
