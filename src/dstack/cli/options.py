@@ -12,6 +12,8 @@ FLAGS = {
     "--detach": "detach",
     "--plan": "plan",
     "--json": "json",
+    "-y": "yes",
+    "--yes": "yes",
     "-h": "help",
     "--help": "help",
 }
@@ -39,6 +41,10 @@ class RunOptions:
     @property
     def json(self) -> bool:
         return "json" in self.flags
+
+    @property
+    def yes(self) -> bool:
+        return "yes" in self.flags
 
     @property
     def help(self) -> bool:

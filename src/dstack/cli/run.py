@@ -5,22 +5,17 @@ from __future__ import annotations
 import os
 import sys
 
-from dstack.cli.errors import UserError
 from dstack.cli.options import RunOptions, parse
 from dstack.cli.render import plain_table, say, write_json
 from dstack.cli.session import Session
+from dstack.cli.shipping import Shipping
 from dstack.client.api import ApiError
-from dstack.client.code import CodeCache, Listing, ship_code
 from dstack.client.environment import allowed_environment, find_python
 from dstack.client.repository import identify, read_files, require_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from dstack.client.types import CodeRef, Run, Submission
-
-    Ship = Callable[[bool], CodeRef]
+    from dstack.client.types import Run, Submission
 
 USAGE = """\
 Usage: dstack run [OPTIONS] NAME [ARGUMENTS]...
@@ -36,6 +31,7 @@ Options, before or after NAME:
   --plan          Show what would run and what would be reused; run nothing.
   --json          Print data as JSON; a job's output goes to stderr.
   --repo DIR      The folder that holds .dstack/ (default: from here upwards).
+  -y, --yes       Ship the code without a question, however much it is.
   -h, --help      This text; after NAME, the workflow's variables too.
 
 Exit code: the failing job's own; 0 done or detached; 2 not accepted;
@@ -62,23 +58,23 @@ def run(words: list[str]) -> int:
 
 def _run(options: RunOptions, root: str, session: Session) -> int:
     # git lists the files, and the server is looked for, while everything else is read.
-    submission, ship = _prepare(options, root, session)
-    submission["code"] = ship(False)
+    shipping = Shipping(root, session, agreed=options.yes)
+    session.begin()
+    submission = _prepare(options, root, session)
+    shipping.ship(submission)
     if options.plan:
         from dstack.cli.plan import show_plan
 
         return show_plan(session.api, submission, as_json=options.json)
-    submitted = _submit(session, submission, ship)
+    submitted = _submit(session, submission, shipping)
     if options.detach:
         return _detached(submitted, as_json=options.json)
     return _attached(session, submitted, as_json=options.json)
 
 
-def _prepare(options: RunOptions, root: str, session: Session) -> tuple[Submission, Ship]:
-    """What is sent, without the code, and a function that ships the code."""
-    listing = Listing(root)
-    session.begin()
-    submission: Submission = {
+def _prepare(options: RunOptions, root: str, session: Session) -> Submission:
+    """What is sent, without the code."""
+    return {
         "workflow": options.workflow or "",
         "args": options.arguments,
         "files": read_files(root),
@@ -90,22 +86,9 @@ def _prepare(options: RunOptions, root: str, session: Session) -> tuple[Submissi
         "host": os.uname().nodename,
         "dstack_options": {"detach": options.detach},
     }
-    cache = CodeCache(f"{session.home}/cli/stat-cache", root, session.address)
-
-    def save(folder: str, paths: Sequence[str], cache_file: str) -> CodeRef:
-        from dstack.client.store import save_code
-
-        return save_code(session.api, folder, paths, cache_file)
-
-    def ship(again: bool) -> CodeRef:
-        if again:
-            cache.forget()
-        return ship_code(root, Listing(root) if again else listing, cache, save, _confirm)
-
-    return submission, ship
 
 
-def _submit(session: Session, submission: Submission, ship: Ship) -> Run:
+def _submit(session: Session, submission: Submission, shipping: Shipping) -> Run:
     """Submit once: the key makes every repetition the same run."""
     key = os.urandom(16).hex()
     try:
@@ -114,7 +97,7 @@ def _submit(session: Session, submission: Submission, ship: Ship) -> Run:
         if error.code not in ("code-missing", "storage"):
             raise
     # The server lost, or was never given, what the cache says it has.
-    submission["code"] = ship(True)
+    shipping.ship(submission, again=True)
     return session.api.submit(submission, key)
 
 
@@ -144,23 +127,3 @@ def _show_table(run: Run) -> None:
     row = [run.get("name", ""), run.get("workflow", ""), run.get("status_text", ""), ", ".join(run.get("tags", []))]
     sys.stderr.write(plain_table(["RUN", "WORKFLOW", "STATUS", "TAG"], [row]))
     sys.stderr.flush()
-
-
-def _confirm(files: int, size: int, largest: Sequence[tuple[int, str]]) -> bool:
-    """Ask before much code is shipped."""
-    from dstack.cli.interrupts import has_terminal
-    from dstack.cli.render import size_words
-
-    say(f"The code of this run is {files} files, {size_words(size)}. The largest:")
-    for file_size, path in largest:
-        say(f"  {size_words(file_size):>9}  {path}")
-    if os.environ.get("DSTACK_LARGE_CODE") == "1":
-        return True
-    if not has_terminal():
-        raise UserError(
-            f"not shipped without asking: {files} files, {size_words(size)}",
-            "name what a run does not need in .dstackignore, or set DSTACK_LARGE_CODE=1",
-        )
-    sys.stderr.write("Ship all of it? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,210 +1,123 @@
-"""The code that goes with a run: which files, whether they changed since the last time, and their snapshot.
+"""The code that goes with a run: whether it changed since the last time, and its snapshot.
 
 An unchanged tree costs one `git ls-files` and one `lstat` per file. What is heavy (hashing, chunking, the wire format)
-is imported only when something has changed.
+is imported only when something has changed. A file goes exactly as it is on disk, or it is named and nothing goes.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import stat
-import time
-
-from dstack.client.git import GitFailed, GitOutput, git_folder
+from dstack.client.cache import CodeCache, Shipped
+from dstack.client.listing import Listing
 from dstack.client.repository import RepositoryError
+from dstack.client.tree import Tree, largest, look, look_again
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from dstack.client.difference import Difference
     from dstack.client.types import CodeRef
 
-    Save = Callable[[str, Sequence[str], str], CodeRef]
+    Save = Callable[[str, Sequence[str], str], tuple[CodeRef, Sequence[str]]]
     Confirm = Callable[[int, int, Sequence[tuple[int, str]]], bool]
+
+__all__ = ["CodeCache", "Listing", "Shipped", "ship_code"]
 
 LARGE_SIZE = 500 * 10**6
 LARGE_FILES = 50_000
 _RACY = 2_000_000_000
 """Nanoseconds. A file that changed this shortly before it was looked at may change again without its time moving."""
-_SKIPPED = (".git", ".venv", "__pycache__")
+_TRIES = 3
+"""Saves of a tree that changes meanwhile."""
+_NAMED = 10
 
 
-class Listing:
-    """The files of a repository, as git (started at once, read later) or the folder itself names them."""
+def ship_code(listing: Listing, cache: CodeCache, commit: str | None, save: Save, confirm: Confirm) -> Shipped:
+    """The snapshot of the files that `listing` names, saved now unless an earlier one still holds.
 
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._git = _start_git(root) if git_folder(root) is not None else None
-
-    def paths(self) -> list[str]:
-        """Relative to the root, sorted, without what `.dstackignore` names. Raises RepositoryError."""
-        return self._kept(self._all_paths())
-
-    def paths_below(self, folders: Sequence[str]) -> list[str]:
-        """Those of submodules, and of repositories that lie within this one: git lists only their folders."""
-        found: list[str] = []
-        for folder in folders:
-            below = Listing(f"{self._root}/{folder}")
-            found += (f"{folder}/{path}" for path in below._all_paths())
-        return self._kept(found)
-
-    def _all_paths(self) -> list[str]:
-        paths = _git_paths(self._root, self._git) if self._git is not None else None
-        # git knows none of the files where the whole folder is ignored by a repository above it.
-        return paths or _walk(self._root)
-
-    def _kept(self, paths: list[str]) -> list[str]:
-        try:
-            with open(f"{self._root}/.dstackignore", encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read()
-        except FileNotFoundError:
-            return paths
-        from dstack.client.ignore import IgnoreRules
-
-        return IgnoreRules(text).keep(paths)
-
-
-class CodeCache:
-    """What was shipped last from each root: `path` is one root's file under `home/cli/stat-cache`."""
-
-    def __init__(self, folder: str, root: str, server: str) -> None:
-        import hashlib
-
-        name = hashlib.sha256(os.fsencode(f"{root}\0{server}")).hexdigest()[:24]
-        self.path = f"{folder}/{name}.json"
-        self.files_path = f"{folder}/{name}.files"
-        self._content: dict[str, object] = _read(self.path)
-
-    def find(self, digest: str) -> CodeRef | None:
-        """The snapshot of a tree with this digest, if that was the last one shipped."""
-        code = self._content.get("code")
-        return code if self._content.get("digest") == digest else None  # pyright: ignore[reportReturnType] - own file
-
-    @property
-    def confirmed_size(self) -> int:
-        """The most bytes that were confirmed for this root."""
-        size = self._content.get("confirmed_size")
-        return size if isinstance(size, int) else 0
-
-    def remember(self, digest: str, code: CodeRef, confirmed_size: int) -> None:
-        self._content = {"digest": digest, "code": code, "confirmed_size": confirmed_size}
-        try:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            with open(f"{self.path}.{os.getpid()}", "w", encoding="utf-8") as file:
-                json.dump(self._content, file)
-            os.replace(file.name, self.path)
-        except OSError:
-            pass  # only a cache: the next run looks again
-
-    def forget(self) -> None:
-        """The server does not have what was remembered."""
-        self._content = {}
-        for path in (self.path, self.files_path):
-            try:
-                os.unlink(path)
-            except OSError:
-                pass  # not there, or not ours to remove: then its digest no longer matters
-
-
-def ship_code(root: str, listing: Listing, cache: CodeCache, save: Save, confirm: Confirm) -> CodeRef:
-    """The snapshot of the files of `root`, saved now unless the last one still holds.
-
-    `save(root, paths, cache file)` saves them; `confirm(files, bytes, largest)` is asked before much is shipped.
-    Raises RepositoryError when it is refused.
+    `save(root, paths, cache file)` saves them, and answers with what it could not; `confirm(files, bytes, largest)` is
+    asked before much is shipped. `commit` is what their difference is taken from. Raises RepositoryError.
     """
-    tree = _look(root, listing.paths())
-    while tree.folders:
-        tree = _look(root, sorted({*tree.paths, *listing.paths_below(tree.folders)}))
-    known = cache.find(tree.digest)
-    if known is not None:
-        return known
-    confirmed = cache.confirmed_size
-    if (tree.size > LARGE_SIZE or len(tree.paths) > LARGE_FILES) and tree.size > 1.5 * confirmed:
-        largest = sorted(zip(tree.sizes, tree.paths, strict=True), reverse=True)[:10]
-        if not confirm(len(tree.paths), tree.size, largest):
-            raise RepositoryError(
-                f"not shipped: {len(tree.paths)} files, {tree.size} bytes",
-                "name what a run does not need in .dstackignore or .gitignore",
-            )
-        confirmed = tree.size
-    code = save(root, tree.paths, cache.files_path)
+    for attempt in range(1, _TRIES + 1):
+        tree = look(listing)
+        _require_readable({**listing.unreadable, **tree.unreadable})
+        known = cache.find(tree.digest, commit)
+        if known is not None:
+            return _as_before(listing, tree, known, cache, commit)
+        confirmed = _confirm(tree, cache.confirmed_size, confirm)
+        difference = _differ(listing, tree, commit)
+        code, problems = save(listing.root, tree.paths, cache.files_path)
+        again = look_again(listing.root, tree)
+        if not problems:
+            break
+        if again.digest == tree.digest or attempt == _TRIES:
+            raise _not_shipped(problems)
+        changed, listing = listing, Listing(listing.root)
+        listing.include, listing.exclude = changed.include, changed.exclude
+    else:
+        raise AssertionError("the last try ends the loop")
+    shipped = _told(listing, tree, code, difference)
     # Files that changed during the save, or just before, are looked at once more next time.
-    if tree.newest < tree.looked_at - _RACY and _look(root, tree.paths).digest == tree.digest:
-        cache.remember(tree.digest, code, confirmed)
-    return code
+    if tree.newest < tree.looked_at - _RACY and again.digest == tree.digest:
+        cache.remember(tree.digest, commit, shipped, confirmed)
+    return shipped
 
 
-class _Tree:
-    """What `lstat` says about the files: a digest over all of it, and the sums."""
-
-    def __init__(self) -> None:
-        self.looked_at = time.time_ns()
-        self.paths: list[str] = []
-        self.sizes: list[int] = []
-        self.folders: list[str] = []
-        self.size = 0
-        self.newest = 0
-        self.digest = ""
-
-
-def _look(root: str, paths: Sequence[str]) -> _Tree:
-    import hashlib
-
-    tree = _Tree()
-    seen: list[str] = []
-    for path in paths:
-        try:
-            found = os.lstat(f"{root}/{path}")
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # tracked and deleted
-        if stat.S_ISDIR(found.st_mode):
-            tree.folders.append(path)
-            continue
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
-            continue  # sockets, devices and pipes are no code
-        changed = max(found.st_mtime_ns, found.st_ctime_ns)
-        tree.newest = max(tree.newest, changed)
-        tree.size += found.st_size
-        tree.paths.append(path)
-        tree.sizes.append(found.st_size)
-        seen.append(f"{path}\0{found.st_mode} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}")
-    content = "\0\0".join(seen).encode("utf-8", "surrogateescape")
-    tree.digest = hashlib.blake2b(content, digest_size=20).hexdigest()
-    return tree
+def _as_before(listing: Listing, tree: Tree, known: Shipped, cache: CodeCache, commit: str | None) -> Shipped:
+    """What is known of a tree, with what is not part of it looked at anew if need be."""
+    if known.surroundings == tree.surroundings and (known.diff is not None or not listing.asks_git):
+        return known
+    difference = None if known.diff is not None else _differ(listing, tree, commit)
+    shipped = _told(listing, tree, known.code, difference)
+    if difference is None:
+        shipped.diff = known.diff
+    cache.remember(tree.digest, commit, shipped, cache.confirmed_size)
+    return shipped
 
 
-def _start_git(folder: str) -> GitOutput | None:
-    # Virtual environments and caches are skipped even where no .gitignore names them: a job cannot use them.
-    skipped = [f"--exclude={name}" for name in _SKIPPED[1:]]
-    try:
-        return GitOutput(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard", *skipped)
-    except FileNotFoundError:
-        return None  # a work tree on a machine without git: every file counts
+def _differ(listing: Listing, tree: Tree, commit: str | None) -> Difference | None:
+    if not listing.asks_git:
+        return None
+    from dstack.client.difference import Difference
+
+    return Difference(listing, tree, commit)
 
 
-def _git_paths(root: str, git: GitOutput) -> list[str]:
-    try:
-        names = os.fsdecode(git.read()).split("\0")
-    except GitFailed as error:
-        raise RepositoryError(f"git ls-files failed in {root}: {error}") from error
-    return sorted({name.rstrip("/") for name in names if name})
+def _told(listing: Listing, tree: Tree, code: CodeRef, difference: Difference | None) -> Shipped:
+    from dstack.client.notes import notes
+
+    found = notes(listing, tree)
+    diff = difference.text() if difference is not None else None
+    if difference is not None and difference.problem:
+        found.append(f"the run does not record what differs from the commit: {difference.problem}")
+    return Shipped(code, found, tree.surroundings, diff)
 
 
-def _walk(root: str) -> list[str]:
-    found: list[str] = []
-    for folder, folders, files in os.walk(root):
-        # Links to folders are shipped as links.
-        found += (f"{folder}/{name}" for name in folders if os.path.islink(f"{folder}/{name}"))
-        folders[:] = [name for name in folders if name not in _SKIPPED]
-        found += (f"{folder}/{name}" for name in files)
-    return sorted(path[len(root) + 1 :] for path in found)
+def _confirm(tree: Tree, confirmed: int, confirm: Confirm) -> int:
+    """The most bytes that were confirmed, after asking where that is too little."""
+    if (tree.size <= LARGE_SIZE and len(tree.paths) <= LARGE_FILES) or tree.size <= 1.5 * confirmed:
+        return confirmed
+    if not confirm(len(tree.paths), tree.size, largest(tree, 10)):
+        raise RepositoryError(
+            f"not shipped: {len(tree.paths)} files, {tree.size} bytes",
+            "name what a run does not need in .dstackignore or .gitignore",
+        )
+    return tree.size
 
 
-def _read(path: str) -> dict[str, object]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}  # pyright: ignore[reportUnknownVariableType] - own file
+def _require_readable(unreadable: Mapping[str, str]) -> None:
+    if unreadable:
+        from dstack.client.notes import quoted
+
+        raise _not_shipped([f"{quoted(path)}: {why}" for path, why in sorted(unreadable.items())])
+
+
+def _not_shipped(problems: Sequence[str]) -> RepositoryError:
+    count = f"{len(problems)} files" if len(problems) > 1 else "1 file"
+    lines = [f"  {problem}" for problem in problems[:_NAMED]]
+    if len(problems) > _NAMED:
+        lines.append(f"  and {len(problems) - _NAMED} more")
+    return RepositoryError(
+        f"the code is not shipped, because of {count}:\n" + "\n".join(lines),
+        "make them readable, let nothing write to them meanwhile, or name them in .dstackignore",
+    )

@@ -8,6 +8,14 @@ from __future__ import annotations
 
 import os
 
+_TIED = frozenset(
+    f"GIT_{name}"
+    for name in (
+        "ALTERNATE_OBJECT_DIRECTORIES COMMON_DIR DIR EXTERNAL_DIFF GLOB_PATHSPECS GRAFT_FILE ICASE_PATHSPECS"
+        " IMPLICIT_WORK_TREE INDEX_FILE NAMESPACE NOGLOB_PATHSPECS OBJECT_DIRECTORY PREFIX SHALLOW_FILE WORK_TREE"
+    ).split()
+)
+
 
 class GitFolder:
     """`top`: the work tree's root. `own`: its git directory. `common`: the one that linked work trees share."""
@@ -27,39 +35,65 @@ class GitOutput:
     """A running `git`, whose output is collected by `read`."""
 
     def __init__(self, folder: str, *arguments: str) -> None:
-        """Start it in `folder`. Raises FileNotFoundError where there is no git."""
-        self._command = ["git", "-C", folder, *arguments]
+        """Start it in `folder`; names are never patterns. Raises FileNotFoundError where there is no git."""
         receive, send = os.pipe()
+        complain, told = os.pipe()
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             self._pid = os.posix_spawnp(
                 "git",
-                self._command,
-                os.environ,
+                ["git", "--literal-pathspecs", "-C", folder, *arguments],
+                _environment(),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, nothing, 0),
                     (os.POSIX_SPAWN_DUP2, send, 1),
-                    (os.POSIX_SPAWN_DUP2, nothing, 2),
+                    (os.POSIX_SPAWN_DUP2, told, 2),
                 ],
             )
         except BaseException:
             os.close(receive)
+            os.close(complain)
             raise
         finally:
             os.close(send)
+            os.close(told)
             os.close(nothing)
         self._receive = receive
+        self._complain = complain
+        self.complaints = ""
+        """What it wrote to its standard error, once it was read."""
 
-    def read(self) -> bytes:
-        """All of its output. Raises GitFailed."""
-        pieces: list[bytes] = []
-        with open(self._receive, "rb", buffering=0) as file:
-            while piece := file.read(1 << 20):
-                pieces.append(piece)
-        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-        if code != 0:
-            raise GitFailed(_complaint(self._command) or f"git ended with {code}")
-        return b"".join(pieces)
+    def read(self, most: int | None = None) -> bytes:
+        """All of its output, or a little more than `most` bytes of it: then it is ended. Raises GitFailed."""
+        import select
+
+        found: dict[int, list[bytes]] = {self._receive: [], self._complain: []}
+        length = 0
+        cut = False
+        poll = select.poll()
+        for pipe in found:
+            poll.register(pipe, select.POLLIN)
+        open_pipes = set(found)
+        try:
+            while open_pipes and not cut:
+                for pipe, _ in poll.poll():
+                    piece = os.read(pipe, 1 << 20)
+                    found[pipe].append(piece)
+                    if not piece:
+                        poll.unregister(pipe)
+                        open_pipes.remove(pipe)
+                    elif pipe == self._receive:
+                        length += len(piece)
+                        cut = most is not None and length > most
+        finally:
+            for pipe in found:
+                os.close(pipe)
+            # With nobody to write to it ends by itself.
+            code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        self.complaints = os.fsdecode(b"".join(found[self._complain]))
+        if code != 0 and not cut:
+            raise GitFailed(self.complaints.strip() or f"git ended with {code}")
+        return b"".join(found[self._receive])
 
 
 def git_folder(folder: str) -> GitFolder | None:
@@ -139,12 +173,13 @@ def _ask_head(git: GitFolder) -> tuple[str | None, str | None]:
     return (None if branch == "HEAD" else branch), commit
 
 
-def _complaint(command: list[str]) -> str:
-    """What a command that failed says, from a second attempt: the first one had no place for it."""
-    import subprocess
+def _environment() -> dict[str, str]:
+    """This process's, without what ties git to another repository (dstack may be called by one of git's hooks).
 
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    return done.stderr.strip()
+    Messages are in English, because some are read; nothing is asked, and no lock is taken that can be done without.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in _TIED}
+    return kept | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1"}
 
 
 def _text(path: str) -> str:

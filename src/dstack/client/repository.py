@@ -68,20 +68,48 @@ def require_root(given: str | None) -> str:
 
 
 def read_files(root: str) -> dict[str, str]:
-    """The YAML files under `.dstack`, by path relative to `root`. Raises RepositoryError."""
+    """The YAML files under `.dstack`, and what they include, by path relative to `root`. Raises RepositoryError."""
     files: dict[str, str] = {}
     folder = f"{root}/.dstack"
     for path in _yaml_files(folder, deep=False) + _yaml_files(f"{folder}/workflows", deep=True):
-        try:
-            with open(path, encoding="utf-8", newline="") as file:
-                files[path[len(root) + 1 :]] = file.read()
-        except UnicodeDecodeError as error:
-            raise RepositoryError(
-                f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#x}"
-            ) from None
-        except OSError as error:
-            raise RepositoryError(f"cannot read {path}: {error.strerror or error}") from error
+        files[path[len(root) + 1 :]] = _read_file(path)
+    waiting = list(files)
+    while waiting:
+        for path in _included(files[waiting.pop()]):
+            # One that is not there is the server's to tell of, with its place.
+            if path not in files and os.path.isfile(f"{root}/{path}"):
+                files[path] = _read_file(f"{root}/{path}")
+                waiting.append(path)
     return files
+
+
+def _read_file(path: str) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise RepositoryError(f"the name of {_shown(path)} is not UTF-8", "rename the file") from None
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise RepositoryError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from None
+    except OSError as error:
+        raise RepositoryError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _included(text: str) -> list[str]:
+    """What may be paths of YAML files after `include:` at the root of a file. A YAML parser would cost too much."""
+    if "include" not in text:
+        return []
+    import re
+
+    found: list[str] = []
+    for block in re.findall(r"""^["']?include["']?\s*:(.*(?:\n(?:[\s#-].*)?)*)""", text, re.MULTILINE):
+        for quoted in re.findall(r"""\"([^"\n]+)\"|'([^'\n]+)'|([^\s,"'\[\]]+)""", block):
+            path = os.path.normpath("".join(quoted))
+            if path.endswith((".yaml", ".yml")) and not path.startswith(("/", "../")):
+                found.append(path)
+    return found
 
 
 def identify(root: str) -> RepositoryRef:
@@ -91,20 +119,17 @@ def identify(root: str) -> RepositoryRef:
     git directory takes the remote's place; without git, the real path is all there is.
     """
     git = git_folder(root)
+    shown = _shown(root)
+    found: RepositoryRef = {"key": shown, "name": os.path.basename(shown), "root": shown}
     if git is None:
-        return {"key": root, "name": os.path.basename(root), "root": root}
-    folder = os.path.relpath(root, git.top)
+        return found
+    folder = _shown(os.path.relpath(root, git.top))
     suffix = "" if folder == "." else f":{folder}"
     branch, commit = read_head(git)
-    found: RepositoryRef = {
-        "key": root,
-        "name": os.path.basename(root),
-        "root": root,
-        "branch": branch,
-        "commit": commit,
-    }
+    found["branch"] = _shown(branch) if branch else None
+    found["commit"] = commit
     url = read_remote(git)
-    remote = normalise_remote(url) if url else None
+    remote = _shown(normalise_remote(url)) if url else None
     own = _own_id(git)
     if remote is not None:
         found["remote"] = remote
@@ -114,6 +139,11 @@ def identify(root: str) -> RepositoryRef:
     elif own is not None:
         found["key"] = own + suffix
     return found
+
+
+def _shown(path: str) -> str:
+    """A path as text that can be sent: bytes that are not UTF-8 as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _own_id(git: GitFolder) -> str | None:

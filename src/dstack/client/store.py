@@ -153,17 +153,21 @@ def remote_store(api: Api) -> SnapshotStore:
     return SnapshotStore(SignedBlobs(api), RemoteCatalog(api))
 
 
-def save_code(api: Api, root: str, paths: Sequence[str], cache: str) -> CodeRef:
-    """Save the files `paths` of `root`; `cache` is a file that spares reading what did not change."""
+def save_code(api: Api, root: str, paths: Sequence[str], cache: str) -> tuple[CodeRef, tuple[str, ...]]:
+    """Save the files `paths` of `root`, and what of them could not be saved as it is, in words.
+
+    `cache` is a file that spares reading what did not change.
+    """
     saved = save(
         Path(root), remote_store(api), paths=[os.fsencode(path) for path in paths], cache=FileCache.load(Path(cache))
     )
-    return {
+    code: CodeRef = {
         "manifest_id": saved.manifest_id.hex(),
         "content_id": saved.content_id.hex(),
         "files": saved.files,
         "size": saved.size,
     }
+    return code, saved.warnings
 
 
 def _call(api: Api, name: str, body: object, answer: type[_T]) -> _T:

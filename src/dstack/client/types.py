@@ -261,6 +261,7 @@ class Submission(TypedDict, total=False):
     files: dict[str, str]
     repository: RepositoryRef
     code: CodeRef | None
+    diff: str | None
     environment: dict[str, str]
     python: PythonRef | None
     tags: list[str]

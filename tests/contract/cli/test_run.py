@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dstack.client import code
+from dstack.client import tree
 from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.interfaces import PackIndex
 from tests.contract.cli.conftest import Dstack, a_job, a_run
@@ -184,7 +184,7 @@ def test_unchanged_code_is_not_looked_at_again(
     for text in ("print(1)\n", "print(2)\n"):
         (repository / "train.py").write_text(text)
         # A change counts as settled two seconds later; the clock is turned on instead of waiting.
-        monkeypatch.setattr(code, "time", _Later())
+        monkeypatch.setattr(tree, "time", _Later())
         dstack("run", "train")
         accepting.calls.clear()
         dstack("run", "train")

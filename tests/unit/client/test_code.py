@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.client import code
+from dstack.client import code, tree
 from dstack.client.code import CodeCache, Listing, ship_code
 from dstack.client.repository import RepositoryError
 from dstack.client.types import CodeRef
@@ -27,7 +27,7 @@ class Ship:
         self.agrees = True
         # `time_ns` is all that is asked; changes are as old as the files' own times say.
         self.now = max(os.lstat(path).st_ctime_ns for path in [root, *root.rglob("*")]) + MINUTE
-        monkeypatch.setattr(code, "time", self)
+        monkeypatch.setattr(tree, "time", self)
 
     def time_ns(self) -> int:
         return self.now
@@ -35,11 +35,11 @@ class Ship:
     def __call__(self) -> CodeRef:
         root = str(self.root / "project")
         cache = CodeCache(str(self.root / "cache"), root, "")
-        return ship_code(root, Listing(root), cache, self._save, self._confirm)
+        return ship_code(Listing(root), cache, None, self._save, self._confirm).code
 
-    def _save(self, root: str, paths: Sequence[str], cache: str) -> CodeRef:
+    def _save(self, root: str, paths: Sequence[str], cache: str) -> tuple[CodeRef, Sequence[str]]:
         self.saved.append(list(paths))
-        return {"manifest_id": f"{len(self.saved):064x}", "content_id": "0", "files": len(paths), "size": 0}
+        return {"manifest_id": f"{len(self.saved):064x}", "content_id": "0", "files": len(paths), "size": 0}, ()
 
     def _confirm(self, files: int, size: int, largest: Sequence[tuple[int, str]]) -> bool:
         self.asked.append((files, size))
@@ -103,7 +103,7 @@ def test_a_file_that_changes_during_the_save_is_not_taken_for_saved(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Meanwhile(Ship):
-        def _save(self, root: str, paths: Sequence[str], cache: str) -> CodeRef:
+        def _save(self, root: str, paths: Sequence[str], cache: str) -> tuple[CodeRef, Sequence[str]]:
             (project / "a.py").write_text("changed" * len(self.saved))
             return super()._save(root, paths, cache)
 

@@ -33,7 +33,7 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import jobs
 from dstack.server.db.tables import runners as runners_table
 from dstack.server.db.tables import runs as runs_table
-from dstack.server.services import artifacts, explain, following, plans, runs, tags, views, waiting
+from dstack.server.services import artifacts, differences, explain, following, plans, runs, tags, views, waiting
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
 from dstack.server.services.repositories import RepositoryRef, find_repository
@@ -60,6 +60,7 @@ def routes(context: Context, shutdown: Shutdown) -> list[Route]:
         ("GET", f"{base}/runs/{{name}}", api.show_run),
         ("POST", f"{base}/runs/{{name}}/stop", api.stop),
         ("GET", f"{base}/runs/{{name}}/explain", api.explain),
+        ("GET", f"{base}/runs/{{name}}/diff", api.diff),
         ("GET", f"{base}/runs/{{name}}/logs", api.logs),
         ("GET", f"{base}/tags", api.list_tags),
         ("POST", f"{base}/tags", api.tag),
@@ -188,6 +189,14 @@ class _Api:
         if cause is not None:
             cause = {**cause, "tail": self._tail(found)}
         return _json({"summary": found.summary, "lines": found.lines, "root_cause": cause, "waiting": found.waiting})
+
+    async def diff(self, request: Request) -> Response:
+        project_id, name = self._context.project_id, request.path_params["name"]
+
+        def read(tx: Transaction) -> str:
+            return differences.of_run(tx, project_id, runs.run_id_of(tx, project_id, name))
+
+        return Response(await self._context.database.aread(read), media_type="text/plain")
 
     def _tail(self, found: explain.Explanation) -> list[str]:
         if found.attempt_id is None:

@@ -23,7 +23,7 @@ from dstack.server.db.tables import (
     runs,
     submissions,
 )
-from dstack.server.services import artifacts, names, tags
+from dstack.server.services import artifacts, differences, names, tags
 from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.context import Context
 from dstack.server.services.create import insert_plan
@@ -57,6 +57,7 @@ class Submission(msgspec.Struct, frozen=True):
     repository: RepositoryRef
     args: tuple[str, ...] = ()
     code: CodeRef | None = None
+    diff: str | None = None
     environment: dict[str, str] = {}
     python: PythonRef | None = None
     tags: tuple[str, ...] = ()
@@ -240,7 +241,8 @@ def _store(
     if not tx.insert_new(runs, _run_row(tx, context, submission, run_id, name)):
         return None
     body = msgspec.msgpack.encode(_stored(submission))
-    tx.execute(insert(submissions), {"project_id": project_id, "run_id": run_id, "body": body})
+    diff = differences.pack(submission.diff)
+    tx.execute(insert(submissions), {"project_id": project_id, "run_id": run_id, "body": body, "diff": diff})
     if idempotency_key is not None:
         key = {"project_id": project_id, "key": idempotency_key, "object_id": run_id, "created_at": tx.now}
         if not tx.insert_new(idempotency_keys, key):
