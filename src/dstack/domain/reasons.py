@@ -28,6 +28,7 @@ class Reason(StrEnum):
     STOPPED = "stopped"
     ABORTED = "aborted"
     DEPENDENCY = "dependency"
+    CONDITION = "condition"
     INVALID = "invalid"
     PLAN_TIMEOUT = "plan-timeout"
 
@@ -38,6 +39,7 @@ END_STATE: dict[Reason, str] = {
     Reason.STOPPED: "stopped",
     Reason.ABORTED: "stopped",
     Reason.DEPENDENCY: "skipped",
+    Reason.CONDITION: "skipped",
     **dict.fromkeys(
         (
             Reason.EXIT_CODE,
@@ -89,6 +91,7 @@ SENTENCE: dict[Reason, str] = {
     Reason.STOPPED: "stopped by {actor}",
     Reason.ABORTED: "aborted by {actor}; nothing more was saved",
     Reason.DEPENDENCY: "skipped because a workflow it depends on did not succeed",
+    Reason.CONDITION: "skipped because its condition is false",
     Reason.INVALID: "could not be planned",
     Reason.PLAN_TIMEOUT: "was not planned in time",
 }
@@ -111,6 +114,7 @@ CLI_EXIT: dict[Reason, int | None] = {
     Reason.STOPPED: 122,
     Reason.ABORTED: 122,
     Reason.DEPENDENCY: 1,
+    Reason.CONDITION: 1,
     Reason.INVALID: 2,
     Reason.PLAN_TIMEOUT: 2,
 }

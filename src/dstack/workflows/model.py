@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dstack.domain.reasons import Reason
+from dstack.domain.rules import SUCCESS
 from dstack.sdk.provider import JobSpec, Provider
 from dstack.sdk.scalars import Scalar
 from dstack.workflows.dependencies import Dependency
@@ -79,11 +80,12 @@ class ReusedInput:
 class StepPolicy:
     """What a workflow says about when its jobs run, how long, and how often.
 
-    `rule` is an expression over `success()`, `failed()` and `always()` with `and`, `or`, `not`, `true` and `false`;
-    variables are filled in already. `timeout` is seconds per attempt; `backoff` seconds before the first retry.
+    `rule` is a rule of `dstack.domain.rules` with its variables filled in, `condition` what the file says. `timeout` is
+    seconds per attempt; `backoff` seconds before the first retry.
     """
 
-    rule: str = "success()"
+    rule: str = SUCCESS
+    condition: str = ""
     fail_fast: bool = False
     continue_on_failure: bool = False
     timeout: float | None = None

@@ -27,7 +27,7 @@ from tests.property.lifecycle.agents import (
     ToRunner,
     ToServer,
 )
-from tests.property.lifecycle.model import POLICIES, Dag, Happening, Reference, StepSpec
+from tests.property.lifecycle.model import POLICIES, RULES, Dag, Happening, Reference, StepSpec
 from tests.support.ports import FakeClock
 
 RUNNERS = 2
@@ -96,7 +96,8 @@ def dags(draw: st.DrawFn) -> Dag:
     for number in range(draw(st.integers(2, 4))):
         policies = draw(st.lists(st.sampled_from(POLICIES), min_size=1, max_size=2))
         needs = draw(st.frozensets(st.integers(0, number - 1), max_size=2)) if number else frozenset[int]()
-        steps.append(StepSpec(tuple(policies), needs))
+        rule = draw(st.sampled_from(RULES))
+        steps.append(StepSpec(tuple(policies), needs, rule, draw(st.booleans()), draw(st.booleans())))
     return tuple(steps)
 
 

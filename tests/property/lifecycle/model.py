@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from dstack.domain.lifecycle import Decision, Ignored, Refused, Transition, attempt
+from dstack.domain.lifecycle import Decision, Ignored, Refused, Release, TellDependents, Transition, attempt
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import run as run_table
 from dstack.domain.lifecycle import step as step_table
@@ -18,19 +18,24 @@ from dstack.domain.lifecycle.job import Intent, Job, JobEvent, JobState, Policy
 from dstack.domain.lifecycle.run import Run, RunState
 from dstack.domain.lifecycle.step import Step, StepState
 from dstack.domain.reasons import Reason
+from dstack.domain.rules import SUCCESS
 
 RETRIES = Policy(
     retry_on=frozenset({Reason.EXIT_CODE, Reason.RUNNER_LOST, Reason.PREEMPTED, Reason.TIMEOUT}), retry_max=2
 )
+RULES = (SUCCESS, SUCCESS, "failed()", "always()", "not failed()", "false")
 POLICIES = (Policy(), RETRIES, replace(RETRIES, retry_max=1, backoff=30.0))
 
 
 @dataclass(frozen=True)
 class StepSpec:
-    """One step: the policies of its jobs, and the earlier steps it needs."""
+    """One step: the policies of its jobs, the earlier steps it needs, and when it runs."""
 
     policies: tuple[Policy, ...]
     needs: frozenset[int] = frozenset()
+    rule: str = SUCCESS
+    fail_fast: bool = False
+    continue_on_failure: bool = False
 
 
 Dag = tuple[StepSpec, ...]
@@ -74,10 +79,18 @@ class Reference:
 
     def __post_init__(self) -> None:
         for number, spec in enumerate(self.dag):
-            first = [replace(job_table.created(unmet=bool(spec.needs)), policy=policy) for policy in spec.policies]
-            self.jobs.extend(first)
-            self.step_of.extend([number] * len(first))
-            self.steps.append(step_table.created([job.state for job in first]))
+            step = step_table.created(
+                len(spec.policies),
+                [self.steps[need] for need in sorted(spec.needs)],
+                rule=spec.rule,
+                fail_fast=spec.fail_fast,
+                continue_on_failure=spec.continue_on_failure,
+            )
+            self.steps.append(step)
+            self.jobs.extend(replace(step_table.first_job(step), policy=policy) for policy in spec.policies)
+            self.step_of.extend([number] * len(spec.policies))
+        if all(job.state in job_table.TERMINAL for job in self.jobs):
+            self.run = Run(RunState.DONE)
 
     # --- changes -------------------------------------------------------------------------------------------------
 
@@ -138,26 +151,33 @@ class Reference:
         number = self.step_of[index]
         before = self.steps[number]
         decision = step_table.decide(before, step_table.JobMoved(moved_to), now)
-        if isinstance(decision, Transition):
-            self.steps[number] = after = decision.after
-            if after.state is not before.state:
-                self.story.append(Told("step", number, "job-moved", before.state, after.state))
-                if after.state in step_table.TERMINAL:
-                    self._wake_dependents(number, now)
+        if not isinstance(decision, Transition):
+            return
+        self.steps[number] = after = decision.after
+        if after.state is not before.state:
+            self.story.append(Told("step", number, "job-moved", before.state, after.state))
+        for sibling in self.jobs_of(number):
+            failed_fast = self.dag[number].fail_fast and moved_to is JobState.FAILED
+            if failed_fast and self.jobs[sibling].state not in job_table.TERMINAL:
+                self._job(Happening(sibling, job_table.StopAsked()), now)
+        for effect in decision.effects:
+            if isinstance(effect, TellDependents):
+                self._tell_dependents(number, effect, now)
 
-    def _wake_dependents(self, ended: int, now: int) -> None:
+    def _tell_dependents(self, ended: int, told: TellDependents, now: int) -> None:
         for number, spec in enumerate(self.dag):
             if ended not in spec.needs:
                 continue
-            states = [self.steps[need].state for need in spec.needs]
-            event: JobEvent | None = None
-            if any(state in step_table.TERMINAL and not step_table.success(state) for state in states):
-                event = job_table.RuleFalse()
-            elif all(map(step_table.success, states)):
-                event = job_table.RuleTrue()
-            for index in self.jobs_of(number):
-                if event is not None and self.jobs[index].state is JobState.WAITING:
-                    self._job(Happening(index, event), now)
+            decision = step_table.decide(self.steps[number], step_table.NeedMoved(told.outcome, told.over), now)
+            if not isinstance(decision, Transition):
+                continue
+            self.steps[number] = decision.after
+            for effect in decision.effects:
+                if isinstance(effect, Release):
+                    event = job_table.RuleTrue() if effect.begin else job_table.RuleFalse(spec.rule != SUCCESS)
+                    for index in self.jobs_of(number):
+                        if self.jobs[index].state is JobState.WAITING:
+                            self._job(Happening(index, event), now)
 
     def _rolled(self) -> frozenset[JobState]:
         return frozenset(job.state for job in self.jobs)
@@ -175,7 +195,20 @@ class Reference:
         return (index for index, number in enumerate(self.step_of) if number == step)
 
     def unmet(self, step: int) -> int:
-        return sum(self.steps[need].state not in step_table.TERMINAL for need in self.dag[step].needs)
+        return sum(self.open_jobs(need) > 0 for need in self.dag[step].needs)
+
+    def came_to(self, step: int) -> str:
+        """What `step` is to its dependents by its own end and its dependencies', looked up without the table."""
+        state = self.steps[step].state
+        if state is StepState.SKIPPED:
+            failed = any(self.came_to(need) == "failure" for need in self.dag[step].needs)
+            return "failure" if failed and not self.skipped_by_constant(step) else "skipped"
+        if state is StepState.DONE or (state is StepState.FAILED and self.dag[step].continue_on_failure):
+            return "success"
+        return "failure"
+
+    def skipped_by_constant(self, step: int) -> bool:
+        return self.dag[step].rule == "false"
 
     def open_jobs(self, step: int) -> int:
         return sum(self.jobs[index].state not in job_table.TERMINAL for index in self.jobs_of(step))
@@ -187,6 +220,26 @@ class Reference:
             for key, found in self.attempts.items()
             if self.runner_of[key] == runner and found.state is not AttemptState.ENDED
         ]
+
+    def _check_rule(self, number: int, states: set[JobState]) -> None:
+        """A step begins after all it needs, exactly where its rule is true of what that came to."""
+        spec = self.dag[number]
+        over = not self.unmet(number)
+        came_to = [self.came_to(need) for need in spec.needs] if over else []
+        holds = {
+            SUCCESS: all(item == "success" for item in came_to),
+            "failed()": "failure" in came_to,
+            "always()": True,
+            "not failed()": "failure" not in came_to,
+            "false": False,
+        }[spec.rule]
+        if states - {JobState.WAITING, JobState.SKIPPED, JobState.STOPPED}:
+            assert over, "a step begins after the last job of what it needs"
+            assert holds, f"{spec.rule} is false of {came_to}, and the step began"
+        if states == {JobState.SKIPPED} and over:
+            assert not holds, f"{spec.rule} is true of {came_to}, and the step was skipped"
+        if over:
+            assert JobState.WAITING not in states, "what is decided is acted on at once"
 
     @property
     def over(self) -> bool:
@@ -203,12 +256,10 @@ class Reference:
             if job.state in (JobState.WAITING, JobState.QUEUED):
                 assert job.intent is Intent.NONE, "a stopped job never waits for another attempt"
         for number, step in enumerate(self.steps):
-            assert step.open_jobs == self.open_jobs(number)
+            assert (step.open_jobs, step.unmet) == (self.open_jobs(number), self.unmet(number))
             states = {self.jobs[index].state for index in self.jobs_of(number)}
             assert (step.state is StepState.DONE) == (states == {JobState.DONE})
-            if states - {JobState.WAITING, JobState.SKIPPED, JobState.STOPPED}:
-                needs = (self.steps[need].state for need in self.dag[number].needs)
-                assert all(map(step_table.success, needs)), "a step begins after what it needs has succeeded"
+            self._check_rule(number, states)
         rolled = run_table.roll_up(self._rolled())
         # A run that has begun stays running while its jobs wait for their next attempt.
         assert self.run.state is rolled or (self.run.state, rolled) == (RunState.RUNNING, RunState.QUEUED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -13,13 +13,14 @@ from sqlalchemy import Table, insert, select
 
 from dstack.domain.lifecycle import run as run_table
 from dstack.domain.lifecycle.job import Job, Policy, StopAsked
+from dstack.domain.lifecycle.step import Step
 from dstack.domain.resources import Requirements
 from dstack.server.db.engine import Database, Transaction, declare_write
 from dstack.server.db.tables import attempts, events, jobs, runs, step_needs, steps
 from dstack.server.services.apply import Batch
 from dstack.server.services.facts import Facts
-from dstack.server.services.rows import JobRow, StoredPolicy
-from dstack.server.services.stored import encode_need
+from dstack.server.services.rows import JobRow, StepRow, StoredPolicy
+from dstack.server.services.stored import StoredPlan, encode_need
 from dstack.server.settings import Settings
 from tests.property.lifecycle.model import Dag, Happening, Reference, Told
 from tests.support.ports import FakeClock, FakeIds
@@ -124,9 +125,10 @@ class Stored:
         for job_id, job in zip(self.jobs, state.jobs, strict=True):
             assert (found[job_id].finished_at is not None) == (job.state in ("done", "failed", "stopped", "skipped"))
         held = {row.id: row for row in self._rows(tx, steps)}
-        assert [(held[step_id].state, held[step_id].open_jobs, held[step_id].unmet) for step_id in self.steps] == [
-            (step.state, state.open_jobs(number), state.unmet(number)) for number, step in enumerate(state.steps)
-        ]
+        assert [_step(held[step_id]) for step_id in self.steps] == state.steps
+        for job_id, number in zip(self.jobs, state.step_of, strict=True):
+            if found[job_id].reason == "condition" and found[job_id].detail is not None:
+                assert found[job_id].detail == f"the condition of s{number}"
         (run,) = self._rows(tx, runs)
         assert (run.state, run.intent) == (state.run.state, state.run.intent)
         self._compare_attempts(tx)
@@ -177,8 +179,8 @@ class Stored:
         )  # fmt: skip
         for number, spec in enumerate(state.dag):
             step = {"position": number, "name": f"s{number}", "workflow": f"s{number}", "provider": "bash"}
-            counts = {"unmet": len(spec.needs), "open_jobs": len(spec.policies)}
-            held = {"state": state.steps[number].state.value, **counts}
+            plan = StoredPlan(condition=f"the condition of s{number}")
+            held = {**asdict(state.steps[number]), "plan": msgspec.msgpack.encode(plan)}
             tx.execute(insert(steps), {**of_run, "id": self.steps[number], **step, **held})
             for need in spec.needs:
                 edge = {"step_id": self.steps[number], "needs_id": self.steps[need]}
@@ -186,6 +188,7 @@ class Stored:
         for number, job in enumerate(state.jobs):
             step = {"step_id": self.steps[state.step_of[number]], "workflow": "train", "provider": "bash"}
             row = {"state": job.state.value, "policy": _policy(job.policy), "submitted_at": tx.now, "spec": b""}
+            row |= {"reason": job.reason, "finished_at": None if job.reason is None else tx.now}
             tx.execute(
                 insert(jobs), {**of_run, "id": self.jobs[number], "name": f"j{number}", "need": NEED, **step, **row}
             )
@@ -202,6 +205,10 @@ def sorted_by_object(told: Sequence[Told], kind: str) -> list[Told]:
 
 def _domain(row: Any) -> Job:
     return JobRow(**{field.name: getattr(row, field.name) for field in fields(JobRow)}).domain()
+
+
+def _step(row: Any) -> Step:
+    return StepRow(**{field.name: getattr(row, field.name) for field in fields(StepRow)}).domain()
 
 
 def _policy(policy: Policy) -> bytes:

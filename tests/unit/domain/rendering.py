@@ -19,7 +19,10 @@ from dstack.domain.lifecycle import (
     MarkPartial,
     Recall,
     Refused,
+    Release,
     Signal,
+    StopSiblings,
+    TellDependents,
 )
 
 NOW = 1_700_000_000_000_000
@@ -61,3 +64,9 @@ def _effect(effect: Effect) -> str:
             return f"end {number} {outcome}"
         case MarkPartial():
             return "partial"
+        case StopSiblings():
+            return "stop siblings"
+        case TellDependents(outcome, over):
+            return f"tell {outcome or 'nothing new'}{' over' if over else ''}"
+        case Release(begin):
+            return "begin" if begin else "skip"

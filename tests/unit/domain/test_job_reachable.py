@@ -19,7 +19,13 @@ POLICY = Policy(retry_on=frozenset(Reason), retry_max=1, max_rejections=2)
 
 
 def events(job: Job) -> Iterator[JobEvent]:
-    yield from (table.RuleTrue(), table.RuleFalse(), table.Placed(), table.Unsatisfiable())
+    yield from (
+        table.RuleTrue(),
+        table.RuleFalse(),
+        table.RuleFalse(condition=True),
+        table.Placed(),
+        table.Unsatisfiable(),
+    )
     yield from (table.StopAsked(), table.StopAsked(abort=True))
     for number in (job.attempt - 1, job.attempt, job.attempt + 1):
         exits = [

@@ -43,6 +43,7 @@ ENDED = ("done", "reused", "failed", "stopped", "skipped")
 PLAIN_EVENTS: dict[str, JobEvent] = {
     "rule true": table.RuleTrue(),
     "rule false": table.RuleFalse(),
+    "condition false": table.RuleFalse(condition=True),
     "stop": table.StopAsked(),
     "abort": table.StopAsked(abort=True),
     "placed": table.Placed(),
@@ -164,6 +165,7 @@ NOT_QUEUED: dict[str, Cell] = {"waiting": "ignored", **dict.fromkeys(LIVE, "igno
 GRID: dict[str, dict[str, Cell]] = {
     "rule true": {"waiting": "queued", **dict.fromkeys((*NOT_BEGUN[1:], *LIVE), "ignored")},
     "rule false": {"waiting": "skipped reason=dependency", **dict.fromkeys((*NOT_BEGUN[1:], *LIVE), "refused")},
+    "condition false": {"waiting": "skipped reason=condition", **dict.fromkeys((*NOT_BEGUN[1:], *LIVE), "refused")},
     "stop": stop_cells("stop", "stopped", again=False),
     "abort": stop_cells("abort", "aborted", again=True),
     "placed": {
@@ -363,6 +365,7 @@ def test_created() -> None:
     assert table.created(unmet=True) == Job(JobState.WAITING)
     assert table.created(unmet=False) == Job(JobState.QUEUED)
     assert table.created(unmet=False, reused=True) == Job(JobState.DONE, reason=Reason.REUSED)
+    assert table.created(unmet=True, skipped=Reason.CONDITION) == Job(JobState.SKIPPED, reason=Reason.CONDITION)
 
 
 def test_a_clock_set_back_does_not_lengthen_a_back_off() -> None:

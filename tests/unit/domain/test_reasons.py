@@ -29,6 +29,7 @@ EXPECTED: dict[Reason, tuple[str, bool, int | None]] = {
     Reason.STOPPED: ("stopped", False, 122),
     Reason.ABORTED: ("stopped", False, 122),
     Reason.DEPENDENCY: ("skipped", False, 1),
+    Reason.CONDITION: ("skipped", False, 1),
     Reason.INVALID: ("failed", False, 2),
     Reason.PLAN_TIMEOUT: ("failed", False, 2),
 }

@@ -23,6 +23,7 @@ EVENTS: dict[str, RunEvent] = {
     "stop": table.StopAsked(),
     "abort": table.StopAsked(abort=True),
     "all queued": rolled("waiting", "queued"),
+    "one skipped": rolled("queued", "skipped"),
     "one begun": rolled("waiting", "assigned"),
     "all done": rolled("done", "skipped"),
     "one failed": rolled("done", "failed", "stopped"),
@@ -48,6 +49,7 @@ GRID: dict[str, dict[str, Cell]] = {
     },
     # A run that has begun is not shown as queued again while a job of it waits for its next attempt.
     "all queued": {"planning": "ignored", "queued": "ignored", "running": "ignored"},
+    "one skipped": {"planning": "ignored", "queued": "ignored", "running": "ignored"},
     "one begun": {"planning": "ignored", "queued": "running", "running": "ignored"},
     "all done": {"planning": "ignored", "queued": "done", "running": "done"},
     "one failed": {"planning": "ignored", "queued": "failed", "running": "failed"},
@@ -92,7 +94,7 @@ def test_roll_up(size: int) -> None:
         if states & {"assigned", "starting", "running", "saving"}:
             expected = "running"
         elif states & {"waiting", "queued"}:
-            expected = "running" if states & {"done", "failed", "stopped", "skipped"} else "queued"
+            expected = "running" if states & {"done", "failed", "stopped"} else "queued"
         elif "failed" in states:
             expected = "failed"
         elif "stopped" in states:

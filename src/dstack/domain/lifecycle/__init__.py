@@ -12,9 +12,18 @@ Nothing here reads a clock, a database or a message; `services.apply` is the one
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+class Outcome(StrEnum):
+    """What a step comes to for its dependents; stopped counts as failed."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,27 @@ class MarkPartial:
     """What this attempt saved so far is not a whole artifact set."""
 
 
-Effect = Signal | Recall | BeginAttempt | EndAttempt | MarkPartial
+@dataclass(frozen=True, slots=True)
+class StopSiblings:
+    """Ask the step's other jobs to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellDependents:
+    """Tell the steps that depend on this one what it came to, and whether its last job has ended."""
+
+    outcome: Outcome | None
+    over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The step's rule is decided: let its waiting jobs begin, or skip them."""
+
+    begin: bool
+
+
+Effect = Signal | Recall | BeginAttempt | EndAttempt | MarkPartial | StopSiblings | TellDependents | Release
 
 
 @dataclass(frozen=True, slots=True)

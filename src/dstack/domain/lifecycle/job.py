@@ -102,10 +102,13 @@ class Job:
 # --- deciding --------------------------------------------------------------------------------------------------
 
 
-def created(*, unmet: bool, reused: bool = False) -> Job:
-    """A new job: done when reused from another run, waiting with unmet dependencies, else queued."""
+def created(*, unmet: bool, reused: bool = False, skipped: Reason | None = None) -> Job:
+    """A new job: done when reused from another run, skipped for a reason that planning knows, waiting with unmet
+    dependencies, else queued."""
     if reused:
         return Job(JobState.DONE, reason=Reason.REUSED)
+    if skipped is not None:
+        return Job(JobState.SKIPPED, reason=skipped)
     return Job(JobState.WAITING if unmet else JobState.QUEUED)
 
 
@@ -160,8 +163,10 @@ def _rule_true(job: Job, event: JobEvent, now: int) -> Decision[Job]:
 
 
 def _rule_false(job: Job, event: JobEvent, now: int) -> Decision[Job]:
+    assert isinstance(event, RuleFalse)
     if job.state is JobState.WAITING:
-        return Transition(replace(job, state=JobState.SKIPPED, reason=Reason.DEPENDENCY))
+        reason = Reason.CONDITION if event.condition else Reason.DEPENDENCY
+        return Transition(replace(job, state=JobState.SKIPPED, reason=reason))
     return Refused(f"the job's dependencies were met before: it is {job.state}")
 
 

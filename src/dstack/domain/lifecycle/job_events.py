@@ -12,7 +12,9 @@ class RuleTrue:
 
 @dataclass(frozen=True, slots=True)
 class RuleFalse:
-    """The step's rule became false."""
+    """The step's rule became false: what it depends on did not succeed, or (`condition`) its own `if:` says so."""
+
+    condition: bool = False
 
 
 @dataclass(frozen=True, slots=True)

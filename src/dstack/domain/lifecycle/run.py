@@ -77,12 +77,16 @@ def decide(run: Run, event: RunEvent, now: int) -> Decision[Run]:
 
 
 def roll_up(states: frozenset[JobState]) -> RunState:
-    """No job past queued → queued; all terminal → failed > stopped > done; else running."""
+    """No job past queued → queued; all terminal → failed > stopped > done; else running. Skipped is neutral.
+
+    A step's `continue-on-failure` changes nothing here: it lets the rest of the run go on, and a run in which a job
+    failed has failed all the same.
+    """
     if not states & _OPEN:
         if JobState.FAILED in states:
             return RunState.FAILED
         return RunState.STOPPED if JobState.STOPPED in states else RunState.DONE
-    return RunState.QUEUED if states <= _NOT_BEGUN else RunState.RUNNING
+    return RunState.QUEUED if states - {JobState.SKIPPED} <= _NOT_BEGUN else RunState.RUNNING
 
 
 def _stop(run: Run, event: StopAsked) -> Decision[Run]:

@@ -8,21 +8,21 @@ one have done so all the same, the transaction fails whole and the caller's mess
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import bindparam, exists, select
 
-from dstack.domain.lifecycle import Ignored, Refused, Transition
+from dstack.domain.lifecycle import Ignored, Refused, Release, StopSiblings, TellDependents, Transition
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import run as run_table
 from dstack.domain.lifecycle import step as step_table
 from dstack.domain.lifecycle.job import JobEvent, JobState
 from dstack.domain.lifecycle.run import RunState
-from dstack.domain.lifecycle.step import StepState
 from dstack.domain.ports import SECOND, Ids
+from dstack.domain.rules import SUCCESS
 from dstack.server.db.engine import Transaction
 from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import events, jobs
@@ -31,6 +31,7 @@ from dstack.server.services import rows
 from dstack.server.services.attempt_rows import AttemptRows, seen_at
 from dstack.server.services.facts import NO_FACTS, Facts, event_name
 from dstack.server.services.rows import JobRow, RunRow, StepRow
+from dstack.server.services.stored import condition_of
 from dstack.server.services.tags import set_asked_tags
 from dstack.server.settings import Settings
 
@@ -52,6 +53,8 @@ class Batch:
         self.settings = settings
         self.ids = ids
         self.jobs: dict[UUID, JobRow] = {}
+        self._jobs_of: dict[UUID, list[JobRow]] = {}
+        """The same by step."""
         self.steps: dict[UUID, StepRow] = {}
         self.runs: dict[UUID, RunRow] = {}
         self._events: dict[UUID, list[dict[str, Any]]] = {}
@@ -93,7 +96,8 @@ class Batch:
     def _keep_jobs(self, found: Iterable[Any]) -> None:
         for row in found:
             if row[0] not in self.jobs:
-                self.jobs[row[0]] = JobRow(*row)
+                self.jobs[row[0]] = job = JobRow(*row)
+                self._jobs_of.setdefault(job.step_id, []).append(job)
 
     # --- deciding --------------------------------------------------------------------------------------------
 
@@ -143,6 +147,10 @@ class Batch:
         elif after.state is RunState.RUNNING and row.started_at is None:
             row.started_at = max(self.tx.now, row.submitted_at)
         return Answer("applied")
+
+    def roll_up(self, run_id: UUID) -> None:
+        """Let `store` look at the run's end, though none of its jobs moved: it may have none that will."""
+        self._roll_up.add(run_id)
 
     def story(self, row: JobRow) -> str:
         """Everything recorded of a job, a line an event, for a message that contradicts it."""
@@ -240,7 +248,7 @@ class Batch:
             moves = self._moved[done:]
             done = len(self._moved)
             self._load_steps({row.step_id for row, state in moves if state in _MOVES_STEP})
-            ended: list[StepRow] = []
+            told: list[tuple[StepRow, TellDependents]] = []
             for row, state in moves:
                 if state is JobState.QUEUED:
                     self.tx.notify("place")
@@ -252,42 +260,71 @@ class Batch:
                     self._begun.add(row.run_id)
                 if state not in _MOVES_STEP:
                     continue
-                step = self.steps[row.step_id]
-                before = step.domain()
-                decision = step_table.decide(before, step_table.JobMoved(state), self.tx.now)
-                if isinstance(decision, Transition):
-                    step.state, step.open_jobs = decision.after.state.value, decision.after.open_jobs
-                    self._dirty_steps.add(step.id)
-                    if step.state != before.state:
-                        self._event(
-                            step.run_id, "step", step.id, "job-moved", before.state, step.state, None, None, None
-                        )
-                        if decision.after.state in step_table.TERMINAL:
-                            ended.append(step)
-            if ended:
-                self._wake_dependents(ended)
+                told += self._move_step(row, state)
+            if told:
+                self._tell_dependents(told)
 
-    def _wake_dependents(self, ended: list[StepRow]) -> None:
-        """Dependencies that ended count down their dependents' `unmet`, or make their rule false."""
-        by_id = {step.id: step for step in ended}
+    def _move_step(self, row: JobRow, state: JobState) -> list[tuple[StepRow, TellDependents]]:
+        """Follow a job's move to its step; returns what the step's dependents have to be told."""
+        step = self.steps[row.step_id]
+        before = step.domain()
+        decision = step_table.decide(before, step_table.JobMoved(state), self.tx.now)
+        if not isinstance(decision, Transition):
+            return []
+        step.take(decision.after)
+        self._dirty_steps.add(step.id)
+        if step.state != before.state:
+            self._event(step.run_id, "step", step.id, "job-moved", before.state, step.state, None, None, None)
+        if StopSiblings() in decision.effects:
+            self._stop_siblings(row)
+        return [(step, effect) for effect in decision.effects if isinstance(effect, TellDependents)]
+
+    def _stop_siblings(self, failed: JobRow) -> None:
+        self.load_jobs_of_steps([failed.step_id])
+        facts = Facts(actor=f"fail-fast ({failed.name} failed)")
+        for row in self._jobs_of[failed.step_id]:
+            if row.state not in job_table.TERMINAL:
+                self.job(row.id, job_table.StopAsked(), facts)
+
+    def _tell_dependents(self, told: list[tuple[StepRow, TellDependents]]) -> None:
+        """What steps came to, for the rules of those that depend on them."""
+        by_id: dict[UUID, list[tuple[StepRow, TellDependents]]] = {}
+        for step, effect in told:
+            by_id.setdefault(step.id, []).append((step, effect))
         edges = [(row[0], row[1]) for row in self._select(rows.DEPENDENTS, list(by_id))]
-        if not edges:
-            return
         self._load_steps({dependent for dependent, _ in edges})
-        ready: dict[UUID, bool] = {}
+        ready: dict[UUID, tuple[bool, str]] = {}
         for dependent_id, needs_id in edges:
-            dependent, needs = self.steps[dependent_id], by_id[needs_id]
-            dependent.unmet -= 1
-            self._dirty_steps.add(dependent_id)
-            if not step_table.success(StepState(needs.state)):
-                ready[dependent_id] = False
-            elif dependent.unmet == 0:
-                ready.setdefault(dependent_id, True)
+            dependent = self.steps[dependent_id]
+            for needs, effect in by_id[needs_id]:
+                moved = step_table.NeedMoved(effect.outcome, effect.over)
+                decision = step_table.decide(dependent.domain(), moved, self.tx.now)
+                if not isinstance(decision, Transition):
+                    continue
+                dependent.take(decision.after)
+                self._dirty_steps.add(dependent_id)
+                for release in decision.effects:
+                    if isinstance(release, Release):
+                        ready.setdefault(dependent_id, (release.begin, needs.name))
+        if ready:
+            self._release(ready)
+
+    def _release(self, ready: Mapping[UUID, tuple[bool, str]]) -> None:
+        """Let the jobs of steps begin, or skip them; with the dependency whose end decided it."""
         self.load_jobs_of_steps(list(ready))
-        for row in list(self.jobs.values()):
-            rule = ready.get(row.step_id)
-            if rule is not None and row.state == JobState.WAITING:
-                self.job(row.id, job_table.RuleTrue() if rule else job_table.RuleFalse())
+        conditions = self._conditions([step_id for step_id, (begin, _) in ready.items() if not begin])
+        for step_id, (begin, needs) in ready.items():
+            condition = conditions.get(step_id)
+            event = job_table.RuleTrue() if begin else job_table.RuleFalse(condition is not None)
+            facts = NO_FACTS if begin else Facts(detail=needs if condition is None else condition)
+            for row in self._jobs_of.get(step_id, ()):
+                if row.state == JobState.WAITING:
+                    self.job(row.id, event, facts)
+
+    def _conditions(self, ids: list[UUID]) -> dict[UUID, str]:
+        """What the `if:` of those steps says that have one."""
+        own = [step_id for step_id in ids if self.steps[step_id].rule != SUCCESS]
+        return {row[0]: condition_of(row[1]) for row in self._select(rows.PLANS_BY_ID, own)}
 
     def _roll_up_run(self, run_id: UUID) -> None:
         row = self.runs[run_id]

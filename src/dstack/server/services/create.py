@@ -11,13 +11,17 @@ from sqlalchemy import insert
 
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import step as step_table
+from dstack.domain.lifecycle.step import Step, StepState
 from dstack.domain.ports import Ids
+from dstack.domain.rules import SUCCESS
 from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import events, jobs, step_needs, steps
+from dstack.server.services.rows import StoredPolicy
 from dstack.server.services.stored import StoredInput, StoredPlan, encode_need
-from dstack.workflows import PlannedStep
+from dstack.workflows import PlannedStep, StepPolicy
 
+_DEFAULT = StoredPolicy()
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -39,6 +43,8 @@ class _Rows:
         self._of_run = {"project_id": project_id, "run_id": run_id}
         self._ids = ids
         self._by_name: dict[str, UUID] = {}
+        self._steps: dict[str, Step] = {}
+        self._policies: dict[StepPolicy, bytes | None] = {}
         self._needs_cache: dict[object, str] = {}
         self.steps: list[dict[str, Any]] = []
         self.needs: list[dict[str, Any]] = []
@@ -48,23 +54,33 @@ class _Rows:
     def step(self, position: int, planned: PlannedStep) -> None:
         step_id = self._ids.new(self._now)
         self._by_name[planned.name] = step_id
-        unmet = len(planned.needs)
-        first = job_table.created(unmet=unmet > 0)
-        made = step_table.created([first.state] * len(planned.jobs))
+        policy = planned.policy
+        made = step_table.created(
+            len(planned.jobs),
+            [self._steps[name] for name in planned.needs],
+            rule=policy.rule,
+            fail_fast=policy.fail_fast,
+            continue_on_failure=policy.continue_on_failure,
+        )
+        self._steps[planned.name] = made
         plan = StoredPlan(
             variables=dict(planned.variables),
             inputs=tuple(msgspec.convert(item, StoredInput, from_attributes=True) for item in planned.inputs),
             needs=planned.needs,
+            condition=policy.condition,
         )
         self.steps.append(
             {
                 **self._of_run, "id": step_id, "position": position, "name": planned.name,
                 "workflow": planned.workflow, "provider": planned.provider, "state": made.state.value,
-                "unmet": unmet, "open_jobs": made.open_jobs, "plan": _encode(plan),
+                "unmet": made.unmet, "open_jobs": made.open_jobs, "plan": _encode(plan), "rule": made.rule,
+                "fail_fast": made.fail_fast, "continue_on_failure": made.continue_on_failure,
+                "need_failed": made.need_failed, "need_skipped": made.need_skipped,
             }
         )  # fmt: skip
         for name in planned.needs:
             self.needs.append({**self._base, "step_id": step_id, "needs_id": self._by_name[name]})
+        first = step_table.first_job(made)
         for spec in planned.jobs:
             self._job(step_id, planned, spec, first)
 
@@ -80,7 +96,9 @@ class _Rows:
                 "workflow": planned.workflow, "provider": planned.provider, "state": first.state.value,
                 "need": need, "submitted_at": self._now,
                 "queued_at": self._now if first.state is job_table.JobState.QUEUED else None,
-                "spec": _encode(spec),
+                "finished_at": self._now if first.state in job_table.TERMINAL else None,
+                "reason": first.reason, "detail": self._why_skipped(planned) if first.reason else None,
+                "spec": _encode(spec), "policy": self._policy(planned.policy),
             }
         )  # fmt: skip
         self.events.append(
@@ -89,3 +107,20 @@ class _Rows:
                 "event": "created", "after": first.state.value,
             }
         )  # fmt: skip
+
+    def _policy(self, policy: StepPolicy) -> bytes | None:
+        if policy not in self._policies:
+            stored = StoredPolicy(
+                retry_on=tuple(sorted(reason.value for reason in policy.retry_on)),
+                retry_max=policy.retry_max,
+                backoff=policy.backoff,
+                timeout=policy.timeout,
+            )
+            self._policies[policy] = None if stored == _DEFAULT else _encode(stored)
+        return self._policies[policy]
+
+    def _why_skipped(self, planned: PlannedStep) -> str:
+        """What a job that is skipped from the start says: its condition, or the dependency that does not run."""
+        if planned.policy.rule != SUCCESS:
+            return planned.policy.condition
+        return next(name for name in planned.needs if self._steps[name].state is StepState.SKIPPED)

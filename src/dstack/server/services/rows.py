@@ -118,9 +118,31 @@ class StepRow:
     version: int
     unmet: int
     open_jobs: int
+    need_failed: bool
+    need_skipped: bool
+    rule: str
+    fail_fast: bool
+    continue_on_failure: bool
 
     def domain(self) -> Step:
-        return Step(StepState(self.state), self.open_jobs)
+        return Step(
+            state=StepState(self.state),
+            open_jobs=self.open_jobs,
+            unmet=self.unmet,
+            need_failed=self.need_failed,
+            need_skipped=self.need_skipped,
+            rule=self.rule,
+            fail_fast=self.fail_fast,
+            continue_on_failure=self.continue_on_failure,
+        )
+
+    def take(self, step: Step) -> None:
+        """Write the decided value into the row."""
+        self.state = step.state.value
+        self.open_jobs = step.open_jobs
+        self.unmet = step.unmet
+        self.need_failed = step.need_failed
+        self.need_skipped = step.need_skipped
 
 
 @dataclass(slots=True)
@@ -148,7 +170,10 @@ class RunRow:
         return Run(RunState(self.state), Intent(self.intent), Reason(self.reason) if self.reason else None)
 
 
-_FIXED = {"id", "version", "run_id", "step_id", "name", "repository_id", "workflow", "policy", "submitted_at"}
+_FIXED = {
+    "id", "version", "run_id", "step_id", "name", "repository_id", "workflow", "policy", "submitted_at",
+    "rule", "fail_fast", "continue_on_failure",
+}  # fmt: skip
 _NAMES: dict[type, list[str]] = {
     row: [field.name for field in fields(row) if field.name not in _FIXED] for row in (JobRow, StepRow, RunRow)
 }
@@ -189,6 +214,7 @@ JOBS_BY_ID = Prepared(select(*_columns(jobs, JobRow)).where(jobs.c.project_id ==
 JOBS_BY_STEP = Prepared(select(*_columns(jobs, JobRow)).where(jobs.c.project_id == _PROJECT, _those(jobs.c.step_id)))
 RUNS_OF_JOBS = Prepared(select(jobs.c.run_id).distinct().where(jobs.c.project_id == _PROJECT, _those(jobs.c.id)))
 STEPS_BY_ID = Prepared(select(*_columns(steps, StepRow)).where(steps.c.project_id == _PROJECT, _those(steps.c.id)))
+PLANS_BY_ID = Prepared(select(steps.c.id, steps.c.plan).where(steps.c.project_id == _PROJECT, _those(steps.c.id)))
 DEPENDENTS = Prepared(
     select(step_needs.c.step_id, step_needs.c.needs_id).where(
         step_needs.c.project_id == _PROJECT, _those(step_needs.c.needs_id)

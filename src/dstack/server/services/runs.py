@@ -261,6 +261,7 @@ def _store(
     tx.notify("unfit")
     return name, True
 
+    batch.roll_up(run_id)
 
 class _KeyTaken(Exception):
     """Another request with the same idempotency key committed first: nothing of this one may stay."""

@@ -38,6 +38,19 @@ class StoredPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     variables: dict[str, tuple[str | int | float | bool | None, str]] = {}
     inputs: tuple[StoredInput, ...] = ()
     needs: tuple[str, ...] = ()
+    condition: str = ""
+    """The step's `if:` as it was written."""
+
+
+class _Condition(msgspec.Struct, frozen=True):
+    """The part of a stored plan that tells why a step was skipped."""
+
+    condition: str = ""
+
+
+def condition_of(plan: bytes) -> str:
+    """The `if:` of a step, from its stored plan."""
+    return msgspec.msgpack.decode(plan, type=_Condition).condition
 
 
 _need_encoder = msgspec.json.Encoder(order="sorted")

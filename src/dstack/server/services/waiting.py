@@ -65,7 +65,7 @@ def _dependencies(tx: Transaction, project_id: UUID, job: Any) -> str:
     query = (
         select(steps.c.name, steps.c.state)
         .join(step_needs, and_(step_needs.c.project_id == steps.c.project_id, step_needs.c.needs_id == steps.c.id))
-        .where(step_needs.c.project_id == project_id, step_needs.c.step_id == job["step_id"], steps.c.state != "done")
+        .where(step_needs.c.project_id == project_id, step_needs.c.step_id == job["step_id"], steps.c.open_jobs > 0)
         .order_by(steps.c.position)
     )
     names = [name for name, _ in tx.execute(query)]
