@@ -70,6 +70,7 @@ class World:
         variables: str | None = None,
         repository: str = REPOSITORY,
         aliases: Sequence[str] = (),
+        remote: str | None = None,
         code: CodeRef | None = None,
         user: str | None = "ada",
     ) -> Submission:
@@ -79,7 +80,7 @@ class World:
         return Submission(
             workflow=workflow,
             files=files,
-            repository=RepositoryRef(key=repository, name="digits", aliases=tuple(aliases)),
+            repository=RepositoryRef(key=repository, name="digits", remote=remote, aliases=tuple(aliases)),
             args=args,
             code=code,
             tags=tuple(tags),

@@ -22,9 +22,27 @@ from dstack.snapshots.manifests import FileEntry, file_chunks
 from dstack.snapshots.store import SnapshotStore
 
 
+def has_path(context: Context, manifest_id: bytes, path: str) -> bool:
+    """Whether a file or folder stands at `path` of the code snapshot."""
+    store = _store_of(context)
+    try:
+        # A file comes only once the path was found: what else lies in a folder need not be read.
+        any(isinstance(step, Leaf) for step in walk_tree(store, store.root(manifest_id), [path.encode()]))
+    except RestoreFailed:
+        return False
+    return True
+
+
+def list_files(context: Context, manifest_id: bytes) -> list[str]:
+    """The paths of the code snapshot's files."""
+    store = _store_of(context)
+    steps = walk_tree(store, store.root(manifest_id))
+    return [step.path.decode(errors="replace") for step in steps if isinstance(step, Leaf)]
+
+
 def read_text(context: Context, manifest_id: bytes, path: str) -> str | None:
     """A file of the code snapshot, None where there is none or it is not UTF-8 text."""
-    store = SnapshotStore(context.blobs, DatabaseCatalog(context.database, context.project_id))
+    store = _store_of(context)
     try:
         steps = list(walk_tree(store, store.root(manifest_id), [path.encode()]))
     except RestoreFailed:
@@ -37,6 +55,10 @@ def read_text(context: Context, manifest_id: bytes, path: str) -> str | None:
         return b"".join(bytes(data) for _, data in store.read_chunks(chunks)).decode()
     except UnicodeDecodeError:
         return None
+
+
+def _store_of(context: Context) -> SnapshotStore:
+    return SnapshotStore(context.blobs, DatabaseCatalog(context.database, context.project_id))
 
 
 def require_code(context: Context, manifest_id: bytes) -> None:

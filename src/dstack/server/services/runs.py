@@ -82,11 +82,16 @@ def plan(context: Context, submission: Submission, run_name: str = "") -> workfl
         submission.args,
         run_name=run_name,
         read_text=lambda path: artifacts.read_text(context, code, path) if code else None,
+        exists=(lambda path: artifacts.has_path(context, code, path)) if code else None,
+        list_files=(lambda: artifacts.list_files(context, code)) if code else None,
         resolve_tag=lambda workflow, name: database.read(
             lambda tx: tags.resolve(tx, project_id, repository_id, workflow, name)
         ),
         newest_done=lambda workflow: database.read(
             lambda tx: tags.newest_done(tx, project_id, repository_id, workflow)
+        ),
+        elsewhere=lambda repository, workflow, name: database.read(
+            lambda tx: tags.elsewhere(tx, project_id, submission.repository, repository, workflow, name)
         ),
     )
 

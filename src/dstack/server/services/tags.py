@@ -16,6 +16,7 @@ from dstack.server.db.tables import repositories, runs, steps, submissions, tag_
 from dstack.server.services.artifacts import newest_of_run
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, Conflict, NotFound
+from dstack.server.services.repositories import RepositoryRef, find_repository
 from dstack.server.services.stored import StoredPlan
 from dstack.workflows import ReusedInput, UnknownTag
 
@@ -248,6 +249,29 @@ def newest_done(tx: Transaction, project_id: UUID, repository_id: UUID | None, w
     if run_id is None:
         raise UnknownTag([])
     return _inputs(tx, project_id, run_id, workflow, None, partial=False)
+
+
+def elsewhere(
+    tx: Transaction, project_id: UUID, ref: RepositoryRef, repository: str, workflow: str | None, name: str | None
+) -> list[ReusedInput]:
+    """The same of `repository` (such as `user/repo`) on the git host of `ref`; without a tag's `name` the newest run
+    of `workflow`, or what a tag of that name points at. Raises UnknownTag."""
+    host = (ref.remote or "file:").partition("/")[0]
+    if host == "file:":
+        raise UnknownTag(why="this repository has no remote, so that its git host is not known")
+    key = f"{host}/{repository}"
+    repository_id = find_repository(tx, project_id, RepositoryRef(key))
+    if repository_id is None:
+        raise UnknownTag(why=f"no run of {key} is known here")
+    if name is not None:
+        return resolve(tx, project_id, repository_id, workflow, name)
+    try:
+        return newest_done(tx, project_id, repository_id, workflow or "")
+    except UnknownTag:
+        try:
+            return resolve(tx, project_id, repository_id, None, workflow or "")
+        except UnknownTag:
+            raise UnknownTag from None
 
 
 def _newest_done_run(tx: Transaction, project_id: UUID, repository_id: UUID | None, workflow: str) -> UUID | None:
