@@ -120,14 +120,24 @@ class Follower:
             shown = offset
         end = offset + len(data)
         if end > shown:
-            self._output.write(job, data[max(0, shown - offset) :])
+            start = max(offset, shown)
+            self.show_log(job, attempt, start, data[start - offset :])
             self.lines_shown = True
         self._cursor[job] = (attempt, max(end, shown))
+
+    def show_log(self, job: str, attempt: int, offset: int, data: bytes | memoryview) -> None:
+        """Show bytes of a job's output that were not shown before; they stand at `offset` of the attempt's."""
+        self._output.write(job, data)
 
     def _on_job(self, frame: Frame) -> None:
         job = frame.get("job", "")
         if self._job not in (None, job):
             return
+        self.show_job(frame)
+
+    def show_job(self, frame: Frame) -> None:
+        """Show that a job began or changed, where that says something."""
+        job = frame.get("job", "")
         before, self._jobs[job] = self._jobs.get(job), frame
         if frame.get("reused_from"):
             if before is None:

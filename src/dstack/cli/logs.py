@@ -8,6 +8,7 @@ from dstack.cli.arguments import since as parse_since
 from dstack.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, UserError, forget_stdout, near
 from dstack.cli.follow import Follower
 from dstack.cli.interrupts import Interrupted, Interrupts, Terminated
+from dstack.cli.json_lines import JsonFollower
 from dstack.cli.output import LogOutput
 from dstack.cli.session import Session
 from dstack.client.api import Api
@@ -17,16 +18,18 @@ from dstack.client.api import Api
 @click.argument("run")
 @click.argument("job", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines: jobs' changes, and what they wrote as text.")
 @click.option(
     "-s", "--since", type=parse_since, metavar="TIME", help="From that time on: 5m, 2h, 1d, or 2022-07-01T12:00."
 )
-def logs(run: str, job: str | None, follow: bool, since: int | None) -> int:
+def logs(run: str, job: str | None, follow: bool, since: int | None, as_json: bool) -> int:
     """Show the output of RUN, or of its JOB only, exactly as it was written."""
     session = Session()
     session.accept_newer_server()
     try:
         with session.api as api, Interrupts() as interrupts:
-            _follower(api, run, job, follow=follow, since=since).follow(interrupts)
+            kind = JsonFollower if as_json else Follower
+            _follower(kind, api, run, job, follow=follow, since=since).follow(interrupts)
     except Interrupted:
         return INTERRUPTED
     except Terminated:
@@ -37,11 +40,16 @@ def logs(run: str, job: str | None, follow: bool, since: int | None) -> int:
     return 0
 
 
-def _follower(api: Api, run: str, job: str | None, *, follow: bool, since: int | None) -> Follower:
+def _follower(
+    kind: type[Follower], api: Api, run: str, job: str | None, *, follow: bool, since: int | None
+) -> Follower:
     found = api.run(run)
     names = {name for item in found.get("jobs", []) for name in (item.get("name"), item.get("workflow")) if name}
     if job is not None and job not in names:
-        raise UserError(f"run {run} has no job {job}", near(job, sorted(names)) or f"jobs: {', '.join(sorted(names))}")
-    follower = Follower(api, run, LogOutput(), follow=follow, job=job, since=since, quiet=not follow)
+        raise UserError(
+            f"run {run} has no job `{job}`", near(job, sorted(names)) or f"jobs: {', '.join(sorted(names))}"
+        )
+    quiet = not follow or kind is JsonFollower
+    follower = kind(api, run, LogOutput(), follow=follow, job=job, since=since, quiet=quiet)
     follower.expect(found)
     return follower

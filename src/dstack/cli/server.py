@@ -10,39 +10,56 @@ import click
 from dstack.cli.errors import UserError
 from dstack.cli.render import ago, count, write_json
 from dstack.cli.session import Session
+from dstack.client.api import Api, Unreachable
 from dstack.client.types import Info
 from dstack.embedded import Connector, home_folder, log_path, read_holder, server_command, wait_unlocked
 from dstack.embedded import stop as stop_server
 
+_as_json = click.option("--json", "as_json", is_flag=True, help="The server as one object in a list.")
+
 
 @click.group(invoke_without_command=True)
+@_as_json
 @click.pass_context
-def server(context: click.Context) -> None:
+def server(context: click.Context, as_json: bool) -> None:
     """Start, show or stop the local server. Alone, the same as `dstack server start`.
 
     Commands start it when they need it, and it ends by itself when nothing runs.
     """
     if context.invoked_subcommand is None:
-        context.invoke(start)
+        _start(as_json=as_json)
+    elif as_json:
+        raise click.UsageError(
+            f"`--json` goes behind the command: dstack server {context.invoked_subcommand} --json", context
+        )
 
 
 @server.command()
 @click.option("--foreground", is_flag=True, help="Become the server instead of starting one.")
-def start(foreground: bool) -> None:
+@_as_json
+def start(foreground: bool, as_json: bool) -> None:
     """Start the server unless it runs, and say where it is."""
-    _require_own()
+    if foreground and as_json:
+        raise click.UsageError("`--json` tells of a server that was started; with `--foreground` nobody is left to")
     if foreground:
+        _require_own()
         command = server_command()
         sys.stdout.flush()
         os.execv(command[0], command)
+    _start(as_json=as_json)
+
+
+def _start(*, as_json: bool) -> None:
+    _require_own()
     transport = Connector().connect()
     transport.close()
-    with Session().api as api:
-        _show(api.info())
+    session = Session()
+    with session.api as api:
+        _show(api.info(), session.home, as_json=as_json)
 
 
 @server.command()
-@click.option("--json", "as_json", is_flag=True, help="One object in a list; an empty list when none runs.")
+@click.option("--json", "as_json", is_flag=True, help="The server as one object in a list; empty when none runs.")
 def status(as_json: bool) -> int:
     """Show the server's process, socket, version and jobs. Exit code 1 when none runs."""
     session = Session()
@@ -56,12 +73,7 @@ def status(as_json: bool) -> int:
             return 1
         transport.close()
     with session.api as api:
-        info = api.info()
-    if as_json:
-        holder = read_holder(session.home)
-        write_json([{**info, "home": session.home, "socket": holder["socket"] if holder else None}])
-    else:
-        _show(info)
+        _show(api.info(), session.home, as_json=as_json)
     return 0
 
 
@@ -72,16 +84,35 @@ def stop(timeout: float) -> None:
     _require_own()
     home = home_folder()
     holder = read_holder(home)
+    unfinished = _unfinished_jobs(home)
     if not stop_server(home, timeout):
         sys.stdout.write(f"no server runs for {home}\n")
     else:
         sys.stdout.write(f"stopped process {holder['pid']}\n" if holder else "stopped\n")
+        if unfinished:
+            verb, them = ("goes", "it") if unfinished == 1 else ("go", "them")
+            jobs = count(unfinished, "unfinished job")
+            sys.stdout.write(f"{jobs} {verb} on without it, and the next command's server takes {them} over\n")
     sys.stdout.flush()
 
 
-def _show(info: Info) -> None:
-    home = home_folder()
+def _unfinished_jobs(home: str) -> int:
+    """0 also where no server can be asked."""
+    transport = Connector(home).find()
+    if transport is None:
+        return 0
+    try:
+        with Api(lambda: transport, patience=0.0) as api:
+            return api.info().get("active_jobs", 0)
+    except Unreachable:
+        return 0
+
+
+def _show(info: Info, home: str, *, as_json: bool) -> None:
     holder = read_holder(home)
+    if as_json:
+        write_json([{**info, "home": home, "socket": holder["socket"] if holder else None}])
+        return
     runners = info.get("runners", [])
     facts = [
         ("server", os.environ.get("DSTACK_SERVER") or (holder["socket"] if holder else "")),

@@ -10,20 +10,33 @@ from dstack.cli.arguments import current_repository
 from dstack.cli.render import ago, write_json, write_table
 from dstack.cli.session import open_api
 
+_everywhere = click.option(
+    "-a", "--all", "everywhere", is_flag=True, help="Of all repositories, not only the one you are in."
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="A list of objects, newest first.")
+
 
 @click.group(invoke_without_command=True)
+@_everywhere
+@_as_json
 @click.pass_context
-def tags(context: click.Context) -> None:
-    """List tags."""
+def tags(context: click.Context, everywhere: bool, as_json: bool) -> None:
+    """List tags. Alone, the same as `dstack tags list`."""
     if context.invoked_subcommand is None:
-        context.invoke(list_tags)
+        _list(everywhere=everywhere, as_json=as_json)
+    elif everywhere or as_json:
+        raise click.UsageError(f"options go behind the command: dstack tags {context.invoked_subcommand} …", context)
 
 
 @tags.command("list")
-@click.option("-a", "--all", "everywhere", is_flag=True, help="Of all repositories, not only the one you are in.")
-@click.option("--json", "as_json", is_flag=True, help="A list of objects, newest first.")
+@_everywhere
+@_as_json
 def list_tags(everywhere: bool, as_json: bool) -> None:
     """List the tags of this repository; outside of one, of all."""
+    _list(everywhere=everywhere, as_json=as_json)
+
+
+def _list(*, everywhere: bool, as_json: bool) -> None:
     repository = None if everywhere else current_repository()
     with open_api() as api:
         found = api.tags(repository=repository)

@@ -145,6 +145,21 @@ class TestLogs:
         dstack("logs", "--since", "2022-07-01T12:00:00+02:00", "odd-cat-1")
         assert stub.named("GET …/runs/odd-cat-1/logs")[0].query["since"] == "1656669600000000"
 
+    def test_as_json_lines(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/runs/odd-cat-1", Reply(body=a_run()))
+        job = {"t": "job", "job": "train", **a_job("train")}
+        first = [*frames(job), *log("train", 0, b"caf\xc3"), *frames({"t": "beat"})]
+        # The stream is cut within a character, and what comes again overlaps.
+        second = [*frames(job), *log("train", 2, b"f\xc3\xa9\xff\n\xe2\x82"), *frames({"t": "end", "run": a_run()})]
+        stub.on("GET …/runs/odd-cat-1/logs", Reply(stream=first, cut=True), Reply(stream=second))
+        done = dstack("logs", "--json", "odd-cat-1")
+        shown = [json.loads(line) for line in done.out.splitlines()]
+        place = {"t": "log", "job": "train", "attempt": 1}
+        assert shown == [
+            job, {**place, "offset": 0, "text": "caf"}, job, {**place, "offset": 3, "text": "\u00e9\ufffd\n"},
+            {**place, "offset": 7, "text": "\ufffd"}, {"t": "end", "run": a_run()},
+        ]  # fmt: skip
+
     def test_mistakes(self, stub: StubApi, dstack: Dstack) -> None:
         stub.on("GET …/runs/odd-cat-1", Reply(body=a_run()))
         assert "did you mean `train`?" in dstack("logs", "odd-cat-1", "trian").err
@@ -200,6 +215,9 @@ class TestTags:
         assert json.loads(dstack("tags", "list", "--json").out) == [self.TAG]
         assert "REPOSITORY" in dstack("tags", "list", "-a").out
         assert dstack("tags").out == dstack("tags", "list").out
+        assert json.loads(dstack("tags", "--json").out) == [self.TAG]
+        assert "REPOSITORY" in dstack("tags", "-a").out
+        assert dstack("tags", "--json", "list").code == 2
 
 
 class TestExplain:

@@ -43,6 +43,21 @@ def test_a_download_overwrites_nothing_unasked(shared_home: Home, tmp_path: Path
     assert (answer.read_text(), (tmp_path / "out" / "mine").read_text()) == ("42\n", "x")
 
 
+def test_a_full_disk_behind_standard_output_is_told(shared_home: Home) -> None:
+    with open("/dev/full", "w") as full:
+        process = shared_home.start("runs", "--json", stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert err.decode() == "error: standard output could not be written: No space left on device\n"
+    assert process.returncode == 2
+
+
+def test_the_runner_has_a_help_of_its_own(shared_home: Home) -> None:
+    out = shared_home.run("runner", "--help").stdout
+    assert out.startswith("Usage: dstack runner [OPTIONS]\n\n  Run jobs on this machine for a server")
+    assert "--local" not in out
+    assert "No such option `--serve`" in shared_home.run("runner", "--serve", check=2).stderr
+
+
 def test_a_failure_explained(shared_home: Home) -> None:
     done = shared_home.run("run", "fail", check=7)
     assert done.stdout == "oops\n"

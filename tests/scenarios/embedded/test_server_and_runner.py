@@ -33,7 +33,7 @@ def test_start_status_and_stop(person: Person) -> None:
 def test_a_job_goes_on_without_its_server_and_the_next_one_adopts_it(person: Person, tmp_path: Path) -> None:
     person.types("run", "wait", "-d")
     runner = wait_for_runner(person)
-    person.types("server", "stop")
+    assert "1 unfinished job goes on without it" in person.types("server", "stop")
     assert wait_for_runner(person) == runner, "the runner holds a job, so it outlives the server"
 
     (tmp_path / "go").touch()
@@ -78,6 +78,8 @@ def test_json_is_a_list_of_objects_newest_first(person: Person) -> None:
         ["artifacts", "list", name],
         ["explain", name],
         ["server", "status"],
+        ["server", "start"],
+        ["tags"],
         ["tag", name, "second"],
         ["untag", "second"],
         ["stop", name, "-y"],
