@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from dstack.cli.errors import USAGE as USAGE_ERROR
 from dstack.cli.options import RunOptions, parse
 from dstack.cli.render import plain_table, say, write_json
 from dstack.cli.session import Session
@@ -53,7 +54,13 @@ def run(words: list[str]) -> int:
         return show_help(root, options.workflow) if options.workflow else show_workflows(root, as_json=options.json)
     session = Session()
     with session.api:
-        return _run(options, root, session)
+        try:
+            return _run(options, root, session)
+        except ApiError as error:
+            if not (options.json and error.diagnostics):
+                raise
+            write_json(error.diagnostics)
+            return USAGE_ERROR
 
 
 def _run(options: RunOptions, root: str, session: Session) -> int:
@@ -69,7 +76,7 @@ def _run(options: RunOptions, root: str, session: Session) -> int:
     submitted = _submit(session, submission, shipping)
     if options.detach:
         return _detached(submitted, as_json=options.json)
-    return _attached(session, submitted, as_json=options.json)
+    return _attached(session, submitted, root, as_json=options.json)
 
 
 def _prepare(options: RunOptions, root: str, session: Session) -> Submission:
@@ -113,13 +120,13 @@ def _detached(submitted: Run, *, as_json: bool) -> int:
     return 0
 
 
-def _attached(session: Session, submitted: Run, *, as_json: bool) -> int:
+def _attached(session: Session, submitted: Run, root: str, *, as_json: bool) -> int:
     from dstack.cli.attach import attach
 
     if not as_json:
         _show_table(submitted)
     session.accept_newer_server()
-    return attach(session.api, submitted, as_json=as_json)
+    return attach(session.api, submitted, as_json=as_json, root=root)
 
 
 def _show_table(run: Run) -> None:

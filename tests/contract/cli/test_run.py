@@ -214,6 +214,15 @@ def test_everything_wrong_is_shown_at_once(accepting: StubApi, dstack: Dstack) -
     )
 
 
+@pytest.mark.parametrize("more", [[], ["--plan"], ["-d"]])
+def test_everything_wrong_is_data_too(accepting: StubApi, dstack: Dstack, more: list[str]) -> None:
+    problems = [{"severity": "error", "file": "w.yaml", "line": 3, "column": 5, "message": "no", "hint": "yes"}] * 2
+    for route in ("POST …/runs", "POST …/plan"):
+        accepting.on(route, error(422, "invalid", "2 errors", diagnostics=problems))
+    done = dstack("run", "--json", *more, "train")
+    assert (done.code, json.loads(done.out), done.err) == (2, problems, "")
+
+
 def test_detached(accepting: StubApi, dstack: Dstack) -> None:
     done = dstack("run", "-d", "train")
     assert (done.code, done.out) == (0, "odd-cat-1\n")
