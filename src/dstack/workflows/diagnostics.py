@@ -12,10 +12,14 @@ import difflib
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
-from typing import Literal
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from dstack.workflows.aliases import Uses
 
 MAX_DIAGNOSTICS = 500
 """More than this helps nobody; the rest is counted in one last diagnostic."""
@@ -69,16 +73,20 @@ class Source:
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
-        self.text = text
+        # The parser counts no byte order mark, and no editor shows one.
+        self.text = text.removeprefix("\ufeff")
         self._starts: list[int] = []
         """Where lines begin; made when the first position is asked for."""
 
     def line(self, number: int) -> str:
         """Line `number`, counted from 1; empty past the end, cut where it is very long."""
-        starts = self._line_starts()
-        if not 0 < number <= len(starts):
-            return ""
-        start = starts[number - 1]
+        if number == 1:
+            start = 0  # the lines of what is far too large are not looked for
+        else:
+            starts = self._line_starts()
+            if not 0 < number <= len(starts):
+                return ""
+            start = starts[number - 1]
         line = _LINE_BREAK.split(self.text[start : start + _MAX_SOURCE + 1], maxsplit=1)[0]
         line = line if len(line) <= _MAX_SOURCE else line[:_MAX_SOURCE] + "…"
         # A file that is not Unicode text has such lines, and JSON does not take them.
@@ -89,6 +97,11 @@ class Source:
         starts = self._line_starts()
         line = bisect.bisect_right(starts, index)
         return line, index - starts[line - 1] + 1
+
+    def index(self, at: tuple[int, int]) -> int:
+        """The character at a line and column: the opposite of `position`."""
+        starts = self._line_starts()
+        return starts[min(at[0], len(starts)) - 1] + at[1] - 1
 
     def _line_starts(self) -> list[int]:
         if not self._starts:
@@ -105,23 +118,52 @@ class Report:
         self._left_out: dict[Severity, int] = {"error": 0, "warning": 0}
         # Similarity costs time per pair: a file of nothing but mistakes must not take minutes.
         self._comparisons = 5_000
+        self._told: set[tuple[str, tuple[int, int], str]] = set()
+        self._uses: Uses | None = None
 
     @property
     def full(self) -> bool:
         """Whether further errors are only counted: what costs time for each may then be left out."""
         return len(self._kept["error"]) >= MAX_DIAGNOSTICS
 
+    @contextmanager
+    def about(self, uses: Uses) -> Generator[None]:
+        """While one workflow is checked: what an alias brought into it is told once, where it is defined, and says
+        where it is used."""
+        before, self._uses = self._uses, uses
+        try:
+            yield
+        finally:
+            self._uses = before
+
     def error(self, source: Source, at: tuple[int, int], message: str, hint: str = "") -> None:
         self.errors += 1
-        self._add("error", lambda: Diagnostic("error", source.file, *at, message, source.line(at[0]), hint))
+        self._place("error", source, at, message, hint)
 
     def warning(self, source: Source, at: tuple[int, int], message: str, hint: str = "") -> None:
-        self._add("warning", lambda: Diagnostic("warning", source.file, *at, message, source.line(at[0]), hint))
+        self._place("warning", source, at, message, hint)
+
+    def _place(self, severity: Severity, source: Source, at: tuple[int, int], message: str, hint: str) -> None:
+        if len(self._kept[severity]) >= MAX_DIAGNOSTICS:
+            self._left_out[severity] += 1
+            return
+        key = (source.file, at, message)
+        if key in self._told:
+            return
+        self._told.add(key)
+        use = self._uses.of(source.index(at)) if self._uses is not None else None
+        if use is not None:
+            message = f"{message} (used as `*{use.name}` in line {use.line})"
+        self._kept[severity].append(Diagnostic(severity, source.file, *at, message, source.line(at[0]), hint))
 
     def argument(self, argument: str, message: str, hint: str = "", severity: Severity = "error") -> None:
         """A finding about the command line (`argument` as typed)."""
         self.errors += severity == "error"
-        self._add(severity, lambda: Diagnostic(severity, None, None, None, message, argument[:_MAX_SOURCE], hint))
+        kept = self._kept[severity]
+        if len(kept) < MAX_DIAGNOSTICS:
+            kept.append(Diagnostic(severity, None, None, None, message, argument[:_MAX_SOURCE], hint))
+        else:
+            self._left_out[severity] += 1
 
     def nearest(self, word: str, known: Collection[str]) -> str:
         """The most similar of `known`; empty where none is similar."""
@@ -154,13 +196,6 @@ class Report:
         """Raise Invalid if there was any error."""
         if self.errors:
             raise Invalid(self.diagnostics())
-
-    def _add(self, severity: Severity, make: Callable[[], Diagnostic]) -> None:
-        kept = self._kept[severity]
-        if len(kept) < MAX_DIAGNOSTICS:
-            kept.append(make())
-        else:
-            self._left_out[severity] += 1
 
 
 def render(diagnostic: Diagnostic) -> str:

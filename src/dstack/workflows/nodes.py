@@ -9,48 +9,73 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn, cast
 
 import yaml
 
 from dstack.sdk.scalars import Scalar, parse_scalar
-from dstack.workflows import expressions
+from dstack.workflows import expressions, syntax
+from dstack.workflows.aliases import Use
 from dstack.workflows.diagnostics import Report, Source
 
 MAX_SIZE = 2 * 2**20
-"""Characters of one file."""
+"""Bytes of one file."""
+MAX_TOTAL_SIZE = 8 * 2**20
+"""Bytes of all files that are read together."""
 MAX_DEPTH = 40
-MAX_NODES = 200_000
+"""Levels of lists and mappings, also when every alias is written out."""
+MAX_NODES = 250_000
+"""Values of all files that are read together."""
 MAX_EXPRESSIONS = 50_000
 MAX_EXPANDED = 400_000
 """Nodes when every alias is written out, long texts counting once more per 64 characters."""
 
+_WORKFLOW_DEPTH = 3
+"""Where the keys of a workflow stand: in the file's mapping, the list under `workflows`, the item of it."""
 _OPENING = re.compile(r"\$\{\{")
-_UNCLOSED = "is a quote or bracket left open?"
 _CORE_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))
 
 
 class Node:
-    """A value in a file: where it starts (from 1), and its plain data unless it is `dynamic` (holds expressions)."""
+    """A value in a file: where it starts (from 1), and its plain data unless it is `dynamic` (holds expressions).
 
-    __slots__ = ("column", "data", "dynamic", "line", "size")
+    `start` and `end` are indices of the file's text; `height` counts the levels of lists and mappings. `uses` says
+    which entries an alias brought, by index or key.
+    """
 
-    def __init__(self, line: int, column: int) -> None:
+    __slots__ = ("column", "data", "dynamic", "end", "height", "line", "size", "start", "uses")
+
+    def __init__(self, line: int, column: int, start: int) -> None:
         self.line = line
         self.column = column
+        self.start = start
+        self.end = start
         self.size = 1
+        self.height = 1
         self.dynamic = False
         self.data: Any = None
+        self.uses: dict[str | int, Use] = {}
 
     @property
     def at(self) -> tuple[int, int]:
         return self.line, self.column
 
+    def children(self) -> Collection[Node]:
+        return ()
+
+    def entry(self, place: str | int) -> Sequence[Node]:
+        """What the text has for an index or key: the value, and the key before it."""
+        raise LookupError(place)
+
+
+_NO_USES: dict[str | int, Use] = {}
+
 
 class ScalarNode(Node):
-    """A single value. `start` and `end` are indices of the file's text."""
+    """A single value."""
 
-    __slots__ = ("end", "plain", "start", "template", "text")
+    __slots__ = ("plain", "template", "text")
 
     def __init__(self, line: int, column: int, text: str, start: int, end: int, *, plain: bool) -> None:
         self.line = line
@@ -59,6 +84,8 @@ class ScalarNode(Node):
         self.start = start
         self.end = end
         self.plain = plain
+        self.height = 0
+        self.uses = _NO_USES
         self.size = 1 + (len(text) >> 6)
         self.dynamic = False
         self.template: expressions.Template | None = None
@@ -68,9 +95,15 @@ class ScalarNode(Node):
 class ListNode(Node):
     __slots__ = ("items",)
 
-    def __init__(self, line: int, column: int) -> None:
-        super().__init__(line, column)
+    def __init__(self, line: int, column: int, start: int) -> None:
+        super().__init__(line, column, start)
         self.items: list[Node] = []
+
+    def children(self) -> Collection[Node]:
+        return self.items
+
+    def entry(self, place: str | int) -> Sequence[Node]:
+        return [self.items[cast(int, place)]]
 
 
 class MapNode(Node):
@@ -78,36 +111,74 @@ class MapNode(Node):
 
     __slots__ = ("entries", "keys")
 
-    def __init__(self, line: int, column: int) -> None:
-        super().__init__(line, column)
+    def __init__(self, line: int, column: int, start: int) -> None:
+        super().__init__(line, column, start)
         self.entries: dict[str, Node] = {}
         self.keys: dict[str, ScalarNode] = {}
 
+    def children(self) -> Collection[Node]:
+        return self.entries.values()
 
-def compose(source: Source, report: Report) -> Node | None:
-    """The one document of a file; None where it is empty or cannot be read, which is then reported."""
-    if len(source.text) > MAX_SIZE:
+    def entry(self, place: str | int) -> Sequence[Node]:
+        name = cast(str, place)
+        return [self.keys[name], self.entries[name]]
+
+
+class Allowance:
+    """What all files that are read together may still hold."""
+
+    def __init__(self) -> None:
+        self.bytes = MAX_TOTAL_SIZE
+        self.nodes = MAX_NODES
+        self.merged = MAX_EXPANDED
+        """Entries that `<<` may still look at."""
+
+
+def compose(source: Source, report: Report, allowance: Allowance | None = None) -> Node | None:
+    """The one document of a file; None where it is empty or cannot be read, which is then reported.
+
+    Files that are read together share one `allowance`.
+    """
+    allowance = allowance or Allowance()
+    size = _size(source.text)
+    allowance.bytes -= size
+    if size > MAX_SIZE:
         report.error(source, (1, 1), f"the file is larger than {MAX_SIZE // 2**20} MiB", "split it or shorten it")
+        return None
+    if allowance.bytes < 0:
+        message = f"the files up to this one are larger than {MAX_TOTAL_SIZE // 2**20} MiB together"
+        report.error(source, (1, 1), message, "remove what is not needed; keep data out of `.dstack`")
         return None
     if source.text.count("${{") > MAX_EXPRESSIONS:
         report.error(source, (1, 1), f"the file has more than {MAX_EXPRESSIONS:,} expressions", "split it")
         return None
+    composer = _Composer(source, report, allowance)
     try:
-        return _Composer(source, report).document()
+        return composer.document()
     except _Refused as refused:
         report.error(source, refused.at, refused.message, refused.hint)
     except yaml.MarkedYAMLError as error:
-        _report_syntax(source, error, report)
+        found = syntax.explain(source, error, composer.quoted, MAX_DEPTH)
+        report.error(source, found.at, found.message, found.hint)
     except yaml.reader.ReaderError as error:
-        index = len(source.text.encode()[: error.position].decode(errors="ignore"))
-        report.error(source, source.position(index), f"not a text file: {error.reason}", "save it as UTF-8 text")
+        found = syntax.unreadable(source, error)
+        report.error(source, found.at, found.message, found.hint)
     except UnicodeEncodeError as error:
         report.error(source, source.position(error.start), "not valid Unicode text", "save the file as UTF-8 text")
     return None
 
 
-def expression_position(source: Source, node: ScalarNode, ordinal: int) -> tuple[int, int]:
-    """Where the `ordinal`-th `${{` of a scalar stands; the scalar's own place where escapes hide it."""
+def _size(text: str) -> int:
+    """In bytes of UTF-8; of what is much too large, at least too much."""
+    return len(text) if len(text) > MAX_SIZE or text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
+def expression_position(source: Source, node: ScalarNode, ordinal: int, offset: int = -1) -> tuple[int, int]:
+    """Where the `ordinal`-th `${{` of a scalar stands, or the character at `offset` of its text; the scalar's own
+    place where escapes and line breaks hide it."""
+    if offset >= 0:
+        start = source.text.find(node.text, node.start, node.end)
+        return node.at if start < 0 else source.position(start + offset)
     openings = _OPENING.finditer(source.text, node.start, node.end)
     opening = next(itertools.islice(openings, ordinal, None), None)
     return node.at if opening is None else source.position(opening.start())
@@ -126,13 +197,16 @@ class _Refused(Exception):
 class _Composer:
     """Builds one document bottom-up: a collection joins its parent when it ends."""
 
-    def __init__(self, source: Source, report: Report) -> None:
+    def __init__(self, source: Source, report: Report, allowance: Allowance) -> None:
         self.source = source
         self.report = report
+        self.allowance = allowance
+        self.quoted: syntax.Quoted | None = None
+        """The last text in quotes that was read."""
         self.open: list[ListNode | MapNode] = []
         self.pending: list[ScalarNode | None] = []
         """Per open collection, the key whose value comes next."""
-        self.merges: dict[int, list[tuple[ScalarNode, Node]]] = {}
+        self.merges: dict[int, list[tuple[ScalarNode, Node, Use | None]]] = {}
         self.names: list[str | None] = []
         """Per open collection, its anchor."""
         self.anchors: dict[str, Node | None] = {}
@@ -148,7 +222,8 @@ class _Composer:
         return self.root
 
     def _read(self, loader: yaml.CSafeLoader) -> None:
-        count = documents = 0
+        documents = 0
+        left = self.allowance.nodes
         next_event: Any = loader.get_event
         while True:
             event = next_event()
@@ -158,42 +233,54 @@ class _Composer:
             elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
                 self._start(event, MapNode if kind is yaml.MappingStartEvent else ListNode)
             elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
-                self._end()
+                self._end(event)
+                continue
             elif kind is yaml.AliasEvent:
-                self._add(self._alias(event))
+                self._add(self._alias(event), Use(event.anchor, event.start_mark.line + 1))
             elif kind is yaml.DocumentStartEvent:
                 documents += 1
                 if documents > 1:
                     _refuse(event, "a second document in the file", "remove the `---`: one file is one document")
             elif kind is yaml.StreamEndEvent:
                 return
-            count += 1
-            if count > MAX_NODES:
-                _refuse(event, "the file has too many values", f"{MAX_NODES:,} is the most; split it")
+            left -= 1
+            if left < 0:
+                hint = f"{MAX_NODES:,} is the most, in all files together; generate fewer, or use variables"
+                _refuse(event, "there are too many values", hint)
+            self.allowance.nodes = left
 
     def _scalar(self, event: Any) -> ScalarNode:
         start = event.start_mark
         text: str = event.value
         plain = not event.style and event.tag is None
         node = ScalarNode(start.line + 1, start.column + 1, text, start.index, event.end_mark.index, plain=plain)
+        if event.style == '"' or event.style == "'":
+            self.quoted = syntax.Quoted(node.start, node.end)
         if event.tag is not None:
             self._check_tag(event)
             node.data = text if event.tag in ("!", "tag:yaml.org,2002:str") else parse_scalar(text)
-        if "${{" in text:
+        condition = self._is_condition()
+        if condition or "${{" in text:
             try:
-                node.template = expressions.parse(text)
+                node.template = expressions.condition(text) if condition else expressions.parse(text)
             except expressions.BadExpression as error:
-                at = expression_position(self.source, node, error.ordinal)
+                at = expression_position(self.source, node, error.ordinal, error.offset)
                 self.report.error(self.source, at, str(error), error.hint)
             else:
-                node.dynamic = True
+                node.dynamic = not condition or bool(node.template.names)
         if event.anchor:
             self.anchors[event.anchor] = node
         return node
 
+    def _is_condition(self) -> bool:
+        """Whether the value that comes next is that of a workflow's `if`."""
+        return len(self.open) == _WORKFLOW_DEPTH and (key := self.pending[-1]) is not None and key.text == "if"
+
     def _alias(self, event: Any) -> Node:
         if event.anchor not in self.anchors:
-            _refuse(event, f"`*{event.anchor}` names no anchor above it", f"mark a value with `&{event.anchor}`")
+            near = self.report.near(event.anchor, self.anchors)
+            hint = near or f'mark a value above with `&{event.anchor}`; text goes in quotes: `"*{event.anchor}"`'
+            _refuse(event, f"`*{event.anchor}` names no anchor above it", hint)
         node = self.anchors[event.anchor]
         if node is None:
             _refuse(event, f"`*{event.anchor}` stands inside what it names", "an alias cannot contain itself")
@@ -201,28 +288,36 @@ class _Composer:
 
     def _start(self, event: Any, make: type[ListNode | MapNode]) -> None:
         if len(self.open) >= MAX_DEPTH:
-            _refuse(event, f"nested deeper than {MAX_DEPTH} levels", _UNCLOSED)
+            _refuse(event, syntax.too_deep(MAX_DEPTH), syntax.UNCLOSED)
         if event.tag is not None:
             self._check_tag(event)
         if event.anchor:
             self.anchors[event.anchor] = None
-        self.open.append(make(event.start_mark.line + 1, event.start_mark.column + 1))
+        mark = event.start_mark
+        self.open.append(make(mark.line + 1, mark.column + 1, mark.index))
         self.pending.append(None)
         self.names.append(event.anchor)
 
-    def _end(self) -> None:
+    def _end(self, event: Any) -> None:
         node = self.open.pop()
         self.pending.pop()
-        if isinstance(node, ListNode):
-            children = node.items
-        else:
-            if (merges := self.merges.pop(id(node), None)) is not None:
-                self._merge(node, merges)
-            children = node.entries.values()
-        node.size += sum([child.size for child in children])
+        node.end = event.end_mark.index
+        if self.merges and (merges := self.merges.pop(id(node), None)) is not None:
+            self._merge(cast(MapNode, node), merges)
+        children = node.children()
+        size, height, dynamic = 1, 0, False
+        for child in children:
+            size += child.size
+            if child.height > height:
+                height = child.height
+            dynamic = dynamic or child.dynamic
+        node.size = size
+        node.height = 1 + height
         if node.size > MAX_EXPANDED:
             raise _Refused(node.at, "the aliases in this value expand to too much", "write it out, or use fewer")
-        if any(child.dynamic for child in children):
+        if node.height > MAX_DEPTH:
+            raise _Refused(node.at, f"with its aliases, this is {syntax.too_deep(MAX_DEPTH)}", "write it out")
+        if dynamic:
             node.dynamic = True
         elif isinstance(node, ListNode):
             node.data = [child.data for child in node.items]
@@ -232,76 +327,79 @@ class _Composer:
             self.anchors[anchor] = node
         self._add(node)
 
-    def _add(self, node: Node) -> None:
+    def _add(self, node: Node, use: Use | None = None) -> None:
         if not self.open:
             self.root = node
             return
         parent = self.open[-1]
         if isinstance(parent, ListNode):
+            if use is not None:
+                parent.uses[len(parent.items)] = use
             parent.items.append(node)
         elif (key := self.pending[-1]) is None:
             if not isinstance(node, ScalarNode):
-                hint = "quote the key, or a value that starts with `{` or `[`"
-                raise _Refused(node.at, "a key must be text, not a list or mapping", hint)
+                self._refuse_key(node, parent)
             self.pending[-1] = node
         else:
             self.pending[-1] = None
-            self._entry(parent, key, node)
+            self._entry(parent, key, node, use)
 
-    def _entry(self, parent: MapNode, key: ScalarNode, value: Node) -> None:
+    def _refuse_key(self, node: Node, parent: MapNode) -> NoReturn:
+        if self.source.text.startswith("{{", parent.start):
+            text = self.source.text[parent.start : parent.start + 60]
+            end = text.find("}}")
+            written = f"${text[: end + 2]}" if end > 0 else "${{ name }}"
+            raise _Refused(parent.at, "`{{ }}` is not an expression", f'write `"{written}"`')
+        raise _Refused(node.at, "a key must be text, not a list or mapping", "put text that starts so in quotes")
+
+    def _entry(self, parent: MapNode, key: ScalarNode, value: Node, use: Use | None) -> None:
         if key.text == "<<" and key.plain:
-            self.merges.setdefault(id(parent), []).append((key, value))
+            self.merges.setdefault(id(parent), []).append((key, value, use))
+        elif key.text != key.text.strip() and key.plain:
+            message = "a space that is no plain one belongs to this key"
+            self.report.error(
+                self.source, key.at, message, f"type `{key.text.strip()}` again, with plain spaces around"
+            )
         elif (first := parent.keys.get(key.text)) is not None:
             message = f"key `{key.text}` appears twice"
             self.report.error(self.source, key.at, message, f"the first is in line {first.line}")
         else:
             parent.keys[key.text] = key
             parent.entries[key.text] = value
+            if use is not None:
+                parent.uses[key.text] = use
+            elif value.line != key.line and isinstance(value, ScalarNode) and value.plain and value.text[:1] == "-":
+                # `- x` without its space is text, which nobody means in a line of its own.
+                word = value.text.split(maxsplit=1)[0]
+                hint = f"for a list, write `- {word[1:]}`; text goes in quotes"
+                self.report.warning(self.source, value.at, f"`{word[:40]}` is not an item of a list", hint)
 
-    def _merge(self, node: MapNode, merges: list[tuple[ScalarNode, Node]]) -> None:
+    def _merge(self, node: MapNode, merges: list[tuple[ScalarNode, Node, Use | None]]) -> None:
         """`<<: *defaults`: entries of other mappings, under the mapping's own."""
-        for key, value in merges:
-            for other in value.items if isinstance(value, ListNode) else [value]:
+        for key, value, use in merges:
+            for index, other in enumerate(value.items if isinstance(value, ListNode) else [value]):
                 if not isinstance(other, MapNode):
                     self.report.error(self.source, key.at, "`<<` merges mappings only", "write `<<: *name`")
                     continue
+                self.allowance.merged -= 1 + len(other.entries)
+                if self.allowance.merged < 0:
+                    raise _Refused(key.at, "`<<` merges too much", "write it out, or merge less")
+                brought = value.uses.get(index) if value is not other else use
                 for name, entry in other.entries.items():
-                    if node.entries.setdefault(name, entry) is entry:
-                        node.keys.setdefault(name, other.keys[name])
+                    if name in node.entries:
+                        continue
+                    node.entries[name] = entry
+                    node.keys[name] = other.keys[name]
+                    if brought is not None:
+                        node.uses[name] = brought
 
     def _check_tag(self, event: Any) -> None:
         if event.tag != "!" and event.tag not in _CORE_TAGS:
             shown = cast(str, event.tag).replace("tag:yaml.org,2002:", "!!")
-            _refuse(event, f"the tag `{shown}` is not allowed", "plain YAML only: remove the tag")
+            hint = "plain YAML only: remove it" if shown[:2] == "!!" else "remove it, or put the value in quotes"
+            _refuse(event, f"the tag `{shown[:60]}` is not allowed", hint)
 
 
 def _refuse(event: Any, message: str, hint: str) -> NoReturn:
     mark = event.start_mark
     raise _Refused((mark.line + 1, mark.column + 1), message, hint)
-
-
-def _report_syntax(source: Source, error: yaml.MarkedYAMLError, report: Report) -> None:
-    problem = error.problem or "cannot be read"
-    end = len(source.text.rstrip())
-    # The end of the file says nothing: told is where something was opened, else the last character.
-    known = [mark for mark in (error.problem_mark, error.context_mark) if mark is not None and mark.index < end]
-    at = (known[0].line + 1, known[0].column + 1) if known else source.position(max(end - 1, 0))
-    if "nesting depth" in problem:
-        report.error(source, at, f"nested deeper than {MAX_DEPTH} levels", _UNCLOSED)
-        return
-    at_end = error.problem_mark is None or error.problem_mark.index >= end
-    hint = _UNCLOSED if at_end else _syntax_hint(source.line(at[0]), at[1], problem)
-    context = f", {error.context}" if error.context else ""
-    report.error(source, at, f"not valid YAML: {problem}{context}", hint)
-
-
-def _syntax_hint(line: str, column: int, problem: str) -> str:
-    if "\t" in line[:column]:
-        return "YAML is indented with spaces; replace the tab"
-    if "${{" in line[: column + 2] and "did not find expected" in problem:
-        return 'within `[ ]` and `{ }`, put an expression in quotes: "${{ name }}"'
-    if "mapping values are not allowed" in problem:
-        return "a value that holds `: ` needs quotes; else the indentation is wrong"
-    if line[column - 1 : column] in tuple(":@`%&*!"):
-        return "put the value in quotes"
-    return "check the indentation, brackets and quotes around here"

@@ -14,6 +14,8 @@ from dstack.workflows.nodes import (
     MAX_EXPRESSIONS,
     MAX_NODES,
     MAX_SIZE,
+    MAX_TOTAL_SIZE,
+    Allowance,
     ListNode,
     MapNode,
     compose,
@@ -33,6 +35,25 @@ def bomb(levels: int) -> str:
     return "\n".join(lines)
 
 
+def maps(levels: int) -> str:
+    lines = ["a0: &a0 {k: x}"]
+    lines += [f"a{i}: &a{i} {{{', '.join([f'k{j}: *a{i - 1}' for j in range(9)])}}}" for i in range(1, levels)]
+    return "\n".join(lines)
+
+
+def chain(around: str) -> str:
+    """Each value holds the one before: deep only when the aliases are written out."""
+    lines = ["a0: &a0 ['${{ x }}']"]
+    lines += [f"a{i}: &a{i} {around.format(f'*a{i - 1}')}" for i in range(1, 800)]
+    return "\n".join(lines)
+
+
+MERGES = "\n".join(
+    [f"- &b {{{', '.join(f'k{i}: 1' for i in range(2000))}}}", *(f"- {{<<: *b, a: {i}}}" for i in range(300))]
+)
+"""Each mapping is small, and looks at many entries."""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -48,14 +69,21 @@ def bomb(levels: int) -> str:
         ("a" * (MAX_SIZE + 1), "larger than 2 MiB"),
         ("a: " + "${{ x }}" * (MAX_EXPRESSIONS + 1), "expressions"),
         ("a: b\n\x00", "not a text file"),
+        ("a\0:\0 \0b\0", "not a text file in UTF-8"),
         ("a: \ud800", "not valid Unicode"),
         ("a: !!python/object:os.system x", "`!!python/object:os.system` is not allowed"),
         ("a: !custom x", "`!custom` is not allowed"),
         ("!!set {a}", "`!!set` is not allowed"),
         ("[a]: b", "key must be text"),
         ("a: 1\n---\nb: 2", "second document"),
-        ("%YAML 3.0\n---\na: b", "not valid YAML"),
-        ("\x85\x85a: [\x85", "not valid YAML"),
+        ("%YAML 3.0\n---\na: b", "cannot begin with `%`"),
+        ("\x85\x85a: [\x85", "the `[` opened here is not closed"),
+        (chain("[{}]"), "with its aliases, this is nested deeper"),
+        (chain("{{a: {}}}"), "with its aliases, this is nested deeper"),
+        (maps(12), "aliases"),
+        (MERGES, "`<<` merges too much"),
+        ("a: b\n" * 2_000_000, "larger than 2 MiB"),
+        ("\u8a13" * (MAX_SIZE // 3 + 1), "larger than 2 MiB"),
     ],
 )
 def test_hostile_text_is_refused(text: str, message: str) -> None:
@@ -73,6 +101,31 @@ def test_long_text_behind_aliases_counts_by_length() -> None:
 
     assert node is None
     assert "aliases" in messages[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n" * (MAX_NODES // 10), "there are too many values"),
+        ("#" * (MAX_TOTAL_SIZE // 5), "the files up to this one are larger than 8 MiB together"),
+    ],
+)
+def test_files_that_are_read_together_have_one_allowance(text: str, message: str) -> None:
+    allowance, report = Allowance(), Report()
+
+    for number in range(12):
+        compose(Source(f"{number}.yaml", text), report, allowance)
+
+    assert {diagnostic.message for diagnostic in report.diagnostics()} == {message}
+
+
+def test_ten_thousand_workflows_are_fine() -> None:
+    keys = "provider: python, script: train.py, args: [--seed, '{0}'], artifacts: [data], depends-on: [prepare:latest]"
+    one = f"  - {{{{name: train-{{0}}, {keys}}}}}\n"
+
+    _, messages = composed("workflows:\n" + "".join(one.format(number) for number in range(10_000)))
+
+    assert messages == []
 
 
 def test_depth_below_the_limit_is_fine() -> None:
