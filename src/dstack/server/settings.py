@@ -32,6 +32,8 @@ class Settings:
     """`lost_after` where the policy retries a lost runner."""
     unsatisfiable_after: float = 0.0
     assigned_lost_after: float = 300.0
+    max_unstarted: int = 10
+    """Attempts of a job that may be lost in a row before they started, until it fails."""
     setup_deadline: float = 1800.0
     save_deadline: float = 86400.0
     plan_deadline: float = 600.0

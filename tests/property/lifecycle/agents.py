@@ -117,7 +117,7 @@ class Agent:
             if key not in self.seen or key in self.in_phase("assigned"):
                 self.seen.add(key)
                 self.held.pop(key, None)
-                self._tell(key, job_table.Returned(key[1]))
+                self._tell(key, job_table.Returned(key[1], recalled=True))
         for key in message.stop | message.abort:
             if key in self.held and self.held[key].phase in ("starting", "running"):
                 self.held[key] = replace(self.held[key], stop="abort" if key in message.abort else "stop")

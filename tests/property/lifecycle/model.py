@@ -20,11 +20,12 @@ from dstack.domain.lifecycle.step import Step, StepState
 from dstack.domain.reasons import Reason
 from dstack.domain.rules import SUCCESS
 
-RETRIES = Policy(
-    retry_on=frozenset({Reason.EXIT_CODE, Reason.RUNNER_LOST, Reason.PREEMPTED, Reason.TIMEOUT}), retry_max=2
+PLAIN = Policy(max_unstarted=3)
+RETRIES = replace(
+    PLAIN, retry_on=frozenset({Reason.EXIT_CODE, Reason.RUNNER_LOST, Reason.PREEMPTED, Reason.TIMEOUT}), retry_max=2
 )
 RULES = (SUCCESS, SUCCESS, "failed()", "always()", "not failed()", "false")
-POLICIES = (Policy(), RETRIES, replace(RETRIES, retry_max=1, backoff=30.0))
+POLICIES = (PLAIN, RETRIES, replace(RETRIES, retry_max=1, backoff=30.0))
 
 
 @dataclass(frozen=True)

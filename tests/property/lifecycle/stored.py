@@ -22,7 +22,7 @@ from dstack.server.services.facts import Facts
 from dstack.server.services.rows import JobRow, StepRow, StoredPolicy
 from dstack.server.services.stored import StoredPlan, encode_need
 from dstack.server.settings import Settings
-from tests.property.lifecycle.model import Dag, Happening, Reference, Told
+from tests.property.lifecycle.model import PLAIN, Dag, Happening, Reference, Told
 from tests.support.ports import FakeClock, FakeIds
 
 WRITE = declare_write("test.lifecycle")
@@ -38,7 +38,7 @@ class Stored:
         self._database = database
         self._clock = clock
         self._ids = ids
-        self._settings = Settings(home=Path("/nonexistent"))
+        self._settings = Settings(home=Path("/nonexistent"), max_unstarted=PLAIN.max_unstarted)
         self.project = self._new()
         self.run_id = self._new()
         self.runners = [self._new(), self._new()]
@@ -204,7 +204,7 @@ def sorted_by_object(told: Sequence[Told], kind: str) -> list[Told]:
 
 
 def _domain(row: Any) -> Job:
-    return JobRow(**{field.name: getattr(row, field.name) for field in fields(JobRow)}).domain()
+    return JobRow(**{field.name: getattr(row, field.name) for field in fields(JobRow)}).domain(PLAIN.max_unstarted)
 
 
 def _step(row: Any) -> Step:

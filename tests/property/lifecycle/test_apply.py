@@ -8,20 +8,19 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from dstack.domain.lifecycle import job as job_table
-from dstack.domain.lifecycle.job import Policy
 from dstack.domain.reasons import Reason
 from dstack.server.db.engine import Database, Transaction
 from dstack.server.services.apply import StaleRow
 from tests.property.lifecycle.machine import Lifecycle, as_often
-from tests.property.lifecycle.model import Dag, Happening, StepSpec
+from tests.property.lifecycle.model import PLAIN, Dag, Happening, StepSpec
 from tests.property.lifecycle.stored import Stored
 from tests.support.ports import FakeClock, FakeIds
 
-ONE_JOB: Dag = (StepSpec((Policy(),)),)
+ONE_JOB: Dag = (StepSpec((PLAIN,)),)
 CHAIN: Dag = (
-    StepSpec((Policy(), Policy())),
-    StepSpec((Policy(),), frozenset({0})),
-    StepSpec((Policy(),), frozenset({1})),
+    StepSpec((PLAIN, PLAIN)),
+    StepSpec((PLAIN,), frozenset({0})),
+    StepSpec((PLAIN,), frozenset({1})),
 )
 
 
@@ -134,7 +133,7 @@ def test_a_batch_on_rows_that_changed_meanwhile_writes_nothing(one: Stored) -> N
 
 
 def test_a_late_result_is_kept_beside_its_attempt(database: Database, clock: FakeClock, ids: FakeIds) -> None:
-    retried = replace(Policy(), retry_on=frozenset({Reason.RUNNER_LOST}), retry_max=3)
+    retried = replace(PLAIN, retry_on=frozenset({Reason.RUNNER_LOST}), retry_max=3)
     one = Stored((StepSpec((retried,)),), database, clock, ids)
     one.apply([Happening(0, job_table.Placed(), runner=0)])
     one.apply(happenings(0, job_table.Started(1), job_table.Lost(1)))

@@ -15,7 +15,7 @@ from dstack.domain.lifecycle.job import LIVE_ATTEMPT, TERMINAL, Intent, Job, Job
 from dstack.domain.reasons import END_STATE, Reason
 
 NOW = 1_700_000_000_000_000
-POLICY = Policy(retry_on=frozenset(Reason), retry_max=1, max_rejections=2)
+POLICY = Policy(retry_on=frozenset(Reason), retry_max=1, max_rejections=2, max_unstarted=2)
 
 
 def events(job: Job) -> Iterator[JobEvent]:
@@ -33,6 +33,7 @@ def events(job: Job) -> Iterator[JobEvent]:
             for code, oom, aborted in product((0, 1, 137, None), (False, True), (False, True))
         ]
         yield from (table.Accepted(number), table.Rejected(number), table.Returned(number), table.Started(number))
+        yield table.Returned(number, recalled=True)
         yield from (table.SetupFailed(number), table.SetupFailed(number, timeout=True), table.TimeLimit(number))
         yield from (*exits, table.Saved(number), table.SaveFailed(number))
         yield from (table.Saved(number, told) for told in exits)
@@ -44,7 +45,7 @@ Step = tuple[Job, JobEvent, Transition[Job]]
 
 
 def canonical(job: Job) -> Job:
-    """`job` without what only grows: attempts that never started do not count, so numbers have no bound."""
+    """`job` without what only grows: attempts that were recalled do not count, so numbers have no bound."""
     return replace(job, attempt=min(job.attempt, 2), not_before=None)
 
 
@@ -151,15 +152,13 @@ def test_an_outcome_fixed_at_exit_stands(steps: list[Step]) -> None:
             assert (move.after.outcome, move.after.exit_code) == (job.outcome, job.exit_code), (job, event)
 
 
-def test_only_attempts_that_never_started_can_repeat_for_ever(steps: list[Step]) -> None:
-    """Bounded: without returned attempts and losses before the start, no path comes back to where it was."""
+def test_nothing_but_what_the_server_recalls_can_repeat_for_ever(steps: list[Step]) -> None:
+    """Bounded: whatever runners, networks and policies do, no path comes back to where it was."""
     graph = TopologicalSorter[Job]()
     for job, event, move in steps:
-        unstarted = job.state in (JobState.ASSIGNED, JobState.STARTING) and isinstance(
-            event, (table.Returned, table.Lost)
-        )
+        recalled = isinstance(event, table.Returned) and event.recalled
         after = canonical(move.after)
-        if not unstarted and canonical(job) != after:
+        if not recalled and canonical(job) != after:
             graph.add(after, canonical(job))
     graph.prepare()
 

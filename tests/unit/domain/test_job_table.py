@@ -11,10 +11,8 @@ from itertools import product
 
 import pytest
 
-from dstack.domain.lifecycle import Ignored, Transition
 from dstack.domain.lifecycle import job as table
 from dstack.domain.lifecycle.job import Intent, Job, JobEvent, JobState, Policy
-from dstack.domain.ports import SECOND
 from dstack.domain.reasons import Reason
 from tests.unit.domain.rendering import NOW, render
 
@@ -53,6 +51,7 @@ ATTEMPT_EVENTS: dict[str, Callable[[int], table.AttemptEvent]] = {
     "accepted": table.Accepted,
     "rejected": table.Rejected,
     "returned": table.Returned,
+    "recalled": lambda number: table.Returned(number, recalled=True),
     "started": table.Started,
     "setup failed": table.SetupFailed,
     "setup timeout": lambda number: table.SetupFailed(number, timeout=True),
@@ -121,8 +120,9 @@ def told_cells(told: str, outcome: str, end: str, by_itself: str, mark: str = ""
 
 def lost_cells(reason: str) -> dict[str, Cell]:
     failed = or_stopped(f"failed reason={reason} | partial, end 2 {reason}")
+    unstarted = or_stopped(f"failed unstarted=1 reason={reason} | partial, end 2 {reason}")
     overtime = or_stopped("failed reason=timeout | partial, end 2 timeout")
-    return {"assigned": or_stopped("queued | end 2 returned"), "starting": failed, "running": failed,
+    return {"assigned": or_stopped("queued unstarted=1 | end 2 returned"), "starting": unstarted, "running": failed,
             "overtime": overtime, **UNSAVED}  # fmt: skip
 
 
@@ -177,7 +177,8 @@ GRID: dict[str, dict[str, Cell]] = {
     "unsatisfiable": {**NOT_QUEUED, **dict.fromkeys(NOT_BEGUN[1:], "failed reason=no-capacity")},
     "accepted": {"assigned": or_stopped("starting"), **dict.fromkeys(LIVE[1:], "ignored")},
     "rejected": {"assigned": or_stopped("queued rejections=1 not_before=+1s | end 2 rejected"), **ACCEPTED_BEFORE},
-    "returned": {"assigned": or_stopped("queued | end 2 returned"), **ACCEPTED_BEFORE},
+    "returned": {"assigned": or_stopped("queued unstarted=1 | end 2 returned"), **ACCEPTED_BEFORE},
+    "recalled": {"assigned": or_stopped("queued | end 2 returned"), **ACCEPTED_BEFORE},
     "started": {**dict.fromkeys(("assigned", "starting"), or_stopped("running counted=2")), **STARTED_BEFORE},
     "setup failed": {
         **dict.fromkeys(
@@ -231,10 +232,10 @@ RETRIED: dict[tuple[str, str], str] = {
     ("saved after 1", "assigned"): "queued counted=2 exit_code=1 not_before=+2s | partial, end 2 exit-code",
     ("saved after 1", "starting"): "queued counted=2 exit_code=1 not_before=+2s | partial, end 2 exit-code",
     ("saved after 1", "running"): "queued exit_code=1 not_before=+2s | partial, end 2 exit-code",
-    ("lost", "starting"): "queued not_before=+1s | partial, end 2 runner-lost",
+    ("lost", "starting"): "queued unstarted=1 not_before=+1s | partial, end 2 runner-lost",
     ("lost", "running"): "queued not_before=+2s | partial, end 2 runner-lost",
     ("lost", "overtime"): "queued outcome=None not_before=+2s | partial, end 2 timeout",
-    ("preempted", "starting"): "queued not_before=+1s | partial, end 2 preempted",
+    ("preempted", "starting"): "queued unstarted=1 not_before=+1s | partial, end 2 preempted",
     ("preempted", "running"): "queued not_before=+2s | partial, end 2 preempted",
     ("preempted", "overtime"): "queued outcome=None not_before=+2s | partial, end 2 timeout",
 }
@@ -324,57 +325,8 @@ def test_the_end_of_a_save_by_outcome(outcome: Reason, end: str, again: bool) ->
         assert render(covered, decision).split()[0] == end, "a stop while saving forbids the retry and no more"
 
 
-def test_only_listed_reasons_and_counted_attempts_retry() -> None:
-    policy = Policy(retry_on=frozenset({Reason.EXIT_CODE}), retry_max=1)
-    saving = Job(JobState.SAVING, attempt=9, counted=1, outcome=Reason.EXIT_CODE, policy=policy)
-    assert render(saving, table.decide(saving, table.Saved(9), NOW)).startswith("queued"), "8 never started"
-    spent = replace(saving, counted=2)
-    assert render(spent, table.decide(spent, table.Saved(9), NOW)).startswith("failed reason=exit-code")
-    other = replace(saving, outcome=Reason.SIGNAL)
-    assert render(other, table.decide(other, table.Saved(9), NOW)).startswith("failed reason=signal")
-
-
-def test_back_off_doubles_up_to_its_longest() -> None:
-    policy = Policy(retry_on=frozenset({Reason.RUNNER_LOST}), retry_max=10_000, backoff=3)
-    waits: list[float] = []
-    for counted in (1, 2, 3, 8, 5000):
-        job = Job(JobState.RUNNING, attempt=counted, counted=counted, policy=policy)
-        words = render(job, table.decide(job, table.Lost(counted), NOW))
-        waits.append(float(words.split("not_before=+")[1].split("s")[0]))
-    assert waits == [3, 6, 12, 300, 300]
-
-
-def test_rejections_back_off_and_end_after_the_policys_number() -> None:
-    job = Job(JobState.QUEUED, policy=Policy(max_rejections=3))
-    seen: list[str] = []
-    for number in (1, 2, 3):
-        placed = table.decide(replace(job, not_before=None), table.Placed(), NOW)
-        assert isinstance(placed, table.Transition)
-        rejected = table.decide(placed.after, table.Rejected(number), NOW)
-        assert isinstance(rejected, table.Transition)
-        seen.append(render(placed.after, rejected))
-        job = rejected.after
-    assert seen == [
-        "queued rejections=1 not_before=+1s | end 1 rejected",
-        "queued rejections=2 not_before=+2s | end 2 rejected",
-        "failed rejections=3 reason=runner-rejected | end 3 rejected",
-    ]
-
-
 def test_created() -> None:
     assert table.created(unmet=True) == Job(JobState.WAITING)
     assert table.created(unmet=False) == Job(JobState.QUEUED)
     assert table.created(unmet=False, reused=True) == Job(JobState.DONE, reason=Reason.REUSED)
     assert table.created(unmet=True, skipped=Reason.CONDITION) == Job(JobState.SKIPPED, reason=Reason.CONDITION)
-
-
-def test_a_clock_set_back_does_not_lengthen_a_back_off() -> None:
-    later = 3_600 * SECOND
-    assert not table.backs_off(None, 0)
-    assert not table.backs_off(later, later)
-    assert table.backs_off(later, later - 1)
-    assert table.backs_off(later, later - int(table.LONGEST_BACKOFF * SECOND))
-    assert not table.backs_off(later, 0)
-    waiting = Job(JobState.QUEUED, attempt=1, not_before=later)
-    assert isinstance(table.decide(waiting, table.Placed(), 0), Transition)
-    assert isinstance(table.decide(waiting, table.Placed(), later - 1), Ignored)

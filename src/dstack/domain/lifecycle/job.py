@@ -77,6 +77,8 @@ class Policy:
     retry_max: int = 0
     backoff: float = 1.0
     max_rejections: int = 5
+    max_unstarted: int = 10
+    """Attempts in a row that may be lost before they started. They count against no retry, and end all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class Job:
     counted: int = 0
     """Attempts that started: only they count against `retry_max`."""
     rejections: int = 0
+    unstarted: int = 0
+    """Attempts that were lost before they started, since the last one that did."""
     outcome: Reason | None = None
     """Fixed at exit (a time limit fixes it when it strikes)."""
     exit_code: int | None = None
@@ -211,11 +215,19 @@ def _rejected(job: Job, event: JobEvent, now: int) -> Decision[Job]:
 
 
 def _returned(job: Job, event: JobEvent, now: int) -> Decision[Job]:
+    assert isinstance(event, (Returned, Lost))
     if job.state is not JobState.ASSIGNED:
         return Refused(f"the runner accepted this attempt before: the job is {job.state}")
     if job.intent is not Intent.NONE:
         return _stopped(job)
-    return Transition(replace(job, state=JobState.QUEUED), (EndAttempt(job.attempt, "returned"),))
+    end = EndAttempt(job.attempt, "returned")
+    if isinstance(event, Returned) and event.recalled:
+        return Transition(replace(job, state=JobState.QUEUED), (end,))
+    unstarted = job.unstarted + 1
+    if unstarted >= job.policy.max_unstarted:
+        after = replace(job, state=JobState.FAILED, reason=Reason.RUNNER_LOST, unstarted=unstarted)
+        return Transition(after, (end,))
+    return Transition(replace(job, state=JobState.QUEUED, unstarted=unstarted), (end,))
 
 
 def _started(job: Job, event: JobEvent, now: int) -> Decision[Job]:
@@ -223,7 +235,7 @@ def _started(job: Job, event: JobEvent, now: int) -> Decision[Job]:
         return Ignored("started before")
     if job.intent is not Intent.NONE:
         return _stopped(job)
-    return Transition(replace(job, state=JobState.RUNNING, counted=job.counted + 1))
+    return Transition(replace(job, state=JobState.RUNNING, counted=job.counted + 1, unstarted=0))
 
 
 def _setup_failed(job: Job, event: JobEvent, now: int) -> Decision[Job]:
@@ -248,7 +260,7 @@ def _exited(job: Job, event: JobEvent, now: int) -> Decision[Job]:
     if job.state is not JobState.RUNNING:
         if job.intent is not Intent.NONE:
             return _stopped(job)
-        job = replace(job, counted=job.counted + 1)
+        job = replace(job, counted=job.counted + 1, unstarted=0)
     if event.aborted or job.intent is Intent.ABORT:
         # `aborted` without the intent: this database was restored from before the abort. Nothing will be saved.
         after = replace(job, state=JobState.STOPPED, reason=Reason.ABORTED, exit_code=event.exit_code)
@@ -292,6 +304,8 @@ def _lost(job: Job, event: JobEvent, now: int) -> Decision[Job]:
         return _returned(job, event, now)
     if job.state is JobState.SAVING:
         return _end_unsaved(job)
+    if job.state is JobState.STARTING and job.intent is Intent.NONE:
+        job = replace(job, unstarted=job.unstarted + 1)
     # A time limit that struck was seen first: losing the runner afterwards does not overwrite it.
     return _retry_or_end(job, job.outcome or (Reason.PREEMPTED if event.preempted else Reason.RUNNER_LOST), now)
 
@@ -324,6 +338,7 @@ def _retry_or_end(job: Job, reason: Reason, now: int) -> Transition[Job]:
         and MAY_RETRY[reason]
         and reason in policy.retry_on
         and job.counted <= policy.retry_max
+        and job.unstarted < policy.max_unstarted
     ):
         not_before = _back_off(policy, max(job.counted - 1, 0), now)
         after = replace(job, state=JobState.QUEUED, outcome=None, not_before=not_before)

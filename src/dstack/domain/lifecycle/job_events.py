@@ -46,9 +46,11 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """Recalled and acknowledged, not known to the runner's new incarnation, or silent for too long."""
+    """Not begun, and not known to the runner's new incarnation, or silent for too long; or given back as asked."""
 
     attempt: int
+    recalled: bool = False
+    """The server had asked for it: nothing was lost."""
 
 
 @dataclass(frozen=True, slots=True)

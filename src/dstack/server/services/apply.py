@@ -9,7 +9,7 @@ one have done so all the same, the transaction fails whole and the caller's mess
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -106,7 +106,7 @@ class Batch:
         row = self.jobs.get(job_id)
         if row is None:
             return Answer("rejected", f"job {job_id} does not exist")
-        before = row.domain()
+        before = row.domain(self.settings.max_unstarted)
         decision = job_table.decide(before, event, self.tx.now)
         if isinstance(decision, Ignored):
             if decision.late:
@@ -174,6 +174,9 @@ class Batch:
         if isinstance(event, job_table.Placed):
             # What was said of the attempt before is not said of this one.
             row.detail, row.signal, row.log_incomplete = None, None, False
+        if row.state == JobState.FAILED and row.unstarted > before.unstarted > 0:
+            told = f"placed {row.unstarted} times, and lost each time before it started"
+            facts = replace(facts, detail=f"{told}; at last {facts.detail}" if facts.detail else told)
         if facts.detail is not None or (isinstance(event, job_table.StopAsked) and row.state != before.state):
             row.detail = facts.detail
         if facts.signal is not None:

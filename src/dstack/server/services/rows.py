@@ -29,17 +29,17 @@ class StoredPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _NO_POLICY = StoredPolicy()
-_DEFAULT = Policy()
 _decode_policy = msgspec.msgpack.Decoder(StoredPolicy).decode
 
 
 @lru_cache(maxsize=256)
-def _policy_of(blob: bytes) -> Policy:
-    stored = _decode_policy(blob)
+def _policy_of(blob: bytes | None, max_unstarted: int) -> Policy:
+    stored = _decode_policy(blob) if blob else _NO_POLICY
     return Policy(
         retry_on=frozenset(Reason(name) for name in stored.retry_on),
         retry_max=stored.retry_max,
         backoff=stored.backoff,
+        max_unstarted=max_unstarted,
     )
 
 
@@ -60,6 +60,7 @@ class JobRow:
     attempt: int
     counted: int
     rejections: int
+    unstarted: int
     excluded: bytes | None
     runner_id: UUID | None
     outcome: str | None
@@ -80,19 +81,21 @@ class JobRow:
     def stored_policy(self) -> StoredPolicy:
         return _decode_policy(self.policy) if self.policy else _NO_POLICY
 
-    def domain(self) -> Job:
+    def domain(self, max_unstarted: int) -> Job:
+        """The row as the table knows it; what all jobs' policies share comes from the settings."""
         return Job(
             state=JobState(self.state),
             intent=Intent(self.intent),
             attempt=self.attempt,
             counted=self.counted,
             rejections=self.rejections,
+            unstarted=self.unstarted,
             outcome=Reason(self.outcome) if self.outcome else None,
             exit_code=self.exit_code,
             reason=Reason(self.reason) if self.reason else None,
             not_before=self.not_before,
             artifacts_incomplete=self.artifacts_incomplete,
-            policy=_policy_of(self.policy) if self.policy else _DEFAULT,
+            policy=_policy_of(self.policy, max_unstarted),
         )
 
     def take(self, job: Job) -> None:
@@ -102,6 +105,7 @@ class JobRow:
         self.attempt = job.attempt
         self.counted = job.counted
         self.rejections = job.rejections
+        self.unstarted = job.unstarted
         self.outcome = job.outcome.value if job.outcome else None
         self.exit_code = job.exit_code
         self.reason = job.reason.value if job.reason else None

@@ -287,7 +287,7 @@ def _domain_event(event: messages.AttemptEvent, number: int) -> job_table.Attemp
         case messages.Rejected():
             return job_table.Rejected(number)
         case messages.Recalled():
-            return job_table.Returned(number)
+            return job_table.Returned(number, recalled=True)
         case messages.Started():
             return job_table.Started(number)
         case messages.SetupFailed():

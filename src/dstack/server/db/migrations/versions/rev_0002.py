@@ -33,6 +33,7 @@ def upgrade() -> None:
         uid("project_id"), uid("run_id"), uid("attempt_id"), txt("name"), blob("value"),
         pk("project_id", "run_id", "attempt_id", "name"), child_of("runs", "run_id"),
     )
+    op.add_column("jobs", num("unstarted", default="0"))
     op.add_column("steps", flag("fail_fast"))
     op.add_column("steps", flag("continue_on_failure"))
     op.add_column("steps", flag("need_failed"))
