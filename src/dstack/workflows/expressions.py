@@ -1,7 +1,8 @@
 """`${{ name }}` in values: parsing and filling in.
 
-An expression is a name with dots: a variable, `run.name` or `run.args`. A scalar that is one expression and nothing
-else keeps the type of its value; `$${{` stands for a literal `${{`.
+An expression is a name with dots: a variable, `run.name`, `run.args` or `secrets.NAME`. A scalar that is one expression
+and nothing else keeps the type of its value; `$${{` stands for a literal `${{`. The value of `if:` is a condition
+instead (`dstack.domain.rules`), which names variables with and without `${{ }}`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dstack.domain import rules
+from dstack.domain.rules import Rule
 from dstack.sdk.scalars import Scalar, text_of
 
 MAX_EXPANSION = 16 * 2**20
@@ -21,10 +24,14 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)*")
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A `${{ name }}`; `ordinal` counts the `${{` before it in the scalar, to find it in the file again."""
+    """A `${{ name }}`; `ordinal` counts the `${{` before it in the scalar, to find it in the file again.
+
+    A name in a condition has an `offset` in the scalar's text instead, and -1 for the ordinal.
+    """
 
     name: str
     ordinal: int
+    offset: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +51,30 @@ class Template:
         return "".join(part if isinstance(part, str) else text_of(lookup(part)) for part in self.parts)
 
 
-class BadExpression(ValueError):
-    """A `${{` that cannot be read; `ordinal` counts the `${{` before it."""
+@dataclass(frozen=True, slots=True)
+class Condition(Template):
+    """The value of `if:`. Filled in it is its own text: what its names stand for is put into the rule (`conditions`)."""
 
-    def __init__(self, message: str, ordinal: int, hint: str) -> None:
+    rule: Rule
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        return tuple(Name(part.name, -1, part.at) for part in rules.walk(self.rule) if isinstance(part, rules.Name))
+
+    def fill(self, lookup: Callable[[Name], Scalar]) -> Scalar:
+        for name in self.names:
+            lookup(name)
+        return str(self.parts[0])
+
+
+class BadExpression(ValueError):
+    """A `${{` that cannot be read, or a condition: `ordinal` and `offset` say where, as those of `Name`."""
+
+    def __init__(self, message: str, ordinal: int, hint: str, offset: int = -1) -> None:
         super().__init__(message)
         self.ordinal = ordinal
         self.hint = hint
+        self.offset = offset
 
 
 def parse(text: str) -> Template | None:
@@ -75,6 +99,14 @@ def parse(text: str) -> Template | None:
     if rest := "".join(literal) + text[position:]:
         parts.append(rest)
     return Template(tuple(parts))
+
+
+def condition(text: str) -> Condition:
+    """The condition that `text` says; raises BadExpression."""
+    try:
+        return Condition((text,), rules.parse(text))
+    except rules.BadRule as error:
+        raise BadExpression(str(error), -1, error.hint, error.at) from None
 
 
 def _name(text: str, start: int, ordinal: int) -> tuple[Name, int]:

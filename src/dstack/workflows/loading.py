@@ -243,7 +243,7 @@ class _Loader:
     def _report_missing(self, entry: _Entry, filled: Filled) -> None:
         for missing in filled.missing_names():
             name = missing.name.name
-            at = expression_position(entry.source, missing.node, missing.name.ordinal)
+            at = expression_position(entry.source, missing.node, missing.name.ordinal, missing.name.offset)
             if "." in name:
                 hint = self.report.near(name, RUN_NAMES) or f"known: {', '.join(RUN_NAMES)}, and variables"
                 self.report.error(entry.source, at, f"nothing is named `{name}`", hint)

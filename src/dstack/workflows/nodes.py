@@ -259,7 +259,7 @@ class _Composer:
         if event.tag is not None:
             self._check_tag(event)
             node.data = text if event.tag in ("!", "tag:yaml.org,2002:str") else parse_scalar(text)
-        condition = self._is_condition()
+        condition = bool(text.strip()) and self._is_condition()
         if condition or "${{" in text:
             try:
                 node.template = expressions.condition(text) if condition else expressions.parse(text)

@@ -211,7 +211,7 @@ class _Planner:
     def _report_missing(self, workflow: Workflow, bound: _Bound) -> None:
         for missing in bound.filled.missing_names():
             name = missing.name.name
-            at = expression_position(workflow.source, missing.node, missing.name.ordinal)
+            at = expression_position(workflow.source, missing.node, missing.name.ordinal, missing.name.offset)
             near = self.report.near(name, [variable.name for variable in bound.variables.values()])
             hint = near or f"run with `--{name} VALUE`, or set it in .dstack/variables.yaml"
             self.report.error(workflow.source, at, f"the variable `{name}` has no value", hint)
