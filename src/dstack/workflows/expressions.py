@@ -53,7 +53,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Condition(Template):
-    """The value of `if:`. Filled in it is its own text: what its names stand for is put into the rule (`conditions`)."""
+    """The value of `if:`. Filled in, it is its own text: what names stand for is put into the rule (`conditions`)."""
 
     rule: Rule
 

@@ -262,12 +262,13 @@ class _Composer:
         condition = bool(text.strip()) and self._is_condition()
         if condition or "${{" in text:
             try:
-                node.template = expressions.condition(text) if condition else expressions.parse(text)
+                template = expressions.condition(text) if condition else expressions.parse(text)
             except expressions.BadExpression as error:
                 at = expression_position(self.source, node, error.ordinal, error.offset)
                 self.report.error(self.source, at, str(error), error.hint)
             else:
-                node.dynamic = not condition or bool(node.template.names)
+                node.template = template
+                node.dynamic = not condition or (template is not None and bool(template.names))
         if event.anchor:
             self.anchors[event.anchor] = node
         return node
