@@ -9,6 +9,7 @@ from dstack.cli.follow import Follower
 from dstack.cli.interrupts import Interrupted, Interrupts, Terminated, has_terminal, wait_for_input
 from dstack.cli.output import LogOutput
 from dstack.cli.render import count, duration, paint, say, size_words, write_json
+from dstack.client.api import ApiError, Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 UNKNOWN = 125
 
 
-def attach(api: Api, run: Run, *, as_json: bool = False) -> int:
-    """Follow `run` to its end; the exit code. With `as_json` stdout is kept for the run itself."""
+def attach(api: Api, run: Run, *, as_json: bool = False, root: str | None = None) -> int:
+    """Follow `run`, submitted from `root`, to its end; the exit code. `as_json` keeps stdout for the run itself."""
     name = run.get("name", "")
     output = LogOutput(2 if as_json else 1)
     follower = Follower(api, name, output)
@@ -53,6 +54,8 @@ def attach(api: Api, run: Run, *, as_json: bool = False) -> int:
         forget_stdout()
         return _left(name, BROKEN_PIPE)
     _summary(ended)
+    if ended.get("reason") == "exit-code":
+        _hint(api, name, root)
     if as_json:
         write_json([ended])
     if stopped_here and ended.get("status") == "stopped":
@@ -107,6 +110,16 @@ def _summary(run: Run) -> None:
         say(f"  fetch: dstack artifacts download {name}")
     if run.get("tags"):
         say(f"  tagged: {', '.join(run.get('tags', []))}")
+
+
+def _hint(api: Api, name: str, root: str | None) -> None:
+    from dstack.cli.unshipped import unshipped_files
+
+    try:
+        for text in unshipped_files(api, name, root):
+            say(f"  hint: {text}")
+    except (ApiError, Unreachable):
+        pass  # how the run ended has been told, and its exit code is known
 
 
 def _artifact_words(artifact: Artifact) -> str:

@@ -8,6 +8,8 @@ import click
 
 from dstack.cli.render import write_json
 from dstack.cli.session import open_api
+from dstack.cli.unshipped import unshipped_files
+from dstack.client.repository import find_root
 from dstack.client.types import Explanation
 
 
@@ -18,10 +20,11 @@ def explain(run: str, as_json: bool) -> None:
     """Say why RUN waits, or why it failed: the job that caused it, how it ended, and its last lines."""
     with open_api() as api:
         found = api.explain(run)
+        hints = unshipped_files(api, run, find_root(), found)
     if as_json:
         write_json([found])
     else:
-        sys.stdout.write(explanation_text(found))
+        sys.stdout.write(explanation_text(found) + "".join(f"hint: {hint}\n" for hint in hints))
         sys.stdout.flush()
 
 

@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 
-from dstack.client.git import GitFailed, GitOutput
+from dstack.client.git import LITERAL, GitFailed, GitOutput
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class Difference:
             return
         pieces = [tracked]
         length = len(tracked)
-        untracked = self._listing.untracked
-        new = (path for path in self._tree.paths if not self._commit or path in untracked)
+        untracked, included = self._listing.untracked, self._listing.included
+        new = (path for path in self._tree.paths if path in untracked or not (self._commit or path in included))
         for piece in _new_files(self._listing.root, new):
             if length > MOST:
                 break
@@ -74,7 +74,7 @@ class Difference:
         fitting = list(_up_to(changed, _MOST_NAMES))
         if not fitting:
             return b""
-        words = ["diff", "--relative", "--submodule=diff", "-l100", *_PLAIN, "HEAD", "--", *fitting]
+        words = [LITERAL, "diff", "--relative", "--submodule=diff", "-l100", *_PLAIN, "HEAD", "--", *fitting]
         text = GitOutput(root, *words).read(MOST + 1)
         more = len(changed) - len(fitting)
         return text + (f"… and {more} more changed files\n".encode() if more else b"")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+LITERAL = "--literal-pathspecs"
+"""Before a command: the names after it are no patterns."""
 _TIED = frozenset(
     f"GIT_{name}"
     for name in (
@@ -35,14 +37,14 @@ class GitOutput:
     """A running `git`, whose output is collected by `read`."""
 
     def __init__(self, folder: str, *arguments: str) -> None:
-        """Start it in `folder`; names are never patterns. Raises FileNotFoundError where there is no git."""
+        """Start it in `folder`. Raises FileNotFoundError where there is no git."""
         receive, send = os.pipe()
         complain, told = os.pipe()
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             self._pid = os.posix_spawnp(
                 "git",
-                ["git", "--literal-pathspecs", "-C", folder, *arguments],
+                ["git", "-C", folder, *arguments],
                 _environment(),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, nothing, 0),

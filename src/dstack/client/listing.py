@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from dstack.client.git import GitFailed, GitOutput, git_folder
+from dstack.client.git import LITERAL, GitFailed, GitOutput, git_folder
 from dstack.client.repository import RepositoryError
 
 TYPE_CHECKING = False
@@ -39,6 +39,8 @@ class Listing:
         self.exclude: Sequence[str] = ()
         self.untracked: set[str] = set()
         """Files that git knows nothing of and does not ignore."""
+        self.included: set[str] = set()
+        """Files that `include` brought in."""
         self.empty: set[str] = set()
         """Folders that go as such: there is nothing in them."""
         self.special: dict[str, str] = {}
@@ -166,7 +168,7 @@ class Listing:
         if self._started is not None:
             for folder in folders:
                 parent, _, name = f"{self.root}/{folder}".rpartition("/")
-                asked.append((folder, GitOutput(parent, "ls-files", "-z", "--stage", "--", name)))
+                asked.append((folder, GitOutput(parent, LITERAL, "ls-files", "-z", "--stage", "--", name)))
         found = dict.fromkeys(folders, False)
         for folder, git in asked:
             try:
@@ -254,6 +256,7 @@ class Listing:
             one = IgnoreRules(line)
             if not line.startswith("!") and not any(one.ignores(path) for path in walk.paths):
                 self.unmatched.append(line)
+        self.included.update(walk.paths)
         return self._walked(walk).paths
 
     def _walked(self, walk: Walk) -> Walk:

@@ -64,13 +64,18 @@ def _special(listing: Listing, tree: Tree) -> Mapping[str, str]:
     walk = Walk(listing.root, listing.rules())
     walk.special_in(tree.folders)
     found = {path: kind for path, kind in walk.special.items() if not listing.ignores(path)}
-    if not found or listing.git is None:
+    if not listing.asks_git:
         return found
+    return {path: kind for path, kind in found.items() if not _git_ignores(listing.root, path)}
+
+
+def _git_ignores(root: str, path: str) -> bool:
+    folder, _, name = f"{root}/{path}".rpartition("/")
     try:
-        ignored = os.fsdecode(GitOutput(listing.root, "check-ignore", "-z", "--", *found).read()).split("\0")
-    except (GitFailed, FileNotFoundError):
-        return found  # none of them is ignored
-    return {path: kind for path, kind in found.items() if path not in ignored}
+        GitOutput(folder, "check-ignore", "-q", "--", f"./{name}").read()
+    except GitFailed:
+        return False
+    return True
 
 
 def _links(root: str, tree: Tree) -> dict[str, tuple[str, str]]:

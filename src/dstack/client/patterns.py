@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 _NAMES_WORKFLOW = ("depends-on", "deps")
 
 
-def code_patterns(files: Mapping[str, str], workflow: str, cache: CodeCache) -> Patterns:
-    """(include, exclude) for a run of `workflow`."""
+def code_patterns(files: Mapping[str, str], workflow: str, cache: CodeCache | None = None) -> Patterns:
+    """(include, exclude) for a run of `workflow`; `cache` spares reading the same texts again."""
     told = {path: text for path, text in files.items() if "code" in text}
     if not any(re.search(r"""\bcode["']?\s*:""", text) for text in told.values()):
         return [], []
     # Also files without the word say what depends on what.
-    known = cache.patterns(files, workflow)
+    known = cache.patterns(files, workflow) if cache is not None else None
     if known is None:
         known = _read(files, workflow)
-        cache.remember_patterns(files, workflow, known)
+        if cache is not None:
+            cache.remember_patterns(files, workflow, known)
     return known
 
 
