@@ -12,6 +12,7 @@ from dstack.client.api import ApiError, Unreachable
 from dstack.protocol.messages import Assignment
 from dstack.runner.environments import EnvironmentManager, Interpreter, Order, SetupError
 from dstack.runner.executors.interface import Launch
+from dstack.runner.expansion import expanded
 from dstack.runner.folders import append_to
 from dstack.runner.metrics import job_environment
 from dstack.runner.ports import port_environment
@@ -95,7 +96,7 @@ async def _launch_of(
             environment["VIRTUAL_ENV"] = str(interpreter.venv)
         if argv and argv[0] == "python":
             argv = (str(interpreter.path), *argv[1:])
-    environment.update(spec.environment)
+    environment = expanded(environment, spec.environment)
     environment.update(job_environment(folder, environment.get("PYTHONPATH", "")))
     return Launch(
         attempt_id=assignment.attempt_id,

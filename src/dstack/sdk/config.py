@@ -322,7 +322,8 @@ class WorkflowConfig(BaseModel):
     environment: Environment = Field(
         default_factory=dict[str, str],
         description="Environment variables, as a map or a list of `NAME=value`; `NAME` alone in a list takes the "
-        "value of the caller's shell.",
+        "value of the caller's shell. `$NAME` in a value stands for a variable that the job has already, such as "
+        "`$PATH`; `$$` is a `$`.",
     )
     env: Environment = Field(default_factory=dict[str, str], description="Another name of `environment`.")
     working_dir: RelativePath = Field(default=".", description="Where the job starts, relative to the repository.")

@@ -34,6 +34,7 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     commands: tuple[str, ...] = ()
     argv: tuple[str, ...] = ()
     environment: dict[str, str] = {}
+    """`$NAME` in a value stands for a variable that is there before it, `$$` for `$`."""
     python: PythonEnv | None = None
     working_dir: str = "."
     artifacts: tuple[str, ...] = ()

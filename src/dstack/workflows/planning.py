@@ -275,7 +275,8 @@ def _run_needs(needed: Sequence[Dependency]) -> list[str]:
 
 
 def _with_variables(job: JobSpec, variables: Mapping[str, str]) -> JobSpec:
-    """The workflow's own environment wins over its variables."""
+    """The workflow's own environment wins over its variables, in whose values a `$` is just that."""
     if not variables:
         return job
-    return msgspec.structs.replace(job, environment={**variables, **job.environment})
+    literal = {name: value.replace("$", "$$") for name, value in variables.items()}
+    return msgspec.structs.replace(job, environment={**literal, **job.environment})
