@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.faults.home import Home
+from tests.faults.home import LINES, Gated, Home, assert_lines
 
 HOG = """\
 workflows:
@@ -91,3 +93,43 @@ workflows:
     home.types("run", "after", code=9)
     [run] = home.runs()
     assert {job["name"]: job["status"] for job in run["jobs"]} == {"bad": "failed", "after": "skipped"}
+
+
+def test_artifacts_that_could_not_be_saved(home: Home) -> None:
+    """The job succeeded, what it made is not there: that is no success, and never tried again."""
+    home.environment["DSTACK_SERVER_SAVE_DEADLINE"] = "1"
+    job = Gated(home, artifacts="[out]", ends="seq 1000 > out/numbers")
+    following = home.start("run", "gated")
+    job.begun()
+    packs = home.folder / "server" / "store" / "packs"
+    packs.rename(packs.with_name("away"))
+    packs.write_text("in the way of every new pack")
+    job.go()
+    done = home.ends(following, 121)
+    assert "artifacts could not be saved" in done.stderr
+    [run] = home.runs()
+    assert (run["status"], run["reason"], run["exit_code"]) == ("failed", "artifact-save", 121)
+    job.assert_ran_once()
+    assert_lines(home.log(run["name"])["gated"].decode(), LINES)
+
+
+def test_runner_lost_with_its_job(home: Home) -> None:
+    """The next runner on the machine knows nothing of the job: it is lost, and not run again."""
+    job = Gated(home)
+    following = home.start("run", "gated")
+    job.begun()
+    [run] = home.runs()
+    home.wait(lambda: home.log(run["name"])["gated"].count(b"\n") == 100 or None, "what it said has arrived")
+    server = home.server()
+    home.kill(server, signal.SIGSTOP)  # so that it starts no other runner meanwhile
+    home.kill(home.runner())
+    for pid in home.of_jobs():
+        home.kill(pid)
+    [attempt] = home.attempts()
+    shutil.rmtree(attempt)
+    home.kill(server, signal.SIGCONT)
+    done = home.ends(following, 120)
+    assert_lines(done.stdout, LINES[:100])
+    assert "runner" in done.stderr
+    [run] = home.runs()
+    assert (run["status"], run["reason"], run["jobs"][0]["attempt"]) == ("failed", "runner-lost", 1)
