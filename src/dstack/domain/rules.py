@@ -257,6 +257,9 @@ class _Reader:
             return left
         self._advance()
         rule = Compare(left, self._value(), operator.text == "==", operator.at)
+        if (status := next((part for part in walk(rule) if isinstance(part, Status)), None)) is not None:
+            hint = f"write `{status.name}()` or `not {status.name}()` alone"
+            raise BadRule(f"`{status.name}()` cannot be compared: it is known only later", operator.at, hint)
         if self.token.kind == "operator":
             raise self._unexpected(self.token, "compare two values at a time, and join with `and`")
         return rule

@@ -34,7 +34,8 @@ def compared(inner: st.SearchStrategy[Rule]) -> st.SearchStrategy[Rule]:
     return joined(inner) | st.builds(Compare, inner, inner, st.booleans())
 
 
-rules = st.recursive(statuses | literals | names.map(Name), compared, max_leaves=10)
+values = st.recursive(literals | names.map(Name), compared, max_leaves=6)
+rules = st.recursive(statuses | values, joined, max_leaves=6)
 closed = st.recursive(statuses | truths, joined, max_leaves=10)
 
 

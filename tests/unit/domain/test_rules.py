@@ -93,6 +93,8 @@ def test_names_know_where_they_stand() -> None:
         ("success", 0, "`success` is a function", "write `success()`"),
         ("failure()", 0, "there is no function `failure()`", "known: `success()`, `failed()`, `always()`"),
         ("failed(prepare)", 7, "`failed()` takes nothing", "write `failed()`"),
+        ("success() == true", 10, "`success()` cannot be compared", "`not success()` alone"),
+        ("a != (b or failed())", 2, "`failed()` cannot be compared", ""),
         ("a and not", 9, "the end is not expected here", ""),
         ("and", 0, "`and` is not expected here", ""),
         ("3a", 0, "`3a` cannot be read in a condition", ""),
