@@ -65,6 +65,8 @@ ELSEWHERE = {
     "commit:runners.missing": "only for what a runner lost without a word; tests/integration/server",
     "commit:tags.set": "after a run",
     "commit:tags.delete": "after a run",
+    "commit:runs.delete": "after a run",
+    "commit:repositories.register": "only where a repository is made known before its first run",
     "runner.orphaned": "only for an attempt that the server does not know",
     "environment-complete": "only jobs with requirements; tests/integration/runner",
 }

@@ -29,6 +29,7 @@ from dstack.server.api.requests import (
     text_of,
 )
 from dstack.server.api.store import store_routes
+from dstack.server.api.upkeep import upkeep_routes
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import jobs
 from dstack.server.db.tables import runners as runners_table
@@ -68,6 +69,7 @@ def routes(context: Context, shutdown: Shutdown) -> list[Route]:
         ("GET", f"{base}/artifacts", api.list_artifacts),
         *((method, f"{base}{path}", handler) for method, path, handler in store_routes(context)),
         *((method, f"{base}{path}", handler) for method, path, handler in metrics_routes(context)),
+        *((method, f"{base}{path}", handler) for method, path, handler in upkeep_routes(context)),
     ]
     return [
         Route(path, answer_errors(_in_project(context, handler)), methods=[method]) for method, path, handler in table

@@ -186,11 +186,12 @@ def run_id_of(tx: Transaction, project_id: UUID, name: str) -> UUID:
     """The id of the run called `name`; raises NotFound with the nearest names."""
     found = tx.execute(select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == name)).scalar()
     if found is None:
-        raise NotFound(f"there is no run `{name}`", hint=_near(tx, project_id, name))
+        raise NotFound(f"there is no run `{name}`", hint=near_names(tx, project_id, name))
     return found
 
 
-def _near(tx: Transaction, project_id: UUID, name: str) -> str:
+def near_names(tx: Transaction, project_id: UUID, name: str) -> str:
+    """A hint with the runs whose names are like `name`."""
     recent = tx.execute(
         select(runs.c.name).where(runs.c.project_id == project_id).order_by(runs.c.id.desc()).limit(500)
     ).scalars()

@@ -41,9 +41,9 @@ def tag(context: Context, run_name: str, name: str, *, force: bool, actor: str |
 
     def write(tx: Transaction) -> list[dict[str, Any]]:
         found = tx.execute(
-            select(runs.c.id, runs.c.repository_id, runs.c.state).where(
-                runs.c.project_id == context.project_id, runs.c.name == run_name
-            )
+            select(runs.c.id, runs.c.repository_id, runs.c.state)
+            .where(runs.c.project_id == context.project_id, runs.c.name == run_name)
+            .with_for_update()  # or it could be deleted meanwhile
         ).first()
         if found is None:
             raise NotFound(f"there is no run `{run_name}`", hint="`dstack runs -a` lists all runs")

@@ -1,0 +1,37 @@
+"""The routes for keeping house."""
+
+from __future__ import annotations
+
+from dstack.server.db.tables import attempts
+from tests.integration.server.test_delete import PREPARE
+from tests.support.http import BASE, Asked
+
+
+def test_the_routes(asked: Asked) -> None:
+    world = asked.world
+    runner = world.runner()
+    name = world.submit(PREPARE, "prepare")
+    world.place()
+    runner.take()
+    runner.log("prepare", b"hello\n")
+    runner.finish("prepare")
+    (attempt,) = world.rows(attempts)
+    log = world.settings.logs / f"{attempt.id.hex}.log"
+    assert log.read_bytes() == b"hello\n"
+    usage = asked.get("usage")
+    assert {"store", "code", "logs", "database", "runs"} == set(usage)
+    assert [(run["name"], run["status"], run["tags"]) for run in usage["runs"]] == [(name, "done", [])]
+    assert asked.get("usage", limit=0)["runs"] == []
+    found = asked.post("runs/delete", {"runs": [name, "x"]})
+    assert (found["deleted"], found["refused"][0]["run"]) == ([name], "x")
+    assert not log.exists()
+    assert asked.get("usage")["runs"] == []
+    asked.refused(asked.client.post(f"{BASE}/runs/delete", json={}), 400, "invalid")
+
+
+def test_a_repository_is_made_known(asked: Asked) -> None:
+    ref = {"key": "example.org/a", "name": "a", "aliases": ["git-1"]}
+    assert asked.post("repositories", ref) == {"key": "example.org/a", "name": "a"}
+    assert asked.post("repositories", ref)["name"] == "a", "and again"
+    assert asked.get("tags", repository="git-1")["items"] == []
+    asked.refused(asked.client.post(f"{BASE}/repositories", json={}), 400, "invalid")
