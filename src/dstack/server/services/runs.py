@@ -262,12 +262,12 @@ def _store(
     batch.load_runs([run_id])
     batch.runs[run_id].seq = written
     batch.run(run_id, run_table.Planned(), Facts(actor=submission.user))
+    batch.roll_up(run_id)
     batch.store()
     tx.notify("place")
     tx.notify("unfit")
     return name, True
 
-    batch.roll_up(run_id)
 
 class _KeyTaken(Exception):
     """Another request with the same idempotency key committed first: nothing of this one may stay."""
