@@ -6,17 +6,21 @@ Pure: files, tags and newest runs are handed in. Imports pydantic only through t
 |---|---|---|
 | `diagnostics` | positioned messages | – |
 | `expressions` | `${{ name }}` | – |
-| `nodes` | YAML text → tree with positions and limits | diagnostics, expressions |
+| `syntax` | what the YAML parser says, in sentences | diagnostics |
+| `aliases` | which `*name` brought a value | – |
+| `nodes` | YAML text → tree with positions and limits | aliases, syntax, expressions |
 | `variables` | the variables file | nodes |
 | `binding` | tree and variables → plain data | variables |
 | `dependencies` | what dependencies say, and their order | nodes |
-| `checking` | plain data → a provider's `Config` | binding |
+| `sentences` | what pydantic says, in sentences | – |
+| `checking` | plain data → a provider's `Config` | binding, sentences |
 | `model` | workflows and plans | dependencies, variables |
 | `provider_names` | how a workflow names its provider | nodes |
 | `loading` | `load` | all above |
 | `options` | words of the command line | model, checking |
 | `inputs` | what earlier runs bring | model |
 | `context` | what providers may look at | checking |
+| `adhoc` | workflows of the command line | loading, options |
 | `planning` | `plan` | all above |
 """
 

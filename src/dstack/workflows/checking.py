@@ -9,30 +9,17 @@ from typing import Any, cast
 
 from pydantic_core import ErrorDetails, ValidationError
 
+from dstack.sdk.provider import Provider
 from dstack.sdk.scalars import shown
+from dstack.workflows.aliases import Uses
 from dstack.workflows.binding import names_used
 from dstack.workflows.diagnostics import Report, Severity, Source
 from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode
+from dstack.workflows.sentences import EXPECTED, sentence
+from dstack.workflows.syntax.trouble import quote
 from dstack.workflows.variables import Variable, canonical
 
 Path = tuple[str | int, ...]
-
-# Words for what pydantic says about plain types, which providers outside this project may use as they are.
-_SENTENCES = {
-    "int_type": "expected a whole number",
-    "int_parsing": "expected a whole number",
-    "int_from_float": "expected a whole number",
-    "float_type": "expected a number",
-    "float_parsing": "expected a number",
-    "bool_type": "expected true or false",
-    "bool_parsing": "expected true or false",
-    "string_type": "expected text",
-    "list_type": "expected a list",
-    "tuple_type": "expected a list",
-    "dict_type": "expected `key: value` lines",
-    "model_type": "expected `key: value` lines",
-    "too_short": "must not be empty",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +43,16 @@ class Subject:
     overrides: Sequence[Override] = ()
 
 
-def check(config: type[Any], subject: Subject, report: Report) -> Any:
-    """An instance of `config`, or None after reporting what is wrong."""
+def check(
+    config: type[Any], subject: Subject, report: Report, providers: Mapping[str, type[Provider]] | None = None
+) -> Any:
+    """An instance of `config`, or None after reporting what is wrong. `providers` may know a key that it does not."""
     try:
         return config.model_validate(subject.data)
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            if report.full:
-                report.error(subject.source, subject.node.at, detail["msg"])
-            else:
-                _report(config, subject, detail, report)
+        details = error.errors(include_url=False)
+    with report.about(Uses(subject.node)):
+        _report_all(config, subject, details, report, providers or {})
     return None
 
 
@@ -76,32 +63,126 @@ def blame(subject: Subject, path: Path, message: str, hint: str, report: Report,
     node, at, _ = _place(subject.node, path)
     if not _holds_unknown(subject, node):
         tell = report.error if severity == "error" else report.warning
-        tell(subject.source, at, message, hint or _values(node, subject.variables))
+        with report.about(Uses(subject.node)):
+            tell(subject.source, at, message, hint or _values(node, subject.variables))
 
 
-def _report(config: type[Any], subject: Subject, detail: ErrorDetails, report: Report) -> None:
-    path: Path = detail["loc"]
-    kind = detail["type"]
-    if kind == "extra_forbidden":
-        known = _keys(config, path[:-1])
-        hint = report.near(str(path[-1]), known) or f"known keys: {', '.join(known)}"
-        _blame_key(subject, path, f"unknown key `{path[-1]}`", hint, report)
-    elif kind == "missing":
+@dataclass(frozen=True, slots=True)
+class _Error:
+    """One error of pydantic's; `path` leads through the data, without the names of types that a union tried."""
+
+    path: Path
+    kind: str
+    message: str
+    facts: Mapping[str, Any]
+    value: Any
+    union: tuple[Path, str] | None = None
+    """Where a union stands, and which of its types was tried, for errors of such a try."""
+    of_key: bool = False
+
+
+def _report_all(
+    config: type[Any],
+    subject: Subject,
+    details: Sequence[ErrorDetails],
+    report: Report,
+    providers: Mapping[str, type[Provider]],
+) -> None:
+    errors = _one_per_union([_error(detail, subject.data) for detail in details])
+    # A misspelled key is one mistake, not also a missing one.
+    meant: set[Path] = set()
+    for error in errors:
+        if report.full:
+            report.error(subject.source, subject.node.at, error.message)
+        elif error.kind == "extra_forbidden":
+            *parents, key = error.path
+            known = _keys(config, tuple(parents))
+            near = report.nearest(str(key), known)
+            meant.add((*parents, near))
+            hint = f"did you mean `{near}`?" if near else f"known keys: {', '.join(known)}"
+            if not parents and (owners := [name for name in providers if key in _by_key(providers[name].Config)]):
+                hint = f"`{key}` is a key of {', '.join(f'`{name}`' for name in owners)}"
+            _blame_key(subject, error.path, f"unknown key `{key}`", hint, report)
+    for error in errors:
+        if (
+            not report.full
+            and error.kind != "extra_forbidden"
+            and not (error.kind == "missing" and error.path in meant)
+        ):
+            _report(config, subject, error, report)
+
+
+def _error(detail: ErrorDetails, data: Any) -> _Error:
+    """Pydantic puts names of types into paths; they are told from keys by what the data has."""
+    path: list[str | int] = []
+    union: tuple[Path, str] | None = None
+    parts = detail["loc"]
+    of_key = parts[-1:] == ("[key]",)
+    for index, part in enumerate(parts[:-1] if of_key else parts):
+        holds = isinstance(data, Mapping) if isinstance(part, str) else isinstance(data, list)
+        if holds and (part in data if isinstance(part, str) else part < len(cast("list[Any]", data))):
+            data = data[part]
+        elif path and not (index == len(parts) - 1 and detail["type"] == "missing"):
+            union = union or (tuple(path), str(part))
+            continue
+        path.append(part)
+    return _Error(tuple(path), detail["type"], detail["msg"], detail.get("ctx", {}), detail["input"], union, of_key)
+
+
+def _one_per_union(errors: Sequence[_Error]) -> list[_Error]:
+    """Of a union the type that fits best: whose errors lie deepest, then that with the fewest. Types that the value
+    does not fit at all are told as alternatives."""
+    unions: dict[Path, dict[str, list[_Error]]] = {}
+    for error in errors:
+        if error.union is not None:
+            unions.setdefault(error.union[0], {}).setdefault(error.union[1], []).append(error)
+    found: list[_Error] = []
+    for error in errors:
+        if error.union is None:
+            found.append(error)
+        if error.union is None or (tries := unions.pop(error.union[0], None)) is None:
+            continue
+        best = max(tries.values(), key=lambda tried: (min(len(error.path) for error in tried), -len(tried)))
+        wanted = list(dict.fromkeys(EXPECTED[tried[0].kind] for tried in tries.values() if tried[0].kind in EXPECTED))
+        first = best[0]
+        if len(best) == 1 and first.union is not None and first.path == first.union[0] and len(wanted) > 1:
+            message = f"expected {' or '.join(wanted)}, not {shown(first.value)}"
+            facts = {"message": message, "hint": "", "at": (), "place": "value"}
+            best = [_Error(first.path, "dstack", message, facts, first.value)]
+        found += best
+    return found
+
+
+def _report(config: type[Any], subject: Subject, error: _Error, report: Report) -> None:
+    path = error.path
+    if error.kind == "missing":
         example = _example(config, path)
         _, at, _ = _place(subject.node, path)
         report.error(subject.source, at, f"`{path[-1]}` is missing", f"add `{path[-1]}: {example}`" if example else "")
-    elif kind == "dstack":
-        first = detail.get("ctx", {})
-        for context in (first, *first.get("others", ())):
+    elif error.kind == "dstack":
+        for context in (error.facts, *error.facts.get("others", ())):
             tell = _blame_key if context["place"] == "key" else blame
             full = (*path, *context["at"])
-            tell(subject, full, _about(subject, full, context["message"]), context["hint"], report)
+            hint = context["hint"] or _hint(subject, full, context["message"])
+            tell(subject, full, _about(subject, full, context["message"]), hint, report)
     else:
-        message = detail["msg"]
-        if kind in _SENTENCES:
-            message = _SENTENCES[kind]
-            message += f", not {shown(detail['input'])}" if message.startswith("expected") else ""
-        blame(subject, path, _about(subject, path, message), "", report)
+        message = sentence(error.kind, error.message, error.facts, error.value)
+        tell = _blame_key if error.of_key else blame
+        tell(subject, path, _about(subject, path, message), _hint(subject, path, message), report)
+
+
+def _hint(subject: Subject, path: Path, message: str) -> str:
+    """What YAML made of a value that was meant differently."""
+    node, _, _ = _place(subject.node, path)
+    if message.startswith("expected text, not a mapping") and isinstance(node, MapNode) and len(node.entries) == 1:
+        line = subject.source.line(node.line)[node.column - 1 :].rstrip()
+        if line[:1] not in ("{", "[", "|", ">", "&", "*", "") and len(line) <= 80:
+            return f"`: ` makes it a mapping; put it in quotes: `{quote(line)}`"
+    if message.startswith("expected a whole number") and isinstance(node, ScalarNode):
+        value = node.data
+        if isinstance(value, float) and value.is_integer() and abs(value) < 10**15:
+            return f"write `{int(value)}`"
+    return ""
 
 
 def _about(subject: Subject, path: Path, message: str) -> str:

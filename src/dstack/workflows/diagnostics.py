@@ -120,6 +120,7 @@ class Report:
         self._comparisons = 5_000
         self._told: set[tuple[str, tuple[int, int], str]] = set()
         self._uses: Uses | None = None
+        self._cut = False
 
     @property
     def full(self) -> bool:
@@ -135,6 +136,15 @@ class Report:
             yield
         finally:
             self._uses = before
+
+    def leave_out_the_rest(self) -> None:
+        """Say that something was not looked at any more."""
+        self._cut = True
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so much is wrong that looking at the rest would take long and help nobody."""
+        return self.errors >= 10 * MAX_DIAGNOSTICS
 
     def error(self, source: Source, at: tuple[int, int], message: str, hint: str = "") -> None:
         self.errors += 1
@@ -190,6 +200,10 @@ class Report:
         for severity, count in self._left_out.items():
             if count:
                 found.append(Diagnostic(severity, None, None, None, f"and {count} more {severity}s"))
+        if self._cut:
+            found.append(
+                Diagnostic("error", None, None, None, "the rest was not looked at, as there are so many errors")
+            )
         return found
 
     def check(self) -> None:

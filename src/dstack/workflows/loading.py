@@ -11,17 +11,19 @@ from pathlib import PurePosixPath
 from dstack.sdk.provider import Provider
 from dstack.sdk.scalars import text_of
 from dstack.workflows import dependencies, variables
+from dstack.workflows.aliases import Uses
 from dstack.workflows.binding import RUN_NAMES, Budget, Filled, Scope, fill, names_used
 from dstack.workflows.checking import Subject, check
 from dstack.workflows.dependencies import WORKFLOW_NAME, Dependency
 from dstack.workflows.diagnostics import Report, Source
 from dstack.workflows.model import Workflow, Workflows
-from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode, compose, expression_position
+from dstack.workflows.nodes import Allowance, ListNode, MapNode, Node, ScalarNode, compose, expression_position
 from dstack.workflows.provider_names import ProviderNames
 from dstack.workflows.variables import Variables, canonical
 
 _SUFFIXES = (".yaml", ".yml")
 _ROOT_KEYS = ("workflows", "include", "code")
+_MOST_INCLUDING = 50
 _ANCHORS = "x-"
 """Root keys that begin so hold what anchors name, as in files of docker compose."""
 
@@ -88,9 +90,10 @@ class _Loader:
         self.names: dict[str, _Entry] = {}
         self.variable_files: list[tuple[Source, Node | None]] = []
         self.budget = Budget()
+        self.allowance = Allowance()
 
     def read_variables(self, source: Source) -> None:
-        root = compose(source, self.report)
+        root = compose(source, self.report, self.allowance)
         if self.variable_files:
             message = f"there is another variables file, `{self.variable_files[0][0].file}`"
             self.report.error(source, (1, 1), message, "keep one of them")
@@ -105,7 +108,7 @@ class _Loader:
         self.read.add(path)
         source = Source(path, self.files[path])
         errors = self.report.errors
-        root = compose(source, self.report)
+        root = compose(source, self.report, self.allowance)
         if root is None or (isinstance(root, ScalarNode) and root.data is None):
             if self.report.errors == errors:
                 self.report.warning(source, (1, 1), "the file holds no workflow", "start with `workflows:`")
@@ -167,6 +170,9 @@ class _Loader:
             elif path in including:
                 cycle = " → ".join([*including[including.index(path) :], path])
                 self.report.error(source, item.at, f"files include each other: {cycle}", "remove one of these includes")
+            elif len(including) >= _MOST_INCLUDING:
+                message = f"files include each other over more than {_MOST_INCLUDING} steps"
+                self.report.error(source, item.at, message, "include them in one file, as a list")
             elif path not in self.files:
                 hint = self.report.near(path, self.files) or "paths start at the repository's folder"
                 self.report.error(source, item.at, f"there is no file `{path[:100]}` to include", hint)
@@ -207,7 +213,13 @@ class _Loader:
         """All entries checked, one by one and against each other."""
         for source, root in self.variable_files:
             variables.check_sections(source, root, self.names, self.report)
-        found = [self._workflow(entry) for entry in self.entries]
+        found: list[Workflow] = []
+        for entry in self.entries:
+            if self.report.hopeless:
+                self.report.leave_out_the_rest()
+                break
+            with self.report.about(Uses(entry.node)):
+                found.append(self._workflow(entry))
         self._check_cycles({workflow.name: workflow for workflow in found})
         return found
 
@@ -221,7 +233,7 @@ class _Loader:
         if provider:
             data = {**filled.data, "provider": provider}
             subject = Subject(entry.source, entry.node, data, unknown, scope.variables)
-            config = check(self.providers[provider].Config, subject, self.report)
+            config = check(self.providers[provider].Config, subject, self.report, self.providers)
         if "code" in entry.node.entries:
             self._check_written_out(entry.source, entry.node.entries["code"])
         needs = dependencies.read(entry.source, entry.node, filled.data, unknown, self.report)
