@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from dstack.providers.interpreter import Commands, InterpreterConfig, Ports, python_env
-from dstack.sdk.provider import JobSpec, PlanContext, Provider
+from dstack.sdk.provider import CommandLine, JobSpec, PlanContext, Provider
 
 
 class BashConfig(InterpreterConfig):
@@ -26,6 +26,11 @@ class BashConfig(InterpreterConfig):
 class BashProvider(Provider):
     name: ClassVar[str] = "bash"
     Config: ClassVar[type[BashConfig]] = BashConfig
+    command_line: ClassVar[CommandLine | None] = CommandLine(
+        "bash -c COMMAND [-p PORTS]",
+        options={"-c": "commands", "--command": "commands", "-p": "ports", "--ports": "ports"},
+        lists=frozenset({"commands"}),
+    )
 
     def plan(self, workflow: BashConfig, ctx: PlanContext) -> Sequence[JobSpec]:
         commands = (*workflow.first_commands, *(command.rstrip("\n") for command in workflow.commands))

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from dstack.sdk.config import WorkflowConfig
 from dstack.sdk.fields import RelativePath, Text, wrong
-from dstack.sdk.provider import JobSpec, PlanContext, Provider
+from dstack.sdk.provider import CommandLine, JobSpec, PlanContext, Provider
 
 
 class CurlConfig(WorkflowConfig):
@@ -30,6 +30,12 @@ class CurlConfig(WorkflowConfig):
 class CurlProvider(Provider):
     name: ClassVar[str] = "curl"
     Config: ClassVar[type[CurlConfig]] = CurlConfig
+    command_line: ClassVar[CommandLine | None] = CommandLine(
+        "curl URL -o FILE -a FOLDER",
+        "url",
+        {"-o": "output", "--output": "output", "-a": "artifacts", "--artifact": "artifacts"},
+        lists=frozenset({"artifacts"}),
+    )
 
     def plan(self, workflow: CurlConfig, ctx: PlanContext) -> Sequence[JobSpec]:
         options = ("--fail", "--location", "--no-progress-meter", "--create-dirs")

@@ -11,7 +11,7 @@ from dstack.providers.interpreter import Commands, InterpreterConfig, Ports
 from dstack.providers.script import Arguments, Script
 from dstack.sdk.config import Artifact
 from dstack.sdk.fields import RelativePath, Text, Texts, listed, relative_path, short_for, text
-from dstack.sdk.provider import JobSpec, PlanContext, PlanError, Provider
+from dstack.sdk.provider import CommandLine, JobSpec, PlanContext, PlanError, Provider
 
 
 class _Pending(Provider):
@@ -48,6 +48,12 @@ class DockerConfig(InterpreterConfig):
 class DockerProvider(_Pending):
     name: ClassVar[str] = "docker"
     Config: ClassVar[type[DockerConfig]] = DockerConfig
+    command_line: ClassVar[CommandLine | None] = CommandLine(
+        "docker IMAGE [-c COMMAND] [-p PORTS]",
+        "image",
+        {"-c": "commands", "--command": "commands", "-p": "ports", "--ports": "ports"},
+        lists=frozenset({"commands"}),
+    )
     at: ClassVar[str] = "image"
     instead: ClassVar[str] = (
         "run the commands without a container: `provider: bash`, and `version` and `requirements` for Python"
@@ -60,6 +66,7 @@ class NotebookConfig(InterpreterConfig):
 
 class NotebookProvider(_Pending):
     name: ClassVar[str] = "notebook"
+    command_line: ClassVar[CommandLine | None] = CommandLine("notebook")
     Config: ClassVar[type[NotebookConfig]] = NotebookConfig
     instead: ClassVar[str] = (
         "use `provider: bash`, `requirements: [notebook]`, `ports: 1`, "
@@ -69,6 +76,7 @@ class NotebookProvider(_Pending):
 
 class LabProvider(_Pending):
     name: ClassVar[str] = "lab"
+    command_line: ClassVar[CommandLine | None] = CommandLine("lab")
     Config: ClassVar[type[NotebookConfig]] = NotebookConfig
     instead: ClassVar[str] = (
         "use `provider: bash`, `requirements: [jupyterlab]`, `ports: 1`, `commands: [jupyter lab --port $JOB_PORT_0]`"
@@ -82,6 +90,7 @@ class CodeConfig(InterpreterConfig):
 
 class CodeProvider(_Pending):
     name: ClassVar[str] = "code"
+    command_line: ClassVar[CommandLine | None] = CommandLine("code")
     Config: ClassVar[type[CodeConfig]] = CodeConfig
     instead: ClassVar[str] = "edit the repository with your own editor: `dstack run` sends what is on disk"
 
@@ -93,6 +102,7 @@ class StreamlitConfig(InterpreterConfig):
 
 class StreamlitProvider(_Pending):
     name: ClassVar[str] = "streamlit"
+    command_line: ClassVar[CommandLine | None] = CommandLine("streamlit TARGET [ARGUMENTS]", "target", split=True)
     Config: ClassVar[type[StreamlitConfig]] = StreamlitConfig
     accepts_args: ClassVar[bool] = True
     instead: ClassVar[str] = (
@@ -108,6 +118,7 @@ class GradioConfig(InterpreterConfig):
 
 class GradioProvider(_Pending):
     name: ClassVar[str] = "gradio"
+    command_line: ClassVar[CommandLine | None] = CommandLine("gradio FILE [ARGUMENTS]", "file", split=True)
     Config: ClassVar[type[GradioConfig]] = GradioConfig
     accepts_args: ClassVar[bool] = True
     instead: ClassVar[str] = (
@@ -124,6 +135,7 @@ class FastapiConfig(InterpreterConfig):
 
 class FastapiProvider(_Pending):
     name: ClassVar[str] = "fastapi"
+    command_line: ClassVar[CommandLine | None] = CommandLine("fastapi APP [ARGUMENTS]", "app")
     Config: ClassVar[type[FastapiConfig]] = FastapiConfig
     accepts_args: ClassVar[bool] = True
     instead: ClassVar[str] = (
@@ -140,6 +152,9 @@ class TensorboardConfig(InterpreterConfig):
 
 class TensorboardProvider(_Pending):
     name: ClassVar[str] = "tensorboard"
+    command_line: ClassVar[CommandLine | None] = CommandLine(
+        "tensorboard RUN... [--logdir FOLDER]", "runs", {"--logdir": "logdir"}, lists=frozenset({"runs"})
+    )
     Config: ClassVar[type[TensorboardConfig]] = TensorboardConfig
     instead: ClassVar[str] = (
         "fetch the artifacts with `dstack artifacts download RUN -o logs`, then `tensorboard --logdir logs`"

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from dstack.providers.script import Script, ScriptConfig, script_job
-from dstack.sdk.provider import JobSpec, PlanContext, Provider
+from dstack.sdk.provider import CommandLine, JobSpec, PlanContext, Provider
 
 
 class PythonConfig(ScriptConfig):
@@ -19,6 +19,7 @@ class PythonProvider(Provider):
     name: ClassVar[str] = "python"
     Config: ClassVar[type[PythonConfig]] = PythonConfig
     accepts_args: ClassVar[bool] = True
+    command_line: ClassVar[CommandLine | None] = CommandLine("python FILE [ARGUMENTS]", "script", split=True)
 
     def plan(self, workflow: PythonConfig, ctx: PlanContext) -> Sequence[JobSpec]:
         return [script_job(workflow, ctx)]

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from dstack.providers.script import ScriptConfig, script_job
 from dstack.sdk.fields import Count
-from dstack.sdk.provider import JobSpec, PlanContext, PlanError, Provider
+from dstack.sdk.provider import CommandLine, JobSpec, PlanContext, PlanError, Provider
 
 
 class TorchrunConfig(ScriptConfig):
@@ -20,6 +20,9 @@ class TorchrunProvider(Provider):
     name: ClassVar[str] = "torchrun"
     Config: ClassVar[type[TorchrunConfig]] = TorchrunConfig
     accepts_args: ClassVar[bool] = True
+    command_line: ClassVar[CommandLine | None] = CommandLine(
+        "torchrun FILE [--nnodes N] [ARGUMENTS]", "script", {"--nnodes": "nodes"}, split=True
+    )
 
     def plan(self, workflow: TorchrunConfig, ctx: PlanContext) -> Sequence[JobSpec]:
         if workflow.nodes > 1:

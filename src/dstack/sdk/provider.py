@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -99,6 +100,21 @@ class PlanError(Exception):
         self.hint = hint
 
 
+@dataclass(frozen=True)
+class CommandLine:
+    """How `dstack run PROVIDER …` names the keys of a workflow that is in no file.
+
+    `first` is the key that the first word gives, `options` the keys that options give (each with one value), `lists`
+    those of them that may come more than once. `split`: the text of `first` is otherwise split as a shell would.
+    """
+
+    usage: str
+    first: str = ""
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
+    lists: frozenset[str] = frozenset()
+    split: bool = False
+
+
 class Provider(ABC):
     """Base class of providers. `Config` is a pydantic model of the workflow's keys, best derived from
     `dstack.sdk.config.WorkflowConfig`."""
@@ -107,6 +123,8 @@ class Provider(ABC):
     Config: ClassVar[type[Any]]
     accepts_args: ClassVar[bool] = False
     """Whether options and arguments of `dstack run` that dstack does not know go to the provider's program."""
+    command_line: ClassVar[CommandLine | None] = None
+    """None: only workflows of files have it."""
 
     @abstractmethod
     def plan(self, workflow: Any, ctx: PlanContext) -> Sequence[JobSpec]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from dstack.workflows.dependencies import Dependency
 from dstack.workflows.diagnostics import Report, UnknownTag
@@ -16,15 +17,20 @@ Elsewhere = Callable[[str, str | None, str | None], list[ReusedInput]]
 """(repository, workflow or None, tag or None) → the same of another repository."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Who knows what earlier runs made."""
+
+    resolve_tag: ResolveTag
+    newest_done: NewestDone
+    elsewhere: Elsewhere | None = None
+
+
 class Inputs:
     """What reused dependencies bring; each is asked for once per run."""
 
-    def __init__(
-        self, resolve_tag: ResolveTag, newest_done: NewestDone, elsewhere: Elsewhere | None, report: Report
-    ) -> None:
-        self.resolve_tag = resolve_tag
-        self.newest_done = newest_done
-        self.elsewhere = elsewhere
+    def __init__(self, sources: Sources, report: Report) -> None:
+        self.sources = sources
         self.report = report
         self.found: dict[str, list[ReusedInput] | UnknownTag] = {}
 
@@ -63,12 +69,12 @@ class Inputs:
         return self.found[key]
 
     def _look(self, dependency: Dependency) -> list[ReusedInput]:
-        workflow, tag = dependency.workflow, dependency.tag
+        sources, workflow, tag = self.sources, dependency.workflow, dependency.tag
         if dependency.repository is not None:
-            if self.elsewhere is None:
+            if sources.elsewhere is None:
                 raise UnknownTag(why="nothing is known of other repositories here")
-            return self.elsewhere(dependency.repository, workflow, tag)
-        return self.resolve_tag(workflow, tag) if tag is not None else self.newest_done(workflow or "")
+            return sources.elsewhere(dependency.repository, workflow, tag)
+        return sources.resolve_tag(workflow, tag) if tag is not None else sources.newest_done(workflow or "")
 
     def _report_unknown(self, workflow: Workflow, dependency: Dependency, error: UnknownTag) -> None:
         report = self.report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import posixpath
@@ -14,13 +15,13 @@ import msgspec
 
 from dstack.sdk.provider import JobSpec, PlanError, Provider
 from dstack.sdk.scalars import Scalar, plain
-from dstack.workflows import dependencies, options
+from dstack.workflows import adhoc, dependencies, options
 from dstack.workflows.binding import Budget, Filled, Scope, fill
 from dstack.workflows.checking import Override, Subject, blame, check
 from dstack.workflows.context import Code, Context, Exists, ListFiles, ReadText
 from dstack.workflows.dependencies import KEYS, Dependency, once
 from dstack.workflows.diagnostics import Invalid, Report
-from dstack.workflows.inputs import Elsewhere, Inputs, NewestDone, ResolveTag
+from dstack.workflows.inputs import Elsewhere, Inputs, NewestDone, ResolveTag, Sources
 from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, Workflow, Workflows
 from dstack.workflows.nodes import expression_position
 from dstack.workflows.options import Choices
@@ -49,19 +50,41 @@ def plan(
     repository; they raise UnknownTag.
     """
     _check_text([name, *args])
-    root = workflows.get(name)
-    if root is None:
-        report = Report()
-        hint = report.near(name, workflows) or "known: " + (", ".join(list(workflows)[:20]) or "none")
-        report.argument(name, f"there is no workflow `{name}`", hint)
-        raise Invalid(report.diagnostics())
-    planner = _Planner(workflows, root, run_name, Code(functools.cache(read_text), exists, list_files))
-    members = planner.settle(list(args))
+    code = Code(functools.cache(read_text), exists, list_files)
+    sources = Sources(resolve_tag, newest_done, elsewhere)
+    if name in workflows:
+        return _plan(workflows, name, list(args), run_name, code, sources)
+    if name not in workflows.providers:
+        raise _unknown(workflows, name)
+    made = adhoc.expand(workflows, name, args)
+    try:
+        found = _plan(made.workflows, name, made.args, run_name, code, sources)
+    except Invalid as error:
+        raise Invalid(made.told(error.diagnostics)) from None
+    return dataclasses.replace(found, warnings=tuple(made.told(found.warnings)))
+
+
+def _plan(workflows: Workflows, name: str, args: list[str], run_name: str, code: Code, sources: Sources) -> RunPlan:
+    planner = _Planner(workflows, workflows[name], run_name, code)
+    members = planner.settle(args)
     report = planner.report
-    inputs = Inputs(resolve_tag, newest_done, elsewhere, report)
+    inputs = Inputs(sources, report)
     steps = [step for member in members if (step := planner.step(member, inputs)) is not None]
     report.check()
-    return RunPlan(root.name, tuple(steps), tuple(report.diagnostics()))
+    return RunPlan(name, tuple(steps), tuple(report.diagnostics()))
+
+
+def _unknown(workflows: Workflows, name: str) -> Invalid:
+    report = Report()
+    provider = name.partition("@")[0]
+    if provider != name and provider in workflows.providers:
+        hint = f"write `dstack run {provider}`"
+        report.argument(name, f"providers of other branches cannot run yet: `{name}`", hint)
+    else:
+        near = report.near(name, [*workflows, *workflows.providers])
+        hint = near or "known: " + (", ".join(list(workflows)[:20]) or "none")
+        report.argument(name, f"there is no workflow `{name}`", hint)
+    return Invalid(report.diagnostics())
 
 
 def _check_text(args: Sequence[str]) -> None:
