@@ -21,7 +21,6 @@ Pure: files, tags and newest runs are handed in. Imports pydantic only through t
 | `inputs` | what earlier runs bring | model |
 | `context` | what providers may look at | checking |
 | `adhoc` | workflows of the command line | loading, options |
-| `adhoc` | workflows of the command line | loading, options |
 | `planning` | `plan` | all above |
 """
 
