@@ -1,0 +1,140 @@
+"""The names of a repository's workflows and variables, read from its files without a YAML parser.
+
+Shell completion has 80 ms for everything, and `dstack run` only has to know whether a word of its own was declared as a
+variable; both ask here. What is read line by line: block style, and flow style within one line. What is written in
+another way is not found, which costs a suggestion; the server reads the files in full.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GLOBAL = "global"
+
+
+def workflow_names(root: str) -> dict[str, str]:
+    """Workflow → its `help`, in the order of the files."""
+    found: dict[str, str] = {}
+    for text in _texts(root, "workflows"):
+        for item in _items(text):
+            if item.get("name"):
+                found.setdefault(item["name"], item.get("help", ""))
+    return found
+
+
+def variable_names(root: str) -> dict[str, list[str]]:
+    """Section (a workflow, or `global`) → its variables."""
+    found: dict[str, list[str]] = {}
+    for text in _texts(root, "variables"):
+        for section, name in _variables(text):
+            found.setdefault(section, []).append(name)
+    return found
+
+
+def name_files(root: str) -> list[str]:
+    """The files that these names come from, those that there are."""
+    return [*_files(root, "workflows"), *_files(root, "variables")]
+
+
+def _files(root: str, kind: str) -> list[str]:
+    base = f"{root}/.dstack/{kind}"
+    found = [path for path in (f"{base}.yaml", f"{base}.yml") if os.path.isfile(path)]
+    if kind == "workflows" and os.path.isdir(base):
+        for folder, folders, files in os.walk(base):
+            folders.sort()
+            found += (f"{folder}/{name}" for name in sorted(files) if name.endswith((".yaml", ".yml")))
+    return found
+
+
+def _texts(root: str, kind: str) -> Iterator[str]:
+    for path in _files(root, kind):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                yield file.read()
+        except OSError:
+            continue  # whoever runs something is told of it
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """(indentation, content) of lines that say something."""
+    for line in text.splitlines():
+        content = line.lstrip(" ")
+        if content and content[0] not in "#\t" and content.rstrip() not in ("---", "..."):
+            yield len(line) - len(content), content.rstrip()
+
+
+def _items(text: str) -> Iterator[dict[str, str]]:
+    """`name` and `help` of each entry of the list under `workflows:`."""
+    at = keys = -1
+    """The columns of the list's dashes, and of the keys behind them."""
+    item: dict[str, str] = {}
+    for indent, content in _lines(text):
+        if content.startswith("- ") and at in (-1, indent):
+            at = indent
+            if item:
+                yield item
+            entry = content[1:].lstrip(" ")
+            item = dict(_flow(entry)) if entry.startswith("{") else dict([_pair(entry)])
+            keys = indent + len(content) - len(entry)
+        elif at >= 0 and indent == keys and not content.startswith("- "):
+            key, value = _pair(content)
+            item.setdefault(key, value)
+        elif at >= 0 and indent < at:
+            at = -1
+    if item:
+        yield item
+
+
+def _variables(text: str) -> Iterator[tuple[str, str]]:
+    inside = False
+    section, sections, names = "", -1, -1
+    for indent, content in _lines(text):
+        key, value = _pair(content)
+        if indent == 0:
+            inside, sections = key == "variables", -1
+        elif inside and sections in (-1, indent):
+            section, sections, names = key, indent, -1
+            for name, _ in _flow(value) if value.startswith("{") else ():
+                yield section, name
+        elif inside and indent > sections and names in (-1, indent):
+            names = indent
+            yield section, key
+
+
+def _pair(content: str) -> tuple[str, str]:
+    key, _, value = content.partition(":")
+    return _plain(key), _plain(value)
+
+
+def _plain(text: str) -> str:
+    """A scalar without its quotes or the comment behind it."""
+    text = text.strip()
+    if text[:1] in ("'", '"'):
+        end = text.find(text[0], 1)
+        return text[1:end] if end > 0 else text[1:]
+    return text.partition(" #")[0].rstrip()
+
+
+def _flow(text: str) -> Iterator[tuple[str, str]]:
+    """The pairs of `{key: value, …}`, without what lies deeper."""
+    depth, quote, start = 0, "", 1
+    for index, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+            continue
+        if character in "'\"":
+            quote = character
+        elif character in "{[":
+            depth += 1
+        elif character in "}]":
+            depth -= 1
+        if (character == "," and depth == 1) or (character == "}" and depth == 0):
+            if ":" in text[start:index]:
+                yield _pair(text[start:index])
+            start = index + 1
+        if depth == 0 and index:
+            return

@@ -1,0 +1,84 @@
+"""Names of workflows and variables, found without a YAML parser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dstack.client.names import name_files, variable_names, workflow_names
+
+WORKFLOWS = """\
+# The example's workflows
+---
+workflows:
+  - name: prepare   # makes data/
+    help: "Makes the data: all of it."
+    provider: bash
+    resources:
+      gpu:
+        name: V100
+    commands:
+      - name: not-a-workflow
+  - provider: python
+    name: 'train'
+    artifacts:
+    - name
+  - {name: test-1, provider: bash, resources: {name: x}, help: Short}
+  -   name: wide
+      provider: bash
+"""
+FLUSH = "workflows:\n- name: a\n  provider: bash\n- name: b\n"
+VARIABLES = """\
+variables:
+  global:
+    epochs: 3
+    rate:
+      default: 0.1
+      type: float
+  train: {seed: 1, path: "a, b: c"}
+  # nothing yet
+  test:
+other:
+  x:
+    y: 1
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / ".dstack" / "workflows").mkdir(parents=True)
+    return tmp_path
+
+
+def test_workflows_of_all_files_with_their_help(root: Path) -> None:
+    (root / ".dstack" / "workflows.yaml").write_text(WORKFLOWS)
+    (root / ".dstack" / "workflows" / "more.yml").write_text(FLUSH)
+    assert workflow_names(str(root)) == {
+        "prepare": "Makes the data: all of it.", "train": "", "test-1": "Short", "wide": "", "a": "", "b": "",
+    }  # fmt: skip
+    expected = [item["name"] for text in (WORKFLOWS, FLUSH) for item in yaml.safe_load(text)["workflows"]]
+    assert list(workflow_names(str(root))) == expected
+
+
+def test_variables_by_section(root: Path) -> None:
+    (root / ".dstack" / "variables.yaml").write_text(VARIABLES)
+    assert variable_names(str(root)) == {"global": ["epochs", "rate"], "train": ["seed", "path"]}
+
+
+def test_the_files_they_come_from(root: Path) -> None:
+    (root / ".dstack" / "workflows.yml").write_text(FLUSH)
+    (root / ".dstack" / "variables.yaml").write_text(VARIABLES)
+    assert [Path(path).name for path in name_files(str(root))] == ["workflows.yml", "variables.yaml"]
+
+
+@pytest.mark.parametrize("text", ["", "workflows:", "- ", "\t", "workflows: [", "{", "a: {b", "- {name", ":\n- :", "-"])
+def test_what_is_no_such_file_has_no_names(root: Path, text: str) -> None:
+    (root / ".dstack" / "workflows.yaml").write_text(text)
+    (root / ".dstack" / "variables.yaml").write_text(text)
+    assert (workflow_names(str(root)), variable_names(str(root))) == ({}, {})
+
+
+def test_nothing_is_there(tmp_path: Path) -> None:
+    assert (workflow_names(str(tmp_path)), variable_names(str(tmp_path)), name_files(str(tmp_path))) == ({}, {}, [])
