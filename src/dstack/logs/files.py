@@ -1,14 +1,15 @@
 """A log store in plain files: `<attempt hex>.log`, and `<attempt hex>.times` beside it.
 
 The work is synchronous (`append_now`, `read_now`, …): one append is one write into the page cache, cheaper than the
-way to a thread and back. The async methods of the LogStore protocol call it directly. One process writes a folder
-(the server, which holds the home's lock); any may read. Nothing is synced: the runner keeps what a power cut may
-take until it is acknowledged, and the host it would be lost on is usually the same.
+way to a thread and back. The async methods of the LogStore protocol call it directly. Safe for threads. One process
+writes a folder (the server, which holds the home's lock); any may read. Nothing is synced: the runner keeps what a
+power cut may take until it is acknowledged, and the host it would be lost on is usually the same.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 from dstack.domain import faults
 from dstack.logs.times import TimeIndex
 from dstack.sdk.blobs import Buffer
-from dstack.sdk.logs import LogPage, StreamId, StreamSealed, TimeMark
+from dstack.sdk.logs import LogPage, StreamId, TimeMark
 
 faults.declare("logs.append:before", "logs.append:after")
 _OPEN_STREAMS = 64
@@ -45,72 +46,80 @@ class FileLogStore:
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self._root = root
+        self._lock = threading.Lock()
+        """A handle that one thread works with is not closed by another, which needs room for its own."""
         self._open: OrderedDict[StreamId, _Stream] = OrderedDict()
 
     def append_now(self, stream: StreamId, offset: int, data: Buffer, times: Sequence[TimeMark] = ()) -> int:
         """See `LogStore.append`. Raises OSError when the disk is full; what was written until then is kept."""
-        handle = self._writable(stream)
-        skip = handle.length - offset
-        if skip < 0 or skip >= len(data):
+        with self._lock:
+            handle = self._writable(stream)
+            skip = handle.length - offset
+            if skip < 0 or skip >= len(data) or handle.sealed:
+                return handle.length
+            faults.point("logs.append:before")
+            if times:  # before the data: after a crash between the two it comes again, and marks would be skipped
+                self._times(stream, handle, create=True).append(times)
+            rest = memoryview(data)[skip:]
+            while rest:
+                written = os.pwrite(handle.fd, rest, handle.length)
+                handle.length += written
+                rest = rest[written:]
+            faults.point("logs.append:after")
             return handle.length
-        if handle.sealed:
-            raise StreamSealed(f"the log of attempt {stream.hex} is complete at {handle.length} bytes")
-        faults.point("logs.append:before")
-        if times:  # before the data: after a crash between the two the data comes again, the marks would be skipped
-            self._times(stream, handle, create=True).append(times)
-        rest = memoryview(data)[skip:]
-        while rest:
-            written = os.pwrite(handle.fd, rest, handle.length)
-            handle.length += written
-            rest = rest[written:]
-        faults.point("logs.append:after")
-        return handle.length
 
     def read_now(self, stream: StreamId, offset: int = 0, limit: int = 1 << 20) -> LogPage:
         """See `LogStore.read`."""
-        handle = self._readable(stream)
-        if handle is None:
-            return LogPage(b"", offset, 0, False)
-        data = os.pread(handle.fd, limit, offset) if offset < handle.length else b""
-        return LogPage(data, offset + len(data), handle.length, handle.sealed)
+        with self._lock:
+            handle = self._readable(stream)
+            if handle is None:
+                return LogPage(b"", offset, 0, False)
+            data = os.pread(handle.fd, limit, offset) if offset < handle.length else b""
+            return LogPage(data, offset + len(data), handle.length, handle.sealed)
 
     def length_now(self, stream: StreamId) -> int:
         """Bytes stored; 0 for a stream that was never written."""
-        handle = self._readable(stream)
-        return handle.length if handle else 0
+        with self._lock:
+            handle = self._readable(stream)
+            return handle.length if handle else 0
 
     def offset_at_now(self, stream: StreamId, time: int) -> int:
         """See `LogStore.offset_at`."""
-        handle = self._readable(stream)
-        return (
-            self._times(stream, handle).offset_at(time, handle.length)
-            if handle and self._has_times(stream, handle)
-            else 0
-        )
+        with self._lock:
+            handle = self._readable(stream)
+            return (
+                self._times(stream, handle).offset_at(time, handle.length)
+                if handle and self._has_times(stream, handle)
+                else 0
+            )
 
     def time_of_now(self, stream: StreamId, offset: int) -> int | None:
         """See `LogStore.time_of`."""
-        handle = self._readable(stream)
-        return self._times(stream, handle).time_of(offset) if handle and self._has_times(stream, handle) else None
+        with self._lock:
+            handle = self._readable(stream)
+            return self._times(stream, handle).time_of(offset) if handle and self._has_times(stream, handle) else None
 
     def seal_now(self, stream: StreamId) -> None:
         """See `LogStore.seal`. A stream without a byte is made, so that it reads as sealed."""
-        handle = self._writable(stream)
-        os.fchmod(handle.fd, _SEALED)
-        handle.sealed = True
+        with self._lock:
+            handle = self._writable(stream)
+            os.fchmod(handle.fd, _SEALED)
+            handle.sealed = True
 
     def delete_now(self, stream: StreamId) -> None:
         """See `LogStore.delete`."""
-        handle = self._open.pop(stream, None)
-        if handle is not None:
-            handle.close()
-        for kind in ("log", "times"):
-            Path(self._path(stream, kind)).unlink(missing_ok=True)
+        with self._lock:
+            handle = self._open.pop(stream, None)
+            if handle is not None:
+                handle.close()
+            for kind in ("log", "times"):
+                Path(self._path(stream, kind)).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close all files; the store can still be used and opens them again."""
-        while self._open:
-            self._open.popitem()[1].close()
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].close()
 
     async def append(self, stream: StreamId, offset: int, data: Buffer, times: Sequence[TimeMark] = ()) -> int:
         return self.append_now(stream, offset, data, times)

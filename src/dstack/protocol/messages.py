@@ -227,6 +227,11 @@ AttemptEvent = (
 )
 
 
+def ends_log(event: AttemptEvent) -> bool:
+    """Whether a runner sends `event` only once the attempt's log is acknowledged to its end."""
+    return isinstance(event, (SetupFailed, Saved, SaveRefused)) or (isinstance(event, Exited) and event.aborted)
+
+
 class EventsRequest(Message, frozen=True, kw_only=True):
     runner_id: UUID
     incarnation: UUID
@@ -257,9 +262,13 @@ class LogsRequest(Message, frozen=True, kw_only=True):
     chunks: tuple[LogChunk, ...]
 
 
+STREAM_OVER = -1
+"""In `next_offsets`: the server takes nothing more of this stream. What is left of it is dropped, and that is told."""
+
+
 class LogsReply(Message, frozen=True, kw_only=True):
     next_offsets: tuple[int, ...]
-    """Where each stream goes on; smaller than sent means the server wants that part again."""
+    """For each chunk, where its stream goes on; smaller than sent means the server wants that part again."""
 
 
 class ErrorReply(Message, frozen=True, kw_only=True):

@@ -104,7 +104,7 @@ class LogSender:
         self.runner_id: UUID | None = None
 
     async def send(self, chunk: messages.LogChunk) -> int:
-        """The next offset that the server wants of the stream; -1 when it does not know the attempt."""
+        """The next offset that the server wants of the stream; STREAM_OVER when it takes no more of it."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append((chunk, future))
         self._filled.set()
@@ -136,7 +136,16 @@ class LogSender:
                 except LinkDown as error:
                     _log.info("logs wait for the server: %s", error)
                 except Refused as error:
-                    _log.error("the server refused log chunks: %s", error)
-                    return (-1,) * len(chunks)
+                    if len(chunks) > 1:
+                        return await self._each_alone(chunks)
+                    _log.error("the server refused a piece of the log of attempt %s: %s", chunks[0].attempt_id, error)
+                    return (messages.STREAM_OVER,)
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._settings.retry_last)
+
+    async def _each_alone(self, chunks: tuple[messages.LogChunk, ...]) -> tuple[int, ...]:
+        """One of them is bad, and that is not to cost the other streams theirs."""
+        found: list[int] = []
+        for chunk in chunks:
+            found.extend(await self._deliver((chunk,)))
+        return tuple(found)

@@ -125,7 +125,7 @@ class Shipper:
             times = self._marks.mark(self._shipped, self._clock.now())
             chunk = LogChunk(attempt_id=self._attempt_id, offset=self._shipped, data=self._unsent, times=times)
             wanted = await self._sender.send(chunk)
-            if wanted < self._shipped:
+            if wanted < self._shipped:  # STREAM_OVER too
                 self.incomplete = True
             else:
                 self._unsent = self._unsent[wanted - self._shipped :]

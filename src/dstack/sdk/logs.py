@@ -16,10 +16,6 @@ TimeMark = tuple[int, int]
 """(offset, microseconds UTC): everything from that offset on was written at or after that time."""
 
 
-class StreamSealed(Exception):
-    """Bytes past the end of a sealed stream were offered; the stream keeps what it has."""
-
-
 @dataclass(frozen=True, slots=True)
 class LogPage:
     """A part of a stream. `next` is where to read on; `length` is the whole stream's at the time of the call."""
@@ -37,7 +33,8 @@ class LogStore(Protocol):
         """Store `data` at `offset`; returns the offset wanted next.
 
         What is stored already is skipped, so repeating a call changes nothing. Where `offset` lies past the end
-        nothing is stored: the answer, smaller than the caller's end, asks for the part before. Raises StreamSealed.
+        nothing is stored: the answer, smaller than the caller's end, asks for the part before. A sealed stream takes
+        nothing more: the answer is its length, though `offset` was not past it.
         """
         ...
 

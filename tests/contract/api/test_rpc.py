@@ -6,8 +6,10 @@ import threading
 import time
 import uuid
 from typing import Any, TypeVar
+from uuid import UUID
 
 import msgspec
+import pytest
 
 from dstack.domain.resources import Capacity
 from dstack.protocol import messages
@@ -157,3 +159,80 @@ def test_fields_that_are_not_known_are_ignored(asked: Asked) -> None:
 
 def test_polls_are_answered_well_within_a_lease(asked: Asked) -> None:
     assert asked.world.settings.poll_wait < asked.world.settings.lease / 2, "or leases would end while polls are held"
+
+
+# --- logs --------------------------------------------------------------------------------------------------------
+
+
+def begun(asked: Asked) -> tuple[dict[str, Any], UUID]:
+    """A runner and an attempt that it has started."""
+    reply, incarnation = register(asked)
+    me: dict[str, Any] = {"runner_id": reply.runner_id, "incarnation": incarnation}
+    submitted(asked, "prepare")
+    asked.world.place()
+    (assignment,) = call(asked, "poll", messages.PollRequest(**me, wait=0), messages.Commands).assign
+    assert report(asked, me, messages.Started(attempt_id=assignment.attempt_id, at=0)) == "applied"
+    return me, assignment.attempt_id
+
+
+def report(asked: Asked, me: dict[str, Any], event: messages.AttemptEvent) -> str:
+    (answer,) = call(asked, "events", messages.EventsRequest(**me, events=(event,)), messages.EventsReply).answers
+    return answer.outcome
+
+
+def ship(asked: Asked, me: dict[str, Any], *chunks: messages.LogChunk) -> tuple[int, ...]:
+    request = messages.LogsRequest(runner_id=me["runner_id"], chunks=chunks)
+    return call(asked, "logs", request, messages.LogsReply).next_offsets
+
+
+def chunk(attempt_id: UUID, offset: int, data: bytes, *, time: int = 0) -> messages.LogChunk:
+    return messages.LogChunk(attempt_id=attempt_id, offset=offset, data=data, times=((offset, time),))
+
+
+def ends(attempt_id: UUID) -> dict[str, messages.AttemptEvent]:
+    exited = messages.Exited(attempt_id=attempt_id, at=0, exit_code=0)
+    return {
+        "saved": messages.Saved(attempt_id=attempt_id, at=0, exit=exited),
+        "refused": messages.SaveRefused(attempt_id=attempt_id, at=0, detail="full"),
+        "aborted": messages.Exited(attempt_id=attempt_id, at=0, exit_code=143, aborted=True),
+    }
+
+
+@pytest.mark.parametrize("end", ["saved", "refused", "aborted"])
+def test_the_last_event_of_an_attempt_seals_its_log(asked: Asked, end: str) -> None:
+    me, key = begun(asked)
+    logs = asked.world.context.logs
+    assert ship(asked, me, chunk(key, 0, b"all of it\n")) == (10,)
+    if end == "refused":
+        report(asked, me, messages.Exited(attempt_id=key, at=0, exit_code=0))
+    assert not logs.read_now(key).sealed
+    assert report(asked, me, ends(key)[end]) == "applied"
+    assert logs.read_now(key).sealed
+    assert ship(asked, me, chunk(key, 3, b" of it\n")) == (10,), "what is there is there"
+    assert ship(asked, me, chunk(key, 10, b"more"), chunk(key, 9, b"\nmore")) == (-1, -1)
+    assert logs.read_now(key).data == b"all of it\n"
+    assert report(asked, me, ends(key)[end]) == "ignored", "told again, as after a lost answer"
+
+
+def test_a_refused_end_seals_nothing(asked: Asked) -> None:
+    me, key = begun(asked)
+    assert report(asked, me, messages.Saved(attempt_id=key, at=0)) == "rejected"
+    assert ship(asked, me, chunk(key, 0, b"more")) == (4,)
+
+
+def test_a_stream_that_cannot_be_taken_costs_the_others_nothing(asked: Asked) -> None:
+    me, key = begun(asked)
+    other, over = begun(asked)
+    report(asked, other, ends(over)["saved"])
+    found = ship(
+        asked,
+        me,
+        chunk(uuid.uuid4(), 0, b"of no attempt"),
+        chunk(key, 0, b"one"),
+        chunk(over, 0, b"sealed"),
+        chunk(key, -1, b"before the beginning"),
+        chunk(key, 3, b"in no year", time=2**63),
+        chunk(key, 3, b"two"),
+    )
+    assert found == (-1, 3, -1, -1, -1, 6)
+    assert asked.world.context.logs.read_now(key).data == b"onetwo"

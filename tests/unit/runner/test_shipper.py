@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from dstack.logs.masking import MaskSet
-from dstack.protocol.messages import LogChunk
+from dstack.protocol.messages import STREAM_OVER, LogChunk
 from dstack.runner.shipper import Shipper, cancelled
 from tests.support.ports import FakeClock
 
@@ -26,6 +26,7 @@ class Server:
     def __init__(self) -> None:
         self.log = b""
         self.away = False
+        self.over = False
         self.asked = asyncio.Event()
         self.back = asyncio.Event()
 
@@ -33,6 +34,8 @@ class Server:
         self.asked.set()
         if self.away:
             await self.back.wait()
+        if self.over:
+            return STREAM_OVER
         if chunk.offset <= len(self.log):
             self.log += chunk.data[len(self.log) - chunk.offset :]
         return len(self.log)
@@ -109,6 +112,22 @@ def test_the_next_agent_goes_on_where_the_last_one_was(tmp_path: Path) -> None:
         for name in ("spool", "shipped"):
             (tmp_path / name).unlink(missing_ok=True)
         assert asyncio.run(check(arrived)) == b"first\nsecond\n"
+
+
+def test_a_stream_that_is_over_is_left_at_that(tmp_path: Path) -> None:
+    async def check() -> None:
+        server = Server()
+        write(tmp_path, b"first\n")
+        made = shipper(tmp_path, server)
+        following = asyncio.create_task(made.run())
+        await server.asked.wait()
+        server.over = True
+        write(tmp_path, b"second\n")
+        following.cancel()
+        await made.finish()
+        assert (made.incomplete, made.length, server.log) == (True, 6, b"first\n")
+
+    asyncio.run(check())
 
 
 def test_a_full_disk_stops_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dstack.protocol import messages
+from dstack.protocol.messages import STREAM_OVER
 from dstack.server.db.errors import DatabaseError, DatabaseUnavailable
 from dstack.server.db.tables import attempts
 from dstack.server.services import runners
@@ -73,28 +74,45 @@ class _Rpc:
                     return found
 
     async def events(self, request: messages.EventsRequest) -> messages.EventsReply:
-        return await asyncio.to_thread(runners.report, self._context, request)
+        reply = await asyncio.to_thread(runners.report, self._context, request)
+        for event, answer in zip(request.events, reply.answers, strict=True):
+            if answer.outcome != "rejected" and messages.ends_log(event):
+                self._seal(event.attempt_id)
+        return reply
 
     async def logs(self, request: messages.LogsRequest) -> messages.LogsReply:
-        """Append each chunk; a stream of an attempt that is not known is refused whole."""
+        """Append each chunk; one that cannot be taken costs the others nothing."""
         unknown = [chunk.attempt_id for chunk in request.chunks if chunk.attempt_id not in self._streams]
         if unknown:
             await self._learn(unknown)
-        answers: list[int] = []
-        topics: set[str] = set()
-        for chunk in request.chunks:
-            run_id = self._streams.get(chunk.attempt_id)
-            if run_id is None or chunk.offset < 0:
-                answers.append(-1)
-                continue
-            answers.append(self._context.logs.append_now(chunk.attempt_id, chunk.offset, chunk.data, chunk.times))
-            topics.add(f"run:{run_id.hex}")
-        self._context.bus.publish_many(topics)
-        return messages.LogsReply(next_offsets=tuple(answers))
+        answers = tuple(self._append(chunk) for chunk in request.chunks)
+        taken = {
+            chunk.attempt_id for chunk, answer in zip(request.chunks, answers, strict=True) if answer != STREAM_OVER
+        }
+        self._context.bus.publish_many({f"run:{self._streams[attempt_id].hex}" for attempt_id in taken})
+        return messages.LogsReply(next_offsets=answers)
 
     async def goodbye(self, request: messages.Goodbye) -> messages.Commands:
         await asyncio.to_thread(runners.goodbye, self._context, request.runner_id, request.incarnation)
         return messages.Commands()
+
+    def _append(self, chunk: messages.LogChunk) -> int:
+        """Where the stream goes on; STREAM_OVER for one that is sealed, of no attempt, or makes no sense."""
+        if chunk.attempt_id not in self._streams or chunk.offset < 0:
+            return STREAM_OVER
+        try:
+            wanted = self._context.logs.append_now(chunk.attempt_id, chunk.offset, chunk.data, chunk.times)
+        except (OverflowError, struct.error) as error:
+            _log.warning("a piece of the log of attempt %s cannot be stored: %s", chunk.attempt_id, error)
+            return STREAM_OVER
+        return STREAM_OVER if chunk.offset <= wanted < chunk.offset + len(chunk.data) else wanted
+
+    def _seal(self, attempt_id: UUID) -> None:
+        """The log is whole. Where that cannot be kept, the log is there all the same, and its attempt is over."""
+        try:
+            self._context.logs.seal_now(attempt_id)
+        except OSError as error:
+            _log.warning("the log of attempt %s is not sealed: %s", attempt_id, error)
 
     async def _learn(self, ids: list[UUID]) -> None:
         query = select(attempts.c.id, attempts.c.run_id).where(
