@@ -123,8 +123,7 @@ def test_runner_lost_with_its_job(home: Home) -> None:
     server = home.server()
     home.kill(server, signal.SIGSTOP)  # so that it starts no other runner meanwhile
     home.kill(home.runner())
-    for pid in home.of_jobs():
-        home.kill(pid)
+    home.wait(lambda: not [end(pid) for pid in home.of_jobs()], "nothing of the job is left")
     [attempt] = home.attempts()
     shutil.rmtree(attempt)
     home.kill(server, signal.SIGCONT)
@@ -133,3 +132,11 @@ def test_runner_lost_with_its_job(home: Home) -> None:
     assert "runner" in done.stderr
     [run] = home.runs()
     assert (run["status"], run["reason"], run["jobs"][0]["attempt"]) == ("failed", "runner-lost", 1)
+
+
+def end(pid: int) -> None:
+    """Kill a process that may be ending by itself."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has
