@@ -68,6 +68,9 @@ ELSEWHERE = {
     "commit:runs.delete": "after a run",
     "commit:repositories.register": "only where a repository is made known before its first run",
     "runner.orphaned": "only for an attempt that the server does not know",
+    "commit:secrets.set": "before a run",
+    "commit:secrets.delete": "before a run",
+    "commit:secrets.pin": "only for a job with secrets; test_secrets",
     "environment-complete": "only jobs with requirements; tests/integration/runner",
 }
 """Points that no plain run reaches (without `:before` and `:after`), and why that is right."""

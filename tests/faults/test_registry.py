@@ -25,6 +25,7 @@ EXCEPTIONS = {
     "client/code.py: os.replace": "what the command remembers to have shipped; without it, it looks again",
     "client/environment.py: os.replace": "which version an interpreter has; without it, it asks again",
     "client/repository.py: os.link": "a random id of a repository, taken or found: both sides of it are whole",
+    "server/services/sealing.py: os.link": "the key of the secrets, made or found: both sides of it are whole",
     "embedded/launch.py: os.replace": "puts the server's old log aside",
 }
 """`file: call` → why it needs no point of its own."""

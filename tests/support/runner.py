@@ -9,7 +9,7 @@ from uuid import UUID
 
 from dstack.domain.resources import Capacity, GpuCard
 from dstack.protocol import messages
-from dstack.server.services import runners
+from dstack.server.services import run_values, runners
 from dstack.server.services.context import Context
 
 GIB = 1 << 30
@@ -141,6 +141,14 @@ class FakeRunner:
         self.accept(key)
         self.start(key)
         self.finish(key, code, paths)
+
+    def secrets(self, job: str | UUID) -> messages.SecretsReply:
+        """What the job is given besides its assignment."""
+        assert self.runner_id is not None
+        request = messages.SecretsRequest(
+            runner_id=self.runner_id, incarnation=self.incarnation, attempt_id=self.id_of(job)
+        )
+        return run_values.hand_out(self.context, request)
 
     def log(self, job: str | UUID, data: bytes) -> int:
         """Append to the job's log, as the rpc route does."""

@@ -11,7 +11,7 @@ On PostgreSQL too "now" is the fake clock's: what it decides is then the same on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,6 +73,7 @@ class World:
         remote: str | None = None,
         code: CodeRef | None = None,
         user: str | None = "ada",
+        values: Mapping[str, str] | None = None,
     ) -> Submission:
         files = {".dstack/workflows.yaml": workflows}
         if variables is not None:
@@ -85,6 +86,7 @@ class World:
             code=code,
             tags=tuple(tags),
             user=user,
+            values=dict(values or {}),
         )
 
     def submit(self, workflows: str, workflow: str, *args: str, key: str | None = None, **more: Any) -> str:

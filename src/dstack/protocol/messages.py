@@ -4,6 +4,7 @@
 `POST /rpc/v1/poll`      PollRequest     → Commands      held open until there is something to say
 `POST /rpc/v1/events`    EventsRequest   → EventsReply
 `POST /rpc/v1/logs`      LogsRequest     → LogsReply
+`POST /rpc/v1/secrets`   SecretsRequest  → SecretsReply  what one attempt is given, kept in memory only
 
 The poll is level-triggered: the runner says which attempts it knows, the server answers with the difference
 to what should be, so a lost answer costs a poll and never a job. Unknown fields are ignored on both sides;
@@ -269,6 +270,32 @@ STREAM_OVER = -1
 class LogsReply(Message, frozen=True, kw_only=True):
     next_offsets: tuple[int, ...]
     """For each chunk, where its stream goes on; smaller than sent means the server wants that part again."""
+
+
+class SecretsRequest(Message, frozen=True, kw_only=True):
+    """Asked by the process of the runner that holds the attempt, before it starts the job or ships a byte of it."""
+
+    runner_id: UUID
+    incarnation: UUID
+    attempt_id: UUID
+
+
+class SecretsReply(Message, frozen=True, kw_only=True):
+    """The same for an attempt however often it is asked for."""
+
+    values: dict[str, str] = {}
+    """By the names in `JobSpec.secrets`."""
+    masked: tuple[str, ...] = ()
+    """Those of them that no output may show."""
+    register: bool = False
+    """The server does not know this process of the runner: register, and ask again."""
+    over: bool = False
+    """The attempt is not (any more) this runner's."""
+    problem: str = ""
+    """Why they cannot be handed out now, for people."""
+
+    def __repr__(self) -> str:
+        return f"SecretsReply(names={sorted(self.values)}, problem={self.problem!r})"
 
 
 class ErrorReply(Message, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ from dstack.server.rpc.routes import routes as rpc_routes
 from dstack.server.services.context import Context
 from dstack.server.services.idle import Activity, has_open_runs
 from dstack.server.services.place import place
+from dstack.server.services.sealing import Sealer
 from dstack.server.services.unsatisfiable import fail_unsatisfiable
 from dstack.server.settings import Settings
 from dstack.snapshots.blobs.local import LocalBlobStore
@@ -62,6 +63,7 @@ def build_context(settings: Settings, clock: Clock | None = None, ids: Ids | Non
         bus=bus,
         blobs=LocalBlobStore(settings.store),
         logs=FileLogStore(settings.logs),
+        sealer=Sealer(settings.secrets_file, settings.secrets_key),
         clock=clock,
         ids=ids,
         project_id=project_id,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstack.domain.environment import read_settings
@@ -43,6 +43,8 @@ class Settings:
     place_on_report: bool = True
     """Whether the answer to a runner's report already brings its next jobs (one server, few runners)."""
     poll_wait: float = 20.0
+    secrets_key: str = field(default="", repr=False)
+    """What seals secrets (`services/sealing.py`); empty: a file in the home."""
 
     @property
     def store(self) -> Path:
@@ -51,6 +53,10 @@ class Settings:
     @property
     def logs(self) -> Path:
         return self.home / "server" / "logs"
+
+    @property
+    def secrets_file(self) -> Path:
+        return self.home / "server" / "secrets.key"
 
     @property
     def url(self) -> str:

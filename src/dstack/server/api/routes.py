@@ -28,6 +28,7 @@ from dstack.server.api.requests import (
     read_page_cursor,
     text_of,
 )
+from dstack.server.api.secrets import secrets_routes
 from dstack.server.api.store import store_routes
 from dstack.server.api.upkeep import upkeep_routes
 from dstack.server.db.engine import Transaction
@@ -70,6 +71,7 @@ def routes(context: Context, shutdown: Shutdown) -> list[Route]:
         *((method, f"{base}{path}", handler) for method, path, handler in store_routes(context)),
         *((method, f"{base}{path}", handler) for method, path, handler in metrics_routes(context)),
         *((method, f"{base}{path}", handler) for method, path, handler in upkeep_routes(context)),
+        *((method, f"{base}{path}", handler) for method, path, handler in secrets_routes(context)),
     ]
     return [
         Route(path, answer_errors(_in_project(context, handler)), methods=[method]) for method, path, handler in table

@@ -69,10 +69,11 @@ def is_locked(path: str) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without a fault that was armed for the server: the runner has its own variable."""
+    """Ours without the key of the secrets and a fault that was armed for the server: a runner has its own variable."""
     environment = dict(os.environ)
     fault = environment.pop("DSTACK_RUNNER_FAULT", None)
     environment.pop("DSTACK_FAULT", None)
+    environment.pop("DSTACK_SERVER_SECRETS_KEY", None)  # no job's process is to find it above itself
     if fault is not None:
         environment["DSTACK_FAULT"] = fault
     return environment

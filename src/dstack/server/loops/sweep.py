@@ -1,4 +1,4 @@
-"""Deadlines: jobs and runs that stayed in a state for too long, and runners that fell silent."""
+"""Deadlines: jobs and runs that stayed in a state for too long, runners that fell silent, values that nobody needs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dstack.domain.ports import SECOND
 from dstack.domain.reasons import Reason
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import attempts, jobs, runners, runs
+from dstack.server.services import run_values
 from dstack.server.services.apply import Batch
 from dstack.server.services.context import Context
 from dstack.server.services.facts import Facts
@@ -37,7 +38,8 @@ def _due(tx: Transaction, context: Context) -> bool:
         select(runs.c.id).where(runs.c.project_id == project, runs.c.state == "planning", runs.c.deadline_at <= now),
         select(runners.c.id).where(runners.c.project_id == project, _silent(context, now)),
     )
-    return any(tx.execute(query.limit(1)).first() is not None for query in queries)
+    overdue = any(tx.execute(query.limit(1)).first() is not None for query in queries)
+    return overdue or bool(run_values.left_over(tx, project))
 
 
 def _silent(context: Context, now: int) -> Any:
@@ -56,7 +58,9 @@ def _sweep(tx: Transaction, context: Context) -> int:
     acted = _overdue_jobs(tx, context, batch) + _overdue_runs(tx, context, batch)
     acted += _silent_runners(tx, context, batch)
     batch.store()
-    return acted
+    left_over = run_values.left_over(tx, context.project_id)
+    run_values.forget(tx, context.project_id, left_over)
+    return acted + len(left_over)
 
 
 def _overdue_jobs(tx: Transaction, context: Context, batch: Batch) -> int:

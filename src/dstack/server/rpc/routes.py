@@ -20,7 +20,7 @@ from dstack.protocol import messages
 from dstack.protocol.messages import STREAM_OVER
 from dstack.server.db.errors import DatabaseError, DatabaseUnavailable
 from dstack.server.db.tables import attempts
-from dstack.server.services import runners
+from dstack.server.services import run_values, runners
 from dstack.server.services.context import Context
 
 T = TypeVar("T")
@@ -37,6 +37,7 @@ def routes(context: Context) -> list[Route]:
         Route("/rpc/v1/poll", _endpoint(messages.PollRequest, rpc.poll), methods=["POST"]),
         Route("/rpc/v1/events", _endpoint(messages.EventsRequest, rpc.events), methods=["POST"]),
         Route("/rpc/v1/logs", _endpoint(messages.LogsRequest, rpc.logs), methods=["POST"]),
+        Route("/rpc/v1/secrets", _endpoint(messages.SecretsRequest, rpc.secrets), methods=["POST"]),
         Route("/rpc/v1/goodbye", _endpoint(messages.Goodbye, rpc.goodbye), methods=["POST"]),
     ]
 
@@ -91,6 +92,9 @@ class _Rpc:
         }
         self._context.bus.publish_many({f"run:{self._streams[attempt_id].hex}" for attempt_id in taken})
         return messages.LogsReply(next_offsets=answers)
+
+    async def secrets(self, request: messages.SecretsRequest) -> messages.SecretsReply:
+        return await asyncio.to_thread(run_values.hand_out, self._context, request)
 
     async def goodbye(self, request: messages.Goodbye) -> messages.Commands:
         await asyncio.to_thread(runners.goodbye, self._context, request.runner_id, request.incarnation)

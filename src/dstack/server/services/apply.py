@@ -27,7 +27,7 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import events, jobs
 from dstack.server.db.types import Id
-from dstack.server.services import rows
+from dstack.server.services import rows, run_values
 from dstack.server.services.attempt_rows import AttemptRows, seen_at
 from dstack.server.services.facts import NO_FACTS, Facts, event_name
 from dstack.server.services.rows import JobRow, RunRow, StepRow
@@ -64,6 +64,7 @@ class Batch:
         self._moved: list[tuple[JobRow, JobState]] = []
         self._attempts = AttemptRows(tx, project_id)
         self._roll_up: set[UUID] = set()
+        self._over: list[UUID] = []
         self._begun: set[UUID] = set()
 
     # --- loading ---------------------------------------------------------------------------------------------
@@ -144,6 +145,7 @@ class Batch:
         if after.state in run_table.TERMINAL:
             row.finished_at, row.deadline_at = max(self.tx.now, row.started_at or row.submitted_at), None
             row.detail = facts.detail or row.detail
+            self._over.append(run_id)
         elif after.state is RunState.RUNNING and row.started_at is None:
             row.started_at = max(self.tx.now, row.submitted_at)
         return Answer("applied")
@@ -242,6 +244,7 @@ class Batch:
             self._roll_up_run(run_id)
         self._write_events()
         self._write(rows.UPDATE_RUNS, [self.runs[key] for key in self._dirty_runs | set(self._events)])
+        run_values.forget(self.tx, self.project_id, self._over)
         for run_id in self._events:
             self.tx.notify(f"run:{run_id.hex}")
 

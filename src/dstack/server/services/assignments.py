@@ -33,6 +33,7 @@ def build(tx: Transaction, context: Context, attempt_ids: Sequence[UUID]) -> tup
 
 def _assignment(tx: Transaction, context: Context, row: Any, submission: _Environment) -> Assignment:
     plan = _decode_plan(row.plan)
+    spec = _decode_spec(row.spec)
     environment = {
         **submission.environment,
         "PYTHONUNBUFFERED": "1",
@@ -52,12 +53,13 @@ def _assignment(tx: Transaction, context: Context, row: Any, submission: _Enviro
         workflow=row.workflow,
         job_name=row.name,
         project=context.settings.project,
-        spec=_decode_spec(row.spec),
+        spec=spec,
         code=row.code_manifest_id,
         inputs=_inputs(tx, context, row, plan),
         environment=environment,
         python=submission.python,
         python_version=submission.python_version,
+        mask_set=bool(spec.secrets),
         stop_grace=context.settings.stop_grace,
         save_deadline=context.settings.save_deadline,
         setup_deadline=context.settings.setup_deadline,

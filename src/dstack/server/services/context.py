@@ -11,6 +11,7 @@ from dstack.logs.files import FileLogStore
 from dstack.sdk.blobs import BlobStore
 from dstack.server.bus import Bus
 from dstack.server.db.engine import Database
+from dstack.server.services.sealing import Sealer
 from dstack.server.settings import Settings
 
 
@@ -21,6 +22,7 @@ class Context:
     bus: Bus
     blobs: BlobStore
     logs: FileLogStore
+    sealer: Sealer
     clock: Clock
     ids: Ids
     project_id: UUID

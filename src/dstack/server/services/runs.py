@@ -14,7 +14,7 @@ from dstack import providers, workflows
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import run as run_table
 from dstack.domain.ports import SECOND
-from dstack.sdk.provider import Provider
+from dstack.sdk.provider import JobSpec, Provider
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import (
     idempotency_keys,
@@ -23,13 +23,14 @@ from dstack.server.db.tables import (
     runs,
     submissions,
 )
-from dstack.server.services import artifacts, differences, names, tags
+from dstack.server.services import artifacts, differences, exposure, names, run_values, secrets, tags
 from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.context import Context
 from dstack.server.services.create import insert_plan
 from dstack.server.services.errors import BadRequest, NotFound
 from dstack.server.services.facts import Facts
 from dstack.server.services.repositories import RepositoryRef, ensure_repository, find_repository
+from dstack.server.services.sealing import SealingError
 from dstack.server.services.stored import StoredSubmission
 from dstack.server.services.unsatisfiable import Fit, fail_unsatisfiable, fit
 
@@ -59,6 +60,8 @@ class Submission(msgspec.Struct, frozen=True):
     code: CodeRef | None = None
     diff: str | None = None
     environment: dict[str, str] = {}
+    values: dict[str, str] = {}
+    """From the caller's shell, for `-e NAME` and `env: [NAME]`: sealed, and kept only where a job needs them."""
     python: PythonRef | None = None
     tags: tuple[str, ...] = ()
     user: str | None = None
@@ -71,12 +74,13 @@ def registry() -> Mapping[str, type[Provider]]:
 
 def plan(context: Context, submission: Submission, run_name: str = "") -> workflows.RunPlan:
     """The plan of a submission, reading pinned tags and the code; raises `workflows.Invalid` with everything wrong."""
-    loaded = workflows.load(submission.files, registry())
-    code = bytes.fromhex(submission.code.manifest_id) if submission.code else None
-
     database, project_id = context.database, context.project_id
     repository_id = database.read(lambda tx: find_repository(tx, project_id, submission.repository))
-    return workflows.plan(
+    run_values.check(submission.values)
+    unreadable = _expose_nothing(context, submission, repository_id)
+    loaded = workflows.load(submission.files, registry())
+    code = bytes.fromhex(submission.code.manifest_id) if submission.code else None
+    planned = workflows.plan(
         loaded,
         submission.workflow,
         submission.args,
@@ -94,6 +98,29 @@ def plan(context: Context, submission: Submission, run_name: str = "") -> workfl
             lambda tx: tags.elsewhere(tx, project_id, submission.repository, repository, workflow, name)
         ),
     )
+    if unreadable is not None and run_values.needed(_specs(planned))[1]:
+        raise unreadable
+    return planned
+
+
+def _expose_nothing(context: Context, submission: Submission, repository_id: UUID | None) -> SealingError | None:
+    """Refuse credentials in the files and arguments, before these are told of in any other diagnostic; why secrets
+    cannot be opened, which matters to a run that needs one."""
+    try:
+        exposure.check(context, repository_id, submission.files, submission.args, submission.values)
+    except SealingError as error:
+        return error
+    return None
+
+
+def _values(submission: Submission, planned: workflows.RunPlan) -> dict[str, str]:
+    """Those of the caller's values that a job is given."""
+    needed, _ = run_values.needed(_specs(planned))
+    return {name: value for name, value in submission.values.items() if name in needed}
+
+
+def _specs(planned: workflows.RunPlan) -> list[JobSpec]:
+    return [job for step in planned.steps for job in step.jobs]
 
 
 class Submitted(NamedTuple):
@@ -123,6 +150,8 @@ def submit(context: Context, submission: Submission, idempotency_key: str | None
     for _ in range(100):
         name = context.database.read(lambda tx: _free_name(tx, context))
         planned = plan(context, submission, name)
+        if _values(submission, planned):
+            secrets.ensure_key(context)
         try:
             stored = context.database.write(
                 SUBMIT,
@@ -257,6 +286,7 @@ def _store(
         code = submission.code
         ids = {"manifest_id": bytes.fromhex(code.manifest_id), "content_id": bytes.fromhex(code.content_id)}
         artifacts.use_code(tx, context, {**ids, "files": code.files, "size": code.size})
+    run_values.keep(tx, context, run_id, _values(submission, planned))
     written = insert_plan(tx, project_id, run_id, planned.steps, context.ids)
     batch = Batch(tx, project_id, context.settings, context.ids)
     batch.load_runs([run_id])

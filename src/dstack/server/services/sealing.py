@@ -81,6 +81,10 @@ class Sealer:
         except (InvalidTag, ValueError):
             raise SealingError("a sealed value in the database is damaged, or belongs to another secret") from None
 
+    def check(self) -> None:
+        """Raises KeyMissing, or SealingError for a key that cannot be used."""
+        self._loaded()
+
     def create(self) -> None:
         """Make the key file, unless there is one. The caller has seen to it that nothing is sealed yet."""
         if self._given:

@@ -1,0 +1,84 @@
+"""Credentials that were typed where everybody sees them: in a workflow file or on the command line.
+
+Both are stored and shown, so a submission that holds the value of a secret is refused. Only secrets whose names say
+that they are credentials are looked for: the value of a `REGION` may stand anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from uuid import UUID
+
+from dstack import workflows
+from dstack.logs.masking import MASK
+from dstack.server.services import secrets
+from dstack.server.services.context import Context
+
+MIN_VALUE = 8
+MIN_LINE = 20
+"""Characters of a line, without a blank, by which a value of several lines is known."""
+_SHOWN = 200
+
+
+def check(
+    context: Context,
+    repository_id: UUID | None,
+    files: Mapping[str, str],
+    args: Sequence[str],
+    given: Mapping[str, str],
+) -> None:
+    """Raises `workflows.Invalid` with every place that holds a credential; it shows none.
+
+    `given` are callers' values, which belong to the run alone. Raises SealingError where secrets cannot be opened.
+    """
+    known = dict(given)
+    if repository_id is not None:
+        found = context.database.read(lambda tx: secrets.opened(tx, context, repository_id))
+        known.update((name, value.decode()) for name, value in found.items())
+    telling = {part: name for name, value in known.items() if secrets.names_credential(name) for part in _parts(value)}
+    if not telling:
+        return
+    findings = [*_in_files(files, telling), *_in_arguments(args, telling)]
+    if findings:
+        raise workflows.Invalid(findings)
+
+
+def _parts(value: str) -> Iterator[str]:
+    """What a value is known by."""
+    stripped = value.strip()
+    if len(stripped) >= MIN_VALUE:
+        yield stripped
+    lines = [line.strip() for line in stripped.splitlines()]
+    if len(lines) > 1:
+        yield from (line for line in lines if len(line) >= MIN_LINE and len(line.split()) == 1)
+
+
+def _in_files(files: Mapping[str, str], telling: Mapping[str, str]) -> Iterator[workflows.Diagnostic]:
+    for file, text in files.items():
+        for part, name in telling.items():
+            at = text.find(part)
+            if at < 0:
+                continue
+            begin = text.rfind("\n", 0, at) + 1
+            line = text[begin:].split("\n", 1)[0]
+            yield workflows.Diagnostic(
+                "error", file, text.count("\n", 0, at) + 1, at - begin + 1,
+                f"the value of the secret `{name}` stands here, where everybody can read it",
+                _masked(line, telling)[:_SHOWN],
+                f"write `${{{{ secrets.{name} }}}}`, and let the secret have a new value: this one is known",
+            )  # fmt: skip
+
+
+def _in_arguments(args: Sequence[str], telling: Mapping[str, str]) -> Iterator[workflows.Diagnostic]:
+    for word in args:
+        name = next((name for part, name in telling.items() if part in word), None)
+        if name is not None:
+            message = f"`{_masked(word, telling)[:_SHOWN]}` holds the value of the secret `{name}`"
+            hint = f"name it in the workflow, `${{{{ secrets.{name} }}}}`: arguments are stored and shown"
+            yield workflows.Diagnostic("error", None, None, None, message, "", hint)
+
+
+def _masked(text: str, telling: Mapping[str, str]) -> str:
+    for part in telling:
+        text = text.replace(part, MASK.decode())
+    return text
