@@ -13,14 +13,19 @@ from dstack.client.api import ApiError, Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dstack.client.api import Api
     from dstack.client.types import Artifact, Run
 
 UNKNOWN = 125
 
 
-def attach(api: Api, run: Run, *, as_json: bool = False, root: str | None = None) -> int:
-    """Follow `run`, submitted from `root`, to its end; the exit code. `as_json` keeps stdout for the run itself."""
+def attach(api: Api, run: Run, *, as_json: bool = False, root: str | None = None, tags: Sequence[str] = ()) -> int:
+    """Follow `run`, submitted from `root`, to its end; the exit code. `as_json` keeps stdout for the run itself.
+
+    `tags` are those that it is to get.
+    """
     name = run.get("name", "")
     output = LogOutput(2 if as_json else 1)
     follower = Follower(api, name, output)
@@ -53,7 +58,7 @@ def attach(api: Api, run: Run, *, as_json: bool = False, root: str | None = None
     except BrokenPipeError:
         forget_stdout()
         return _left(name, BROKEN_PIPE)
-    _summary(ended)
+    _summary(ended, tags)
     if ended.get("reason") == "exit-code":
         _hint(api, name, root)
     if as_json:
@@ -92,7 +97,7 @@ def _left(name: str, code: int) -> int:
     return code
 
 
-def _summary(run: Run) -> None:
+def _summary(run: Run, asked_tags: Sequence[str]) -> None:
     """How it ended, where its results are and how to fetch them."""
     name, status = run.get("name", ""), run.get("status", "")
     took = duration(run.get("submitted_at"), run.get("finished_at"))
@@ -110,6 +115,8 @@ def _summary(run: Run) -> None:
         say(f"  fetch: dstack artifacts download {name}")
     if run.get("tags"):
         say(f"  tagged: {', '.join(run.get('tags', []))}")
+    elif asked_tags and status != "done":
+        say(f"  not tagged {', '.join(asked_tags)}: a tag is set when a run is done (dstack tag -f sets one anyway)")
 
 
 def _hint(api: Api, name: str, root: str | None) -> None:

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from dstack.cli.errors import UserError, near
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container
+
 FLAGS = {
     "-d": "detach",
     "--detach": "detach",
@@ -14,10 +18,15 @@ FLAGS = {
     "--json": "json",
     "-y": "yes",
     "--yes": "yes",
+    "--pull": "pull",
     "-h": "help",
     "--help": "help",
 }
+WITH_PULL = {"-f": "force", "--force": "force"}
+"""Read as ours beside `--pull` only: many programs have an option of that name."""
 VALUES = {"-t": "tag", "--tag": "tag", "--repo": "repo"}
+LATER = ("--yes", "--pull", "--force")
+"""Options that came after the first version: behind NAME they give way to a declared variable of that name."""
 
 
 class RunOptions:
@@ -29,6 +38,8 @@ class RunOptions:
         self.tags: list[str] = []
         self.repo: str | None = None
         self.flags: set[str] = set()
+        self.later: list[str] = []
+        """Those of LATER that stood behind NAME."""
 
     @property
     def detach(self) -> bool:
@@ -47,17 +58,27 @@ class RunOptions:
         return "yes" in self.flags
 
     @property
+    def pull(self) -> bool:
+        return "pull" in self.flags
+
+    @property
+    def force(self) -> bool:
+        return "force" in self.flags
+
+    @property
     def help(self) -> bool:
         return "help" in self.flags
 
 
-def parse(words: list[str]) -> RunOptions:
+def parse(words: list[str], declared: Container[str] = ()) -> RunOptions:
     """Read the words after `dstack run`. Raises UserError.
 
     An own option may stand before or after the workflow's name. After `--` every word is the workflow's, the `--`
-    itself included: the server has to know where its own reading ends.
+    itself included: the server has to know where its own reading ends. `declared`: those of LATER that are variables.
     """
     options = RunOptions()
+    own = words[: words.index("--")] if "--" in words else words
+    flags = {**FLAGS, **WITH_PULL} if "--pull" in own and "--pull" not in declared else FLAGS
     at = 0
     while at < len(words):
         word = words[at]
@@ -68,12 +89,17 @@ def parse(words: list[str]) -> RunOptions:
             options.arguments += words[at - 1 :]
             break
         name, separator, value = word.partition("=")
-        if word in FLAGS:
-            options.flags.add(FLAGS[word])
+        if options.workflow is not None and name in LATER:
+            options.later.append(name)
+            if name in declared:
+                options.arguments.append(word)
+                continue
+        if word in flags:
+            options.flags.add(flags[word])
         elif name in VALUES and (not separator or name.startswith("--")):
             if not separator:
                 if at == len(words):
-                    raise UserError(f"option {name} needs a value")
+                    raise UserError(f"option `{name}` needs a value")
                 value = words[at]
                 at += 1
             _set(options, VALUES[name], value)
@@ -81,15 +107,20 @@ def parse(words: list[str]) -> RunOptions:
             options.arguments.append(word)
         elif word.startswith("-") and len(word) > 1:
             hint = near(word, [*FLAGS, *VALUES], cutoff=0.75) or "a workflow's own options stand after its name"
-            raise UserError(f"dstack run has no option {word}", hint)
+            raise UserError(f"dstack run has no option `{word}`", hint)
         else:
             options.workflow = word
+    if options.pull and (options.detach or options.plan):
+        raise UserError(
+            f"`--pull` waits for the end of the run, and `--{'plan' if options.plan else 'detach'}` does not",
+            "fetch them later with: dstack artifacts download RUN",
+        )
     return options
 
 
 def _set(options: RunOptions, name: str, value: str) -> None:
     if not value:
-        raise UserError(f"option --{name} has an empty value")
+        raise UserError(f"option `--{name}` has an empty value")
     if name == "tag":
         options.tags.append(value)
     else:

@@ -90,6 +90,14 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(line.rstrip() + "\n" for line in lines)
 
 
+def show_table(run: Run, tags: Sequence[str] = ()) -> None:
+    """The run as it was accepted, on stderr: stdout is the job's. `tags` are those that it is to get."""
+    named = ", ".join(run.get("tags") or tags)
+    row = [run.get("name", ""), run.get("workflow", ""), run.get("status_text", ""), named]
+    sys.stderr.write(plain_table(["RUN", "WORKFLOW", "STATUS", "TAG"], [row]))
+    sys.stderr.flush()
+
+
 def diagnostics_text(diagnostics: Sequence[Diagnostic]) -> str:
     """`file:line:col: message`, the source line, a caret and a hint, for each."""
     return "".join(_diagnostic(diagnostic) for diagnostic in diagnostics)

@@ -7,7 +7,7 @@ import sys
 
 from dstack.cli.errors import USAGE as USAGE_ERROR
 from dstack.cli.options import RunOptions, parse
-from dstack.cli.render import plain_table, say, write_json
+from dstack.cli.render import diagnostics_text, show_table, write_json
 from dstack.cli.session import Session
 from dstack.cli.shipping import Shipping
 from dstack.client.api import ApiError
@@ -32,6 +32,8 @@ Options, before or after NAME:
   --plan          Show what would run and what would be reused; run nothing.
   --json          Print data as JSON; a job's output goes to stderr.
   --repo DIR      The folder that holds .dstack/ (default: from here upwards).
+  --pull          At the end fetch the artifacts into the repository's folder;
+                  files that you changed stay, unless -f or --force is given.
   -y, --yes       Ship the code without a question, however much it is.
   -h, --help      This text; after NAME, the workflow's variables too.
 
@@ -48,6 +50,8 @@ def run(words: list[str]) -> int:
         sys.stdout.write(USAGE)
         return 0
     root = require_root(options.repo)
+    if options.later:
+        options = parse(words, _declared(root, options.later))
     if options.workflow is None or options.help:
         from dstack.cli.workflows import show_help, show_workflows
 
@@ -63,6 +67,14 @@ def run(words: list[str]) -> int:
             return USAGE_ERROR
 
 
+def _declared(root: str, words: list[str]) -> set[str]:
+    """Those of `words` that the repository's files declare as variables."""
+    from dstack.client.names import variable_names
+
+    names = {name.replace("_", "-") for section in variable_names(root).values() for name in section}
+    return {word for word in words if word[2:] in names}
+
+
 def _run(options: RunOptions, root: str, session: Session) -> int:
     # git lists the files, and the server is looked for, while everything else is read.
     shipping = Shipping(root, session, agreed=options.yes)
@@ -74,9 +86,13 @@ def _run(options: RunOptions, root: str, session: Session) -> int:
 
         return show_plan(session.api, submission, as_json=options.json)
     submitted = _submit(session, submission, shipping)
+    if submitted.get("warnings"):
+        sys.stderr.write(diagnostics_text(submitted.get("warnings", [])))
     if options.detach:
-        return _detached(submitted, as_json=options.json)
-    return _attached(session, submitted, root, as_json=options.json)
+        from dstack.cli.detach import detach
+
+        return detach(session.api, submitted, as_json=options.json)
+    return _attached(session, submitted, root, options)
 
 
 def _prepare(options: RunOptions, root: str, session: Session) -> Submission:
@@ -108,29 +124,15 @@ def _submit(session: Session, submission: Submission, shipping: Shipping) -> Run
     return session.api.submit(submission, key)
 
 
-def _detached(submitted: Run, *, as_json: bool) -> int:
-    name = submitted.get("name", "")
-    if as_json:
-        write_json([submitted])
-    elif os.isatty(1):
-        _show_table(submitted)
-        say(f"Follow it with: dstack logs -f {name}")
-    else:
-        sys.stdout.write(f"{name}\n")
-    return 0
-
-
-def _attached(session: Session, submitted: Run, root: str, *, as_json: bool) -> int:
+def _attached(session: Session, submitted: Run, root: str, options: RunOptions) -> int:
     from dstack.cli.attach import attach
 
-    if not as_json:
-        _show_table(submitted)
+    if not options.json:
+        show_table(submitted, options.tags)
     session.accept_newer_server()
-    return attach(session.api, submitted, as_json=as_json, root=root)
+    code = attach(session.api, submitted, as_json=options.json, root=root, tags=options.tags)
+    if options.pull and code == 0:
+        from dstack.cli.pull import pull
 
-
-def _show_table(run: Run) -> None:
-    """The run as it was accepted, on stderr: stdout is the job's."""
-    row = [run.get("name", ""), run.get("workflow", ""), run.get("status_text", ""), ", ".join(run.get("tags", []))]
-    sys.stderr.write(plain_table(["RUN", "WORKFLOW", "STATUS", "TAG"], [row]))
-    sys.stderr.flush()
+        return pull(session, submitted.get("name", ""), root, force=options.force)
+    return code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import blake3
@@ -37,22 +37,39 @@ class Differs(ArtifactError):
 
 
 def download_to(
-    api: Api, artifacts: Sequence[Artifact], target: Path, *, overwrite: bool = False
+    api: Api,
+    artifacts: Sequence[Artifact],
+    target: Path,
+    *,
+    overwrite: bool = False,
+    is_ours: Callable[[Path], bool] = lambda path: False,
 ) -> list[tuple[Artifact, Path]]:
     """Restore `artifacts` below `target`; each with the folder it became.
 
     They keep the paths that their jobs wrote; where several jobs wrote the same one, below a folder per job. Nothing
-    is written before everything was compared. Raises Differs unless `overwrite`, ArtifactError, SnapshotError.
+    is written before everything was compared; `is_ours` says of what differs that it may be overwritten. Raises Differs
+    unless `overwrite`, ArtifactError, SnapshotError.
     """
     store = remote_store(api)
     places = [(artifact, place) for artifact, place in _places(artifacts, target)]
     if not overwrite:
-        differing = [path for artifact, place in places for path in _differing(store, artifact, place)]
+        differing = [
+            path for artifact, place in places for path in _differing(store, artifact, place) if not is_ours(path)
+        ]
         if differing:
             raise Differs(differing)
     for artifact, place in places:
         restore(store, bytes.fromhex(artifact.get("manifest_id", "")), place)
     return places
+
+
+def files_of(api: Api, places: Sequence[tuple[Artifact, Path]]) -> Iterator[Path]:
+    """Where the files and links of downloaded artifacts are."""
+    store = remote_store(api)
+    for artifact, place in places:
+        for entry in entries(store, bytes.fromhex(artifact.get("manifest_id", ""))):
+            if entry.type != "directory":
+                yield place / os.fsdecode(entry.path)
 
 
 def _places(artifacts: Sequence[Artifact], target: Path) -> Iterator[tuple[Artifact, Path]]:

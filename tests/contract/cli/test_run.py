@@ -79,7 +79,7 @@ def test_a_run_is_submitted_whole_and_followed(accepting: StubApi, dstack: Dstac
     assert (sent["code"]["files"], len(sent["code"]["manifest_id"])) == (2, 64)
     assert "PATH" in sent["environment"]
     assert len(call.headers["idempotency-key"]) == 32
-    assert done.err.startswith("RUN        WORKFLOW  STATUS  TAG\nodd-cat-1  train     Queued\n")
+    assert done.err.startswith("RUN        WORKFLOW  STATUS  TAG\nodd-cat-1  train     Queued  v1\n")
     assert done.err.endswith("odd-cat-1 done in 12 s\n")
 
 
@@ -229,6 +229,59 @@ def test_detached(accepting: StubApi, dstack: Dstack) -> None:
     assert not accepting.named(LOGS)
     done = dstack("run", "-d", "--json", "train")
     assert [run["name"] for run in json.loads(done.out)] == ["odd-cat-1"]
+
+
+def test_detached_from_a_run_that_can_never_run(accepting: StubApi, dstack: Dstack) -> None:
+    failed = {"status": "failed", "exit_code": 120, "reason_text": "train fits no runner that there is: no GPU"}
+    accepting.on("POST …/runs", Reply(201, a_run(**failed)))
+    done = dstack("run", "-d", "train")
+    assert (done.code, done.out) == (120, "odd-cat-1\n")
+    assert done.err == "odd-cat-1 failed: train fits no runner that there is: no GPU\n"
+
+
+def test_detached_before_anybody_knows_whether_it_can_run(accepting: StubApi, dstack: Dstack) -> None:
+    """A server that was just started has no runner yet: the first one's word is waited for."""
+    accepting.on("POST …/runs", Reply(201, a_run(status="queued", undecided=True)))
+    accepting.on(LOGS, Reply(stream=end(status="failed", exit_code=120, reason_text="no GPU")))
+    done = dstack("run", "-d", "train")
+    assert (done.code, done.err) == (120, "odd-cat-1 failed: no GPU\n")
+    queued, assigned = ({"t": "job", "job": "train", "status": status} for status in ("queued", "assigned"))
+    accepting.on(LOGS, Reply(stream=frames(queued, assigned), cut=True))
+    accepting.on("GET …/runs/odd-cat-1", Reply(body=a_run(status="running")))
+    done = dstack("run", "-d", "--json", "train")
+    assert (done.code, json.loads(done.out)[0]["status"]) == (0, "running")
+    accepting.on(LOGS, error(503, "unavailable", "busy"))
+    assert dstack("run", "-d", "train").code == 0, "it was accepted"
+
+
+def test_warnings_are_shown_before_anything_runs(accepting: StubApi, dstack: Dstack) -> None:
+    warning = {
+        "severity": "warning", "file": None, "line": None, "column": None, "source": "--epoch",
+        "message": "`--epoch` goes to the program of `train`", "hint": "did you mean `--epochs`?",
+    }  # fmt: skip
+    accepting.on("POST …/runs", Reply(201, a_run(status="queued", warnings=[warning])))
+    accepting.on(LOGS, Reply(stream=[*log("train", 0, b"hello\n"), *end()]))
+    done = dstack("run", "train", "--epoch", "3")
+    assert done.err.startswith(
+        "warning: `--epoch` goes to the program of `train`\n  hint: did you mean `--epochs`?\nRUN "
+    )
+    assert "did you mean `--epochs`?" in dstack("run", "-d", "train", "--epoch", "3").err
+
+
+def test_tags_that_were_asked_for_are_told_of_at_both_ends(accepting: StubApi, dstack: Dstack) -> None:
+    accepting.on(LOGS, Reply(stream=end(tags=["v1"])))
+    done = dstack("run", "-t", "v1", "train")
+    assert [line.split()[-1] for line in done.err.splitlines()[:2]] == ["TAG", "v1"]
+    assert done.err.endswith("  tagged: v1\n")
+    accepting.on(LOGS, Reply(stream=end(status="failed", reason_text="no")))
+    assert "  not tagged v1: a tag is set when a run is done" in dstack("run", "-t", "v1", "train").err
+
+
+def test_an_option_of_ours_gives_way_to_a_variable(accepting: StubApi, dstack: Dstack, repository: Path) -> None:
+    (repository / ".dstack" / "variables.yaml").write_text("variables:\n  train:\n    pull: 1\n")
+    accepting.on(LOGS, Reply(stream=end()))
+    dstack("run", "train", "--pull", "3", "--yes")
+    assert accepting.named("POST …/runs")[0].json["args"] == ["--pull", "3"]
 
 
 def test_json_keeps_stdout_for_the_run(accepting: StubApi, dstack: Dstack) -> None:

@@ -43,6 +43,47 @@ def test_a_download_overwrites_nothing_unasked(shared_home: Home, tmp_path: Path
     assert (answer.read_text(), (tmp_path / "out" / "mine").read_text()) == ("42\n", "x")
 
 
+def test_pulling_what_a_run_has_saved(home: Home) -> None:
+    text = (
+        "workflows:\n  - name: save\n    provider: bash\n    artifacts: [out]\n"
+        "    commands:\n      - echo ${{ value }} > out/answer\n"
+    )
+    (home.repository / ".dstack" / "workflows.yaml").write_text(text)
+    (home.repository / ".dstackignore").write_text("out\n")
+    answer = home.repository / "out" / "answer"
+    done = home.run("run", "save", "--value", "1", "--pull")
+    assert answer.read_text() == "1\n"
+    assert "  pulled: out (1 file, 2B)\n" in done.stderr
+    assert "as code" not in done.stderr
+    home.run("run", "save", "--value", "2", "--pull")
+    assert answer.read_text() == "2\n", "what was pulled and nobody changed is replaced"
+    answer.write_text("mine\n")
+    done = home.run("run", "save", "--value", "3", "--pull", check=1)
+    assert answer.read_text() == "mine\n"
+    assert "nothing was pulled: 1 file here would be overwritten\n  out/answer\n" in done.stderr
+    (home.repository / ".dstackignore").unlink()
+    done = home.run("run", "save", "--value", "4", "--pull", "--force")
+    assert answer.read_text() == "4\n"
+    assert "`out` would go with the next run as code" in done.stderr
+    name = re.search(r"(\S+) done in", done.stderr)
+    assert name is not None
+    home.run("run", "save", "--value", "x;exit 3", "--pull", check=3)
+    assert answer.read_text() == "4\n", "of a run that failed nothing is pulled"
+
+
+def test_a_detached_run_that_fits_no_runner_fails_at_once(home: Home) -> None:
+    (home.repository / ".dstack" / "workflows.yaml").write_text(
+        "workflows:\n  - {name: big, provider: bash, commands: ['true'], resources: {memory: 900TB}}\n"
+    )
+    for _ in range(2):  # with the server yet to be started, and with a runner there
+        done = home.run("run", "-d", "big", check=120)
+        assert "900TB of memory asked" in done.stderr
+        assert done.stdout.strip() in done.stderr
+    plan = home.run("run", "--plan", "big")
+    assert "no runner that is online can run `big`" in plan.stderr
+    assert "no runner has that: 900TB of memory asked" in plan.stdout
+
+
 def test_a_full_disk_behind_standard_output_is_told(shared_home: Home) -> None:
     with open("/dev/full", "w") as full:
         process = shared_home.start("runs", "--json", stdout=full)

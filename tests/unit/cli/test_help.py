@@ -31,8 +31,6 @@ def test_the_table_names_commands_that_exist(name: str) -> None:
 
 
 NO_DATA = {
-    "logs": "the job's bytes, which are what they are",
-    "server start": "says where the server is; `server status` is for programs",
     "server stop": "says which process ended",
     "runner": "is a program of its own",
 }

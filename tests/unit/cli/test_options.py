@@ -31,12 +31,34 @@ def test_values_may_be_joined() -> None:
     assert (options.tags, options.repo) == (["a", "b"], "x=y")
 
 
+def test_force_is_ours_beside_pull_only() -> None:
+    options = parse(["train", "-f", "x", "--force"])
+    assert (options.arguments, options.force) == (["-f", "x", "--force"], False)
+    for words in (["--pull", "-f", "train"], ["train", "--force", "--pull"]):
+        options = parse(words)
+        assert (options.arguments, options.pull, options.force) == ([], True, True)
+    options = parse(["train", "-f", "--", "--pull"])
+    assert (options.arguments, options.pull) == (["-f", "--", "--pull"], False)
+
+
+def test_what_came_later_gives_way_to_a_declared_variable() -> None:
+    words = ["train", "--pull", "3", "--yes"]
+    options = parse(words)
+    assert (options.arguments, options.later, options.pull, options.yes) == (["3"], ["--pull", "--yes"], True, True)
+    options = parse(words, {"--pull"})
+    assert (options.arguments, options.pull, options.yes) == (["--pull", "3"], False, True)
+    assert parse(["--pull", "train"], {"--pull"}).pull, "before NAME it can only be ours"
+
+
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        (["--detatch", "train"], "no option --detatch", "did you mean `--detach`"),
-        (["--gpu", "2", "train"], "no option --gpu", "after its name"),
-        (["train", "-t"], "option -t needs a value", ""),
+        (["--detatch", "train"], "no option `--detatch`", "did you mean `--detach`"),
+        (["--gpu", "2", "train"], "no option `--gpu`", "after its name"),
+        (["-f", "train"], "no option `-f`", ""),
+        (["train", "-t"], "option `-t` needs a value", ""),
+        (["train", "--pull", "-d"], "`--pull` waits for the end of the run, and `--detach` does not", "later"),
+        (["train", "--pull", "--plan"], "and `--plan` does not", "later"),
         (["train", "--tag="], "empty value", ""),
         (["--", "train"], "before the name", "dstack run NAME --"),
     ],
