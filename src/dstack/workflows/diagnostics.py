@@ -120,7 +120,7 @@ class Report:
         self._comparisons = 5_000
         self._told: set[tuple[str, tuple[int, int], str]] = set()
         self._uses: Uses | None = None
-        self._cut = False
+        self._given_up = False
 
     @property
     def full(self) -> bool:
@@ -138,13 +138,13 @@ class Report:
             self._uses = before
 
     def leave_out_the_rest(self) -> None:
-        """Say that something was not looked at any more."""
-        self._cut = True
+        """Say that looking at the rest would take long and help nobody."""
+        self._given_up = True
 
     @property
     def hopeless(self) -> bool:
-        """Whether so much is wrong that looking at the rest would take long and help nobody."""
-        return self.errors >= 10 * MAX_DIAGNOSTICS
+        """Whether what has not been looked at is left out."""
+        return self._given_up or self.errors >= 10 * MAX_DIAGNOSTICS
 
     def error(self, source: Source, at: tuple[int, int], message: str, hint: str = "") -> None:
         self.errors += 1
@@ -200,10 +200,8 @@ class Report:
         for severity, count in self._left_out.items():
             if count:
                 found.append(Diagnostic(severity, None, None, None, f"and {count} more {severity}s"))
-        if self._cut:
-            found.append(
-                Diagnostic("error", None, None, None, "the rest was not looked at, as there are so many errors")
-            )
+        if self.hopeless:
+            found.append(Diagnostic("error", None, None, None, "the rest of the files was not checked"))
         return found
 
     def check(self) -> None:

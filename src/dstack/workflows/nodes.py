@@ -25,7 +25,7 @@ MAX_TOTAL_SIZE = 8 * 2**20
 """Bytes of all files that are read together."""
 MAX_DEPTH = 40
 """Levels of lists and mappings, also when every alias is written out."""
-MAX_NODES = 250_000
+MAX_NODES = 200_000
 """Values of all files that are read together."""
 MAX_EXPRESSIONS = 50_000
 MAX_EXPANDED = 400_000
@@ -146,6 +146,7 @@ def compose(source: Source, report: Report, allowance: Allowance | None = None) 
         report.error(source, (1, 1), f"the file is larger than {MAX_SIZE // 2**20} MiB", "split it or shorten it")
         return None
     if allowance.bytes < 0:
+        report.leave_out_the_rest()
         message = f"the files up to this one are larger than {MAX_TOTAL_SIZE // 2**20} MiB together"
         report.error(source, (1, 1), message, "remove what is not needed; keep data out of `.dstack`")
         return None
@@ -245,6 +246,7 @@ class _Composer:
                 return
             left -= 1
             if left < 0:
+                self.report.leave_out_the_rest()
                 hint = f"{MAX_NODES:,} is the most, in all files together; generate fewer, or use variables"
                 _refuse(event, "there are too many values", hint)
             self.allowance.nodes = left
@@ -259,7 +261,7 @@ class _Composer:
         if event.tag is not None:
             self._check_tag(event)
             node.data = text if event.tag in ("!", "tag:yaml.org,2002:str") else parse_scalar(text)
-        condition = bool(text.strip()) and self._is_condition()
+        condition = self._is_condition() and bool(text.strip())
         if condition or "${{" in text:
             try:
                 template = expressions.condition(text) if condition else expressions.parse(text)
