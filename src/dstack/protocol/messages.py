@@ -166,6 +166,8 @@ class Started(Event, frozen=True, kw_only=True, tag="started"):
 
 class SetupFailed(Event, frozen=True, kw_only=True, tag="setup-failed"):
     detail: str
+    log_length: int = 0
+    log_incomplete: bool = False
 
 
 class Exited(Event, frozen=True, kw_only=True, tag="exited"):
@@ -175,6 +177,8 @@ class Exited(Event, frozen=True, kw_only=True, tag="exited"):
     oom: bool = False
     aborted: bool = False
     log_length: int = 0
+    log_incomplete: bool = False
+    """Told by an aborted one, whose log ends with it."""
     detail: str = ""
     """What the runner can say beyond the code, such as "disk full on PATH"."""
 
@@ -212,6 +216,8 @@ class Saved(Event, frozen=True, kw_only=True, tag="saved"):
 
 class SaveRefused(Event, frozen=True, kw_only=True, tag="save-refused"):
     detail: str
+    log_length: int = 0
+    log_incomplete: bool = False
 
 
 AttemptEvent = (

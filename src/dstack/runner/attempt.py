@@ -144,6 +144,7 @@ class Attempt:
         self.state = "starting"
         try:
             write_spec(self._folder, assignment, share.gpus)
+            self._shipper.prepare()
             self._send(messages.Accepted(attempt_id=assignment.attempt_id, at=self._now()), patient=True)
             self._process = await self._start(share.gpus)
         except (SetupError, StartError, SnapshotError) as error:
@@ -197,7 +198,7 @@ class Attempt:
         if exited.aborted:
             await self._finish_log()
             self.state = "ending"
-            await self._report_end(exited)
+            await self._report_end(self._exited(process.exit, at))
             return
         self.state = "saving"
         self._send(exited, patient=True)
@@ -211,7 +212,7 @@ class Attempt:
         faults.point("runner.saved")
         self.state = "ending"
         if saved.problem is not None:
-            end = messages.SaveRefused(attempt_id=self.assignment.attempt_id, at=self._now(), detail=saved.problem)
+            end = self._refused(saved.problem)
         else:
             end = messages.Saved(
                 attempt_id=self.assignment.attempt_id,
@@ -257,7 +258,15 @@ class Attempt:
 
     async def _give_up(self, detail: str) -> None:
         self.state = "ending"
-        await self._send(messages.SetupFailed(attempt_id=self.assignment.attempt_id, at=self._now(), detail=detail))
+        await self._send(
+            messages.SetupFailed(
+                attempt_id=self.assignment.attempt_id,
+                at=self._now(),
+                detail=detail,
+                log_length=self._shipper.length,
+                log_incomplete=self._shipper.incomplete,
+            )
+        )
         self._remove()
 
     async def _failed(self, detail: str) -> None:
@@ -272,7 +281,7 @@ class Attempt:
         attempt_id = self.assignment.attempt_id
         if before == "running":
             self._send(messages.Exited(attempt_id=attempt_id, at=self._now(), detail=detail))
-        await self._send(messages.SaveRefused(attempt_id=attempt_id, at=self._now(), detail=detail))
+        await self._send(self._refused(detail))
         self._remove()
 
     async def _end_process(self) -> None:
@@ -310,7 +319,17 @@ class Attempt:
             oom=end.oom,
             aborted=self.stop == "abort",
             log_length=self._shipper.length,
+            log_incomplete=self._shipper.incomplete,
             detail=detail,
+        )
+
+    def _refused(self, detail: str) -> messages.SaveRefused:
+        return messages.SaveRefused(
+            attempt_id=self.assignment.attempt_id,
+            at=self._now(),
+            detail=detail,
+            log_length=self._shipper.length,
+            log_incomplete=self._shipper.incomplete,
         )
 
     def _say(self, text: str) -> None:

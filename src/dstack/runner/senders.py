@@ -136,10 +136,10 @@ class LogSender:
                 except LinkDown as error:
                     _log.info("logs wait for the server: %s", error)
                 except Refused as error:
-                    if len(chunks) > 1:
-                        return await self._each_alone(chunks)
-                    _log.error("the server refused a piece of the log of attempt %s: %s", chunks[0].attempt_id, error)
-                    return (messages.STREAM_OVER,)
+                    if len(chunks) == 1:
+                        _log.error("the server refused a piece of a log (%s): %s", chunks[0].attempt_id, error)
+                        return (messages.STREAM_OVER,)
+                    return await self._each_alone(chunks)
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._settings.retry_last)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from dstack.server.db.engine import Transaction
 from dstack.server.services import views, waiting
 from dstack.server.services.explain import Explanation, explain
@@ -41,6 +43,18 @@ def test_waiting_for_a_dependency_and_for_a_runner(world: World) -> None:
         "train": "waits for prepare to finish",
     }
     assert (found.root_cause, found.lines) == (None, [])
+
+
+def test_a_log_that_is_not_whole(world: World) -> None:
+    runner = world.runner()
+    name = world.submit(TRAIN, "prepare")
+    world.place()
+    runner.poll()
+    saved = runner.saved("prepare", {"data": "x"}, runner.exited("prepare"))
+    runner.report(msgspec.structs.replace(saved, log_incomplete=True))
+    assert told(world, name).lines == [
+        "the log of prepare is not whole: its runner could not send all of it, and its own log says why"
+    ]
 
 
 def test_a_requirement_that_no_runner_meets(world: World) -> None:

@@ -143,13 +143,35 @@ def test_a_message_of_an_older_attempt_does_not_touch_the_newer(world: World) ->
     assert second.late_event is None
 
 
-def test_a_log_that_is_not_whole_is_told_of_the_attempt(world: World) -> None:
-    runner, _ = begun(world)
+@pytest.mark.parametrize("end", ["saved", "refused", "aborted", "setup-failed"])
+def test_a_log_that_is_not_whole_is_told_of_the_attempt(world: World, end: str) -> None:
+    runner, name = begun(world)
+    key, at = runner.id_of("job"), runner.now()
     exited = runner.exited("job", 0)
-    saved = msgspec.structs.replace(runner.saved("job", {}, exited), log_length=7, log_incomplete=True)
-    assert runner.report(saved).outcome == "applied"
+    events: dict[str, list[messages.AttemptEvent]] = {
+        "saved": [runner.saved("job", {}, exited)],
+        "refused": [exited, messages.SaveRefused(attempt_id=key, at=at, detail="no room")],
+        "aborted": [runner.exited("job", 143, aborted=True)],
+        "setup-failed": [messages.SetupFailed(attempt_id=key, at=at, detail="no such package")],
+    }
+    *first, last = events[end]
+    told = msgspec.structs.replace(last, log_length=7, log_incomplete=True)
+    assert {answer.outcome for answer in runner.report_all(*first, told)} == {"applied"}
     [row] = world.rows(attempts)
     assert (row.log_length, row.log_incomplete) == (7, True)
+    assert world.job(name)["log_incomplete"]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_that_the_memory_ran_out_is_kept_of_the_attempt(world: World, alone: bool) -> None:
+    """`alone`: the exit itself was never told, only the end that repeats it."""
+    runner, name = begun(world)
+    exited = msgspec.structs.replace(runner.exited("job", 137), oom=True, signal=9)
+    saved = runner.saved("job", {}, exited)
+    runner.report_all(*([saved] if alone else [exited, saved]))
+    [row] = world.rows(attempts)
+    assert (row.oom, row.signal, row.exit_code) == (True, 9, 137)
+    assert (world.job(name)["reason"], world.job_row(name, "job").signal) == ("oom", 9)
 
 
 def test_the_answer_for_a_known_but_ended_attempt_is_to_kill_it(world: World) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 
 from dstack.logs.masking import MaskSet
+from dstack.logs.spool import Spool
 from dstack.protocol.messages import STREAM_OVER, LogChunk
 from dstack.runner.shipper import Shipper, cancelled
 from tests.support.ports import FakeClock
@@ -128,6 +129,104 @@ def test_a_stream_that_is_over_is_left_at_that(tmp_path: Path) -> None:
         assert (made.incomplete, made.length, server.log) == (True, 6, b"first\n")
 
     asyncio.run(check())
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """The spool cannot be read while the list is not empty; each try takes one away."""
+    monkeypatch.setattr("dstack.runner.shipper.RETRY", 0.0)
+    left: list[bool] = []
+    plain = Spool.read
+
+    def read(spool: Spool, offset: int, limit: int) -> bytes:
+        if left:
+            left.pop()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return plain(spool, offset, limit)
+
+    monkeypatch.setattr(Spool, "read", read)
+    return left
+
+
+def test_what_goes_wrong_while_the_job_lives_is_told_once_and_tried_again(
+    tmp_path: Path, unreadable: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        server = Server()
+        write(tmp_path, b"first\n")
+        unreadable.extend([True] * 5)
+        made = shipper(tmp_path, server)
+        following = asyncio.create_task(made.run())
+        await server.asked.wait()
+        await cancelled(following)
+        await made.finish()
+        assert (server.log, made.incomplete) == (b"first\n", False)
+
+    asyncio.run(check())
+    assert [record.message for record in caplog.records] == [
+        f"attempt {ATTEMPT}: its log cannot be sent, and is tried again: OSError: [Errno 5] Input/output error"
+    ]
+
+
+def test_what_never_goes_right_makes_the_log_incomplete_and_fails_nothing(
+    tmp_path: Path, unreadable: list[bool]
+) -> None:
+    async def check() -> None:
+        server = Server()
+        write(tmp_path, b"first\n")
+        unreadable.extend([True] * 100)
+        made = shipper(tmp_path, server)
+        await made.finish()
+        assert (server.log, made.length, made.incomplete) == (b"", 0, True)
+
+    asyncio.run(check())
+
+
+def test_room_that_cannot_be_given_back_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def punch(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Spool, "punch", punch)
+    monkeypatch.setattr("dstack.runner.shipper.PUNCH_STEP", 1)
+
+    async def check() -> None:
+        server = Server()
+        write(tmp_path, b"first\n")
+        made = shipper(tmp_path, server)
+        await made.finish()
+        assert (server.log, made.incomplete) == (b"first\n", False)
+
+    asyncio.run(check())
+
+
+def test_where_it_was_prepared_a_disk_without_room_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has room already can be written over; nothing can be made."""
+    plain = os.open
+
+    def full(path: Path, flags: int, *more: int) -> int:
+        if flags & os.O_CREAT and not os.path.exists(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return plain(path, flags, *more)
+
+    async def place(prepared: bool) -> int:
+        server = Server()
+        write(tmp_path, b"first\n")
+        made = shipper(tmp_path, server)
+        if prepared:
+            made.prepare()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", full)
+            await made.finish()
+            write(tmp_path, b"second\n")
+            await made.finish()
+        assert server.log == b"first\nsecond\n"
+        return shipper(tmp_path, server).length
+
+    assert asyncio.run(place(prepared=False)) == 0
+    (tmp_path / "spool").unlink()
+    assert asyncio.run(place(prepared=True)) == 6, "before the last piece, as ever"
 
 
 def test_a_full_disk_stops_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,13 +95,13 @@ class AttemptRows:
             case AttemptState.RUNNING:
                 change.facts["started_at"] = at
             case AttemptState.SAVING:
-                change.facts.update(exited_at=at, exit_code=row.exit_code, signal=facts.signal)
+                change.facts.update(exited_at=at, exit_code=row.exit_code)
             case _:
                 change.facts.update(outcome=after.outcome, ended_at=at, detail=facts.detail)
                 if row.exit_code is not None:
                     change.facts["exit_code"] = row.exit_code
                 self._leave(row, event)
-        for name in ("log_length", "log_incomplete"):
+        for name in ("signal", "oom", "log_length", "log_incomplete"):
             if (told := getattr(facts, name)) is not None:
                 change.facts[name] = told
 

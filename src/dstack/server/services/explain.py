@@ -60,6 +60,7 @@ def explain(tx: Transaction, context: Context, name: str) -> Explanation:
     skipped = counts.get("skipped", 0)
     if skipped and root is not None:
         lines.append(f"{skipped} skipped because {root['name']} did not succeed")
+    lines.extend([_cut_log(row) for row in rows if row["log_incomplete"]][:SHOWN])
     if run["state"] not in RUN_TERMINAL:
         lines.extend(
             _unreachable(row) for row in rows if row["runner_state"] == "lost" and row["state"] not in TERMINAL
@@ -87,6 +88,10 @@ def _summary(run: Any, counts: dict[str, int]) -> str:
 
 def _line(row: Any) -> str:
     return f"{row['name']} {views.job_view(row)['reason_text']}"
+
+
+def _cut_log(row: Any) -> str:
+    return f"the log of {row['name']} is not whole: its runner could not send all of it, and its own log says why"
 
 
 def _unreachable(row: Any) -> str:

@@ -17,6 +17,7 @@ class Facts:
     """When the runner saw it; never after now."""
     detail: str | None = None
     signal: int | None = None
+    oom: bool | None = None
     runner_id: UUID | None = None
     attempt_id: UUID | None = None
     log_length: int | None = None

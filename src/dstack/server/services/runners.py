@@ -308,12 +308,24 @@ def _exited(event: messages.Exited, number: int) -> job_table.Exited:
 
 def _facts(event: messages.AttemptEvent) -> Facts:
     match event:
-        case messages.Rejected() | messages.SetupFailed() | messages.SaveRefused():
+        case messages.Rejected():
             return Facts(at=event.at, detail=event.detail)
+        case messages.SetupFailed() | messages.SaveRefused():
+            return Facts(
+                at=event.at, detail=event.detail,
+                log_length=event.log_length or None, log_incomplete=event.log_incomplete or None,
+            )  # fmt: skip
         case messages.Exited():
-            return Facts(at=event.at, signal=event.signal, log_length=event.log_length, detail=event.detail or None)
+            return Facts(
+                at=event.at, signal=event.signal, oom=event.oom or None, detail=event.detail or None,
+                log_length=event.log_length, log_incomplete=event.log_incomplete or None,
+            )  # fmt: skip
         case messages.Saved():
-            return Facts(at=event.at, log_length=event.log_length, log_incomplete=event.log_incomplete or None)
+            exited = event.exit or messages.Exited(attempt_id=event.attempt_id, at=event.at)
+            return Facts(
+                at=event.at, signal=exited.signal, oom=exited.oom or None,
+                log_length=event.log_length, log_incomplete=event.log_incomplete or None,
+            )  # fmt: skip
         case _:
             return Facts(at=event.at)
 
