@@ -60,6 +60,10 @@ class MaskSet:
             return text
         return self.mask(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
+    def occurs_in(self, data: bytes) -> bool:
+        """Whether there is anything to mask."""
+        return self._all is not None and bool(self._all.find_matches_as_indexes(data))
+
     def occurrences(self, buffer: bytes, begin: int, end: int) -> list[tuple[int, int]]:
         """(begin, end) of all forms that begin at a position from `begin` up to `end`, in order."""
         if self._all is None:

@@ -24,6 +24,7 @@ from dstack.runner.executors.process import ProcessExecutor
 from dstack.runner.folders import read_spec
 from dstack.runner.inotify import SpoolWatch
 from dstack.runner.link import Link, LinkDown, Refused, connector
+from dstack.runner.secrets import SecretSource
 from dstack.runner.senders import EventSender, LogSender
 from dstack.runner.settings import Settings
 from dstack.runner.slots import Slots
@@ -103,6 +104,7 @@ class Agent:
             slots=self._places,
             events=self._events,
             logs=self._logs,
+            secrets=SecretSource(self._link.events, settings, self._events),
             watch=SpoolWatch(),
             store=store,
             materialiser=Materialiser(store),

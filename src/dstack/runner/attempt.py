@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 from dstack.domain import faults
@@ -16,6 +17,7 @@ from dstack.runner.executors.interface import Exit, Process, StartError
 from dstack.runner.folders import append_to, disk_words, folder_of, forget, read_spec, write_spec
 from dstack.runner.metrics import MetricsReader
 from dstack.runner.saving import ArtifactSaver
+from dstack.runner.secrets import NO_SECRETS, Secrets, telling_names
 from dstack.runner.setup import set_up
 from dstack.runner.shipper import Shipper, cancelled
 from dstack.runner.workshop import Workshop
@@ -51,6 +53,7 @@ class Attempt:
         self._task: asyncio.Task[None] | None = None
         self._begun = False
         """Whether the task runs: cancelled before, it would end without a word."""
+        self._secrets = NO_SECRETS
         self._shipper = Shipper(
             assignment.attempt_id,
             self._folder,
@@ -169,18 +172,31 @@ class Attempt:
         """Lay the working copy out, make the environment, start the process."""
         async with asyncio.timeout(self.assignment.setup_deadline):
             launch = await set_up(self._shop, self.assignment, self._folder, gpus)
+            if self.assignment.mask_set:
+                self._keep(await self._shop.secrets.fetch(self.assignment.attempt_id))
         self._metrics.prepare()
-        process = self._shop.executor.start(launch)
+        process = self._shop.executor.start(replace(launch, env=self._secrets.fill(launch.env)))
         self._saver.begin()
         return process
 
     async def _resumed(self) -> None:
         assert self._process is not None
+        if self.assignment.mask_set:
+            # Before anything of the job is read, its metrics included.
+            self._keep(await self._shop.secrets.fetch_again(self.assignment.attempt_id))
         now = self._now()
         self._send(messages.Accepted(attempt_id=self.assignment.attempt_id, at=now))
         self._send(messages.Started(attempt_id=self.assignment.attempt_id, at=now, pid=self._process.pid))
         self._saver.begin()
         await self._attend(self._process)
+
+    def _keep(self, secrets: Secrets) -> None:
+        """From here on nothing leaves unmasked."""
+        self._secrets = secrets
+        if secrets.withheld:
+            self._shipper.withhold()
+        else:
+            self._shipper.mask_with(secrets.wanted)
 
     async def _attend(self, process: Process) -> None:
         """From a started process to the end of the attempt."""
@@ -206,7 +222,8 @@ class Attempt:
 
     async def _save(self, exited: messages.Exited) -> None:
         saved = await self._saver.final()
-        for warning in saved.warnings:
+        warnings = (*saved.warnings, *await self._telling_names())
+        for warning in warnings:
             self._say(warning)
         await self._finish_log()
         faults.point("runner.saved")
@@ -221,9 +238,17 @@ class Attempt:
                 artifacts=saved.artifacts,
                 log_length=self._shipper.length,
                 log_incomplete=self._shipper.incomplete,
-                warnings=saved.warnings,
+                warnings=warnings,
             )
         await self._report_end(end)
+
+    async def _telling_names(self) -> list[str]:
+        if not self._secrets.wanted:
+            return []
+        spec = self.assignment.spec
+        return await asyncio.to_thread(
+            telling_names, self._folder / "work" / spec.working_dir, spec.artifacts, self._secrets
+        )
 
     async def _finish_log(self) -> None:
         await cancelled(self._shipping)
@@ -337,13 +362,14 @@ class Attempt:
         try:
             append_to(self._folder / "spool", f"dstack: {text}\n".encode())
         except OSError as error:
-            _log.warning("attempt %s: its log lacks %r: %s", self.assignment.attempt_id, text, error)
+            said = self._secrets.words(text)
+            _log.warning("attempt %s: its log lacks %r: %s", self.assignment.attempt_id, said, error)
 
     def _gpus(self) -> tuple[int, ...]:
         return read_spec(self._folder)[1]
 
     def _send(self, event: messages.AttemptEvent, *, patient: bool = False) -> asyncio.Future[messages.EventAnswer]:
-        return self._shop.events.send(event, patient=patient)
+        return self._shop.events.send(self._secrets.masked(event), patient=patient)
 
     def _now(self) -> int:
         return self._shop.clock.now()

@@ -9,6 +9,7 @@ from dstack.domain.ports import Clock
 from dstack.runner.environments import EnvironmentManager
 from dstack.runner.executors.interface import Executor
 from dstack.runner.inotify import SpoolWatch
+from dstack.runner.secrets import SecretSource
 from dstack.runner.senders import EventSender, LogSender
 from dstack.runner.settings import Settings
 from dstack.runner.slots import Slots
@@ -27,6 +28,7 @@ class Workshop:
     slots: Slots
     events: EventSender
     logs: LogSender
+    secrets: SecretSource
     watch: SpoolWatch
     store: SnapshotStore
     materialiser: Materialiser

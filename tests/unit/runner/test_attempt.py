@@ -52,7 +52,11 @@ class Server:
 
 
 class Logs:
+    def __init__(self) -> None:
+        self.log = b""
+
     async def send(self, chunk: messages.LogChunk) -> int:
+        self.log += chunk.data
         return chunk.offset + len(chunk.data)
 
 
@@ -95,6 +99,7 @@ class SlowStops(FakeExecutor):
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.server, self.executor, self.environments = Server(), SlowStops(), Environments()
+        self.logs = Logs()
         settings = Settings(home=folder)
         settings.folder.mkdir()
         (settings.folder / "attempts").mkdir()
@@ -104,7 +109,7 @@ class Bench:
         self.workshop = Workshop(
             settings=settings, clock=Clock(), executor=self.executor,
             environments=cast(Any, self.environments), slots=self.slots, events=cast(Any, self.server),
-            logs=cast(Any, Logs()), watch=cast(Any, Watch()), store=cast(Any, None),
+            logs=cast(Any, self.logs), secrets=cast(Any, None), watch=cast(Any, Watch()), store=cast(Any, None),
             materialiser=cast(Any, materialiser),
         )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """An executor without processes, for tests of the agent: the job's own lines say what it does.
 
 print TEXT     write a line to the spool
+printenv NAME  write a line with the value of a variable of its environment
 wait           until the test calls `FakeProcess.go`, once for each `wait`
 exit CODE      end with that code (the end of the lines is `exit 0`)
 ignore-term    a later stop needs the whole grace period
@@ -11,6 +12,7 @@ vanish         end without a recorded exit
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
 
@@ -20,8 +22,9 @@ from dstack.runner.executors.interface import Exit, Launch, Process, Survivors, 
 class FakeProcess:
     """What `FakeExecutor.start` returns."""
 
-    def __init__(self, attempt_id: UUID, pid: int, spool: Path) -> None:
+    def __init__(self, attempt_id: UUID, pid: int, spool: Path, env: Mapping[str, str]) -> None:
         self.attempt_id = attempt_id
+        self.env = env
         self.pid = pid
         self.exit: Exit | None = None
         self.ignores_term = False
@@ -50,6 +53,8 @@ class FakeProcess:
             word, _, rest = line.strip().partition(" ")
             if word == "print":
                 self._print(rest)
+            elif word == "printenv":
+                self._print(self.env[rest])
             elif word == "wait":
                 await self._go.acquire()
             elif word == "ignore-term":
@@ -78,7 +83,7 @@ class FakeExecutor:
     def start(self, launch: Launch) -> FakeProcess:
         if launch.attempt_id in self.processes:
             raise FileExistsError(f"attempt {launch.attempt_id.hex} was started before")
-        process = FakeProcess(launch.attempt_id, 1000 + len(self.processes), launch.folder / "spool")
+        process = FakeProcess(launch.attempt_id, 1000 + len(self.processes), launch.folder / "spool", launch.env)
         self.processes[launch.attempt_id] = process
         lines = launch.script or (" ".join(launch.argv),)
         self._tasks[launch.attempt_id] = asyncio.get_running_loop().create_task(process.run(lines))

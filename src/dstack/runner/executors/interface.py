@@ -28,7 +28,7 @@ class Launch:
     attempt_id: UUID
     folder: Path
     cwd: Path
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     argv: tuple[str, ...] = ()
     script: tuple[str, ...] = ()
     memory_events: bool = False
