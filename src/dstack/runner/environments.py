@@ -30,6 +30,7 @@ import blake3
 from dstack.domain import faults
 from dstack.runner import package_index, pythons, requirement_lines
 from dstack.runner.requirement_lines import Requirements, RequirementsError
+from dstack.runner.threads import whole
 from dstack.sdk.provider import PythonEnv
 
 faults.declare("environment-complete:before", "environment-complete:after")
@@ -110,7 +111,7 @@ class EnvironmentManager:
         """The attempt is over: remove an environment that was its alone."""
         name = f"attempt-{attempt_id.hex}"
         if (self._root / name).exists():
-            await asyncio.to_thread(shutil.rmtree, self._root / name, ignore_errors=True)
+            await whole(shutil.rmtree, self._root / name, ignore_errors=True)
         (self._root / f"{name}.lock").unlink(missing_ok=True)
 
     def _wanted_python(self, spec: PythonEnv, order: Order) -> str:
@@ -142,7 +143,7 @@ class EnvironmentManager:
         on_output: Callable[[bytes], None],
     ) -> Interpreter:
         venv = self._root / key
-        await asyncio.to_thread(shutil.rmtree, venv, ignore_errors=True)
+        await whole(shutil.rmtree, venv, ignore_errors=True)
         uv = _Uv(self._uv or find_uv(), environment, order.code_root, on_output)
         base = await _base_python(uv, wanted, order.environment)
         code, message = await uv.run("venv", "--no-project", "--python", base, str(venv), show=False)
@@ -153,7 +154,7 @@ class EnvironmentManager:
             options = package_index.install_options(environment)
             code, message = await uv.run("pip", "install", *target, *options, *requirements.arguments)
             if code != 0:
-                await asyncio.to_thread(shutil.rmtree, venv, ignore_errors=True)
+                await whole(shutil.rmtree, venv, ignore_errors=True)
                 raise SetupError(_install_failure(message, requirements))
         frozen = await uv.output("pip", "freeze", *target) if requirements.arguments else b""
         (venv / _FROZEN).write_bytes(frozen)

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from dstack.client.api import ApiError, Unreachable
@@ -16,6 +18,7 @@ from dstack.runner.expansion import expanded
 from dstack.runner.folders import append_to
 from dstack.runner.metrics import job_environment
 from dstack.runner.ports import port_environment
+from dstack.runner.threads import stoppable, whole
 from dstack.runner.workshop import Workshop
 from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.restore import restore
@@ -40,7 +43,7 @@ async def _laid_out(shop: Workshop, assignment: Assignment, folder: Path) -> Pat
             _log.info("attempt %s: its set-up waits for the server: %s", assignment.attempt_id, error)
         except ApiError as error:
             raise SetupError(f"the server did not hand out its files: {error.message}") from error
-        shutil.rmtree(folder / "work", ignore_errors=True)
+        await whole(shutil.rmtree, folder / "work", ignore_errors=True)
         await asyncio.sleep(shop.settings.retry_last)
 
 
@@ -52,14 +55,18 @@ async def _lay_out(materialiser: Materialiser, store: SnapshotStore, assignment:
     elif materialiser.is_quick(assignment.code):
         materialiser.unpack(assignment.code, work)
     else:
-        await asyncio.to_thread(materialiser.unpack, assignment.code, work)
+        await stoppable(partial(materialiser.unpack, assignment.code, work))
     base = _inside(work, assignment.spec.working_dir, "working_dir")
     for given in assignment.inputs:
         target = _inside(base, given.path, f"the artifact of {given.job_name}")
-        await asyncio.to_thread(restore, store, given.manifest_id, target)
+        await stoppable(partial(_put, store, given.manifest_id, target))
     for path in assignment.spec.artifacts:
         _inside(base, path, "artifacts").mkdir(parents=True, exist_ok=True)
     return work
+
+
+def _put(store: SnapshotStore, manifest_id: bytes, target: Path, stopped: Callable[[], bool]) -> None:
+    restore(store, manifest_id, target, stopped=stopped)
 
 
 def _inside(work: Path, path: str, what: str) -> Path:

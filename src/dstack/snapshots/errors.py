@@ -9,6 +9,7 @@
     ├── StoreRefused          the store did not take data: disk full, read-only, no right
     ├── CaptureFailed         the folder to save is not there or is no folder
     └── RestoreFailed         the target has something in the way, or a path asked for is not in the snapshot
+        └── RestoreStopped    it was told to stop
 
 Every message is a sentence for a person.
 """
@@ -68,3 +69,7 @@ class CaptureFailed(SnapshotError):
 
 class RestoreFailed(SnapshotError):
     """The target cannot take the snapshot, or the snapshot does not have what was asked for."""
+
+
+class RestoreStopped(RestoreFailed):
+    """Whoever wanted the files does not want them any more."""

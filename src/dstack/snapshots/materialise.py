@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -62,12 +63,12 @@ class Materialiser:
         """None stands for a snapshot that is too large to keep."""
         self._kept = 0
 
-    def unpack(self, manifest_id: bytes, target: Path) -> Restored:
+    def unpack(self, manifest_id: bytes, target: Path, stopped: Callable[[], bool] = lambda: False) -> Restored:
         """As `restore`, faster the second time. A `target` that exists and is not empty is restored into."""
         with self._lock:
             plan = self._plan(manifest_id)
         if plan is None or not _fresh(target):
-            return restore(self._store, manifest_id, target)
+            return restore(self._store, manifest_id, target, stopped=stopped)
         _make(plan, target)
         return plan.result
 

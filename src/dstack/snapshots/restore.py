@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from dstack.snapshots.errors import BadManifest, RestoreFailed
+from dstack.snapshots.errors import BadManifest, RestoreFailed, RestoreStopped
 from dstack.snapshots.listing import Enter, Entry, Leaf, Leave, Step, entries, walk_tree
 from dstack.snapshots.manifests import DirectoryEntry, FileEntry, SymlinkEntry, file_chunks
 from dstack.snapshots.scanning import shown
@@ -61,11 +61,17 @@ class _Batch(NamedTuple):
 
 
 def restore(
-    store: SnapshotStore, manifest_id: bytes, target: Path, *, paths: Iterable[bytes] | None = None
+    store: SnapshotStore,
+    manifest_id: bytes,
+    target: Path,
+    *,
+    paths: Iterable[bytes] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Restored:
     """Make `target` hold what the snapshot holds, or those `paths` of it; files in the way are replaced, others stay.
 
-    Raises RestoreFailed; MissingChunk, CorruptChunk, BadManifest, after which `target` is incomplete.
+    `stopped` is asked once per batch. Raises RestoreFailed (RestoreStopped when that says so); MissingChunk,
+    CorruptChunk, BadManifest; after each, `target` is incomplete.
     """
     root = store.root(manifest_id)
     links = {path: group for group, members in enumerate(store.links(root)) for path in members}
@@ -75,6 +81,8 @@ def restore(
         _Target(target, manifest_id, links) as out,
     ):
         for batch, chunks in _ahead(batches, store, readers):
+            if stopped():
+                raise RestoreStopped(f"putting files into {target} was stopped")
             for work in batch.work:
                 out.do(work, chunks)
         return Restored(out.files, out.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -113,11 +114,11 @@ class Bench:
             materialiser=cast(Any, materialiser),
         )  # fmt: skip
 
-    def attempt(self, *commands: str, argv: tuple[str, ...] = ()) -> Attempt:
+    def attempt(self, *commands: str, argv: tuple[str, ...] = (), code: bytes | None = None) -> Attempt:
         spec = JobSpec(name="train", argv=argv, commands=() if argv else commands or ("exit 0",))
         assignment = messages.Assignment(
             attempt_id=uuid.uuid4(), number=1, job_id=uuid.uuid4(), run_name="calm-crab-1", workflow="train",
-            job_name="train", project="main", spec=spec,
+            job_name="train", project="main", spec=spec, code=code,
         )  # fmt: skip
         return Attempt(self.workshop, assignment, self.gone.append)
 
@@ -179,6 +180,35 @@ def test_an_abort_after_a_stop_does_not_cut_the_end_of_a_set_up_off(bench: Bench
         attempt.ask_stop(abort=True)
         await until(lambda: bool(bench.server.ends()))
         assert bench.server.ends() == [messages.SetupFailed]
+
+    run(course())
+
+
+def test_a_set_up_that_is_stopped_leaves_nothing_behind(bench: Bench) -> None:
+    """What unpacks in a thread cannot be interrupted: the folder is removed after its last file."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def unpack(_: bytes, work: Path, stopped: Callable[[], bool]) -> None:
+        begun.set()
+        assert go_on.wait(30)
+        assert stopped()
+        work.mkdir(parents=True)
+        (work / "late").write_text("a file")
+
+    bench.workshop.materialiser = cast(Any, SimpleNamespace(is_quick=lambda _: False, unpack=unpack))
+
+    async def course() -> None:
+        attempt = bench.attempt(code=b"snapshot")
+        attempt.begin()
+        await asyncio.to_thread(begun.wait, 30)
+        attempt.ask_stop(abort=False)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        go_on.set()
+        await bench.over(attempt)
+        assert bench.server.ends() == [messages.SetupFailed]
+        bench.workshop.cleaner.shutdown()
+        assert list((bench.workshop.settings.folder / "attempts").iterdir()) == []
 
     run(course())
 

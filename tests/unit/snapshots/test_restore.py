@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 
 from dstack.snapshots.capture import save
 from dstack.snapshots.chunking import DEFAULT, digest
-from dstack.snapshots.errors import BadManifest, CorruptChunk, MissingChunk, RestoreFailed
+from dstack.snapshots.errors import BadManifest, CorruptChunk, MissingChunk, RestoreFailed, RestoreStopped
 from dstack.snapshots.listing import entries
 from dstack.snapshots.manifests import (
     DIRECTORY,
@@ -126,6 +127,19 @@ def test_rights_of_another_owner_are_not_given(store: RecordingStore, root: Path
     restore(store, saved.manifest_id, target)
     assert (target / "main.py").stat().st_mode & 0o7777 == 0o755
     assert {e.mode for e in entries(store, saved.manifest_id) if e.path == b"main.py"} == {0o6755}
+
+
+def test_it_stops_between_batches_where_it_is_told_to(
+    store: RecordingStore, root: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one that is cancelled still writes is bounded."""
+    monkeypatch.setattr("dstack.snapshots.restore.BATCH_BYTES", 1 << 20)
+    saved = save(root, store)
+    for unpack in (partial(restore, store), Materialiser(store).unpack):
+        asked: list[bool] = []
+        with pytest.raises(RestoreStopped, match="was stopped"):
+            unpack(saved.manifest_id, target, stopped=lambda asked=asked: asked.append(True) or len(asked) > 2)
+        assert sum(path.stat().st_size for path in target.rglob("*")) < 8 << 20
 
 
 class TestPaths:
