@@ -70,6 +70,17 @@ def text_of(value: object) -> str:
     return "" if value is None else str(value)
 
 
+def same(left: Scalar, right: Scalar) -> bool:
+    """Whether two values are one: numbers by what they are, everything else by how it is written."""
+    if _is_number(left) and _is_number(right):
+        return left == right
+    return text_of(left) == text_of(right)
+
+
+def _is_number(value: Scalar) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def shown(value: object) -> str:
     """What a value is, in words for people."""
     if isinstance(value, Mapping):

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dstack.sdk.scalars import Scalar
+from dstack.sdk.provider import secret_marker
+from dstack.sdk.scalars import Scalar, text_of
+from dstack.workflows import secrets, shell
 from dstack.workflows.diagnostics import Invalid, Report, Source
-from dstack.workflows.expressions import MAX_EXPANSION, Name
-from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode
+from dstack.workflows.expressions import MAX_EXPANSION, Name, Template
+from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode, expression_position
 from dstack.workflows.variables import Variable, canonical
 
-RUN_NAMES = ("run.name", "run.args")
+RUN_NAMES = ("run.name", "run.args", "secrets.NAME")
 """What an expression may name besides variables."""
 
 # Stands for what has no value yet: fields of every type accept it, so that everything around it can be checked.
@@ -33,7 +35,10 @@ class Scope:
             return self.run_name
         if name == "run.args":
             return self.run_args
-        return self.variables[canonical(name)].value
+        variable = self.variables[canonical(name)]
+        if not variable.given:
+            raise KeyError(name)
+        return variable.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,16 @@ class _Filler:
     scope: Scope
     budget: Budget
     missing: list[Missing] = field(default_factory=list[Missing])
+    hidden: list[Missing] = field(default_factory=list[Missing])
+    """Secrets in commands where bash would not see a variable."""
+    key: str = ""
+    """The workflow's key whose value is filled in."""
+
+    def workflow(self, node: MapNode) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        for self.key, value in node.entries.items():
+            data[self.key] = self.fill(value)
+        return data
 
     def fill(self, node: Node) -> Any:
         if not node.dynamic:
@@ -100,9 +115,32 @@ class _Filler:
         assert isinstance(node, ScalarNode)
         assert node.template is not None
         scalar = node
+        if self.key in secrets.COMMANDS and any(secrets.name_of(name.name) for name in node.template.names):
+            return self.command(node, node.template)
         return node.template.fill(lambda name: self.lookup(scalar, name))
 
+    def command(self, node: ScalarNode, template: Template) -> str:
+        """A command with secrets: each becomes a reference that fits the quotes that it stands in."""
+        text = ""
+        for part in template.parts:
+            secret = None if isinstance(part, str) else secrets.name_of(part.name)
+            if isinstance(part, str):
+                text += part
+            elif secret is None:
+                text += text_of(self.lookup(node, part))
+            else:
+                if not self.budget.spend(text):
+                    raise _TooLarge(node)
+                reference = shell.reference(text, secrets.variable(secret))
+                if reference is None:
+                    self.hidden.append(Missing(node, part))
+                text += reference or _PLACEHOLDER
+        return text
+
     def lookup(self, node: ScalarNode, name: Name) -> Scalar:
+        if (secret := secrets.name_of(name.name)) is not None:
+            # Where it may not stand at all was told before (`secrets.check_places`).
+            return secret_marker(secret) if self.key in secrets.ENVIRONMENTS else _PLACEHOLDER
         try:
             value = self.scope.lookup(name.name)
         except KeyError:
@@ -113,16 +151,20 @@ class _Filler:
         return value
 
 
-def fill(source: Source, node: Node, scope: Scope, budget: Budget, report: Report) -> Filled:
-    """`node` as plain data; raises Invalid where that makes too much text."""
+def fill(source: Source, node: MapNode, scope: Scope, budget: Budget, report: Report) -> Filled:
+    """The workflow at `node` as plain data; raises Invalid where that makes too much text."""
     if not node.dynamic:
         return Filled(node.data)
     filler = _Filler(scope, budget)
     try:
-        data = filler.fill(node)
+        data = filler.workflow(node)
     except _TooLarge as error:
         report.error(source, error.node.at, str(error), "shorten the variables, or use them less often")
         raise Invalid(report.diagnostics()) from None
+    for hidden in filler.hidden:
+        at = expression_position(source, hidden.node, hidden.name.ordinal)
+        hint = "remove the backslash before it, or the quotes around the here-document's delimiter"
+        report.error(source, at, f"bash puts no value in place of `{hidden.name.name}` here", hint)
     return Filled(data, tuple(filler.missing))
 
 

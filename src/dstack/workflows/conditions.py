@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dstack.domain import rules
-from dstack.domain.rules import FALSE, SUCCESS, TRUE, And, BadRule, Compare, Literal, Name, Not, Or, Rule, Status
-from dstack.sdk.scalars import Scalar, parse_scalar, shown, text_of
+from dstack.domain.rules import FALSE, SUCCESS, TRUE, And, Compare, Literal, Name, Not, Or, Rule, Status
+from dstack.sdk.scalars import Scalar, parse_scalar, same, shown, text_of
 from dstack.workflows.diagnostics import Report, Source
 from dstack.workflows.expressions import Condition
 from dstack.workflows.nodes import Node, ScalarNode, expression_position
@@ -33,23 +33,13 @@ class StepRule:
 
 def read(source: Source, node: Node | None, lookup: Lookup, report: Report) -> StepRule:
     """The rule that the value of `if:` comes to; reports what is neither true nor false."""
-    if not isinstance(node, ScalarNode) or not node.text.strip():
+    if not isinstance(node, ScalarNode) or not isinstance(node.template, Condition):
         return StepRule()
-    written = " ".join(node.text.split())
-    parsed = node.template.rule if isinstance(node.template, Condition) else _parse(source, node, report)
-    if parsed is None:
-        return StepRule(condition=written)
+    parsed = node.template.rule
     filled = _Filler(source, node, lookup, report).fill(parsed)
     if not any(isinstance(part, Status) for part in rules.walk(parsed)):
         filled = _joined([Status("success"), filled], And)
-    return StepRule(rules.render(filled), written)
-
-
-def equal(left: Scalar, right: Scalar) -> bool:
-    """What `==` says of two values."""
-    if _is_number(left) and _is_number(right):
-        return left == right
-    return text_of(left) == text_of(right)
+    return StepRule(rules.render(filled), " ".join(node.text.split()))
 
 
 def truth(value: Scalar) -> bool | None:
@@ -57,19 +47,6 @@ def truth(value: Scalar) -> bool | None:
     if isinstance(value, str):
         return _WORDS.get(value.lower())
     return bool(value)
-
-
-def _is_number(value: Scalar) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _parse(source: Source, node: ScalarNode, report: Report) -> Rule | None:
-    """The rule of a value that an alias brought: where it was read, it was no condition yet."""
-    try:
-        return rules.parse(node.text)
-    except BadRule as error:
-        report.error(source, expression_position(source, node, -1, error.at), str(error), error.hint)
-        return None
 
 
 class _Filler:
@@ -114,7 +91,7 @@ class _Filler:
             case Literal(text, quoted):
                 return text if quoted else parse_scalar(text)
             case Compare(left, right, is_equal):
-                return equal(self._value(left), self._value(right)) is is_equal
+                return same(self._value(left), self._value(right)) is is_equal
             case _:
                 return self.fill(rule) == TRUE
 

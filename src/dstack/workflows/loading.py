@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from dstack.sdk.provider import Provider
 from dstack.sdk.scalars import text_of
-from dstack.workflows import dependencies, variables
+from dstack.workflows import dependencies, secrets, variables
 from dstack.workflows.aliases import Uses
 from dstack.workflows.binding import RUN_NAMES, Budget, Filled, Scope, fill, names_used
 from dstack.workflows.checking import Subject, check
@@ -236,6 +236,9 @@ class _Loader:
             config = check(self.providers[provider].Config, subject, self.report, self.providers)
         if "code" in entry.node.entries:
             self._check_written_out(entry.source, entry.node.entries["code"])
+        used = frozenset(names_used(entry.node))
+        if any(map(secrets.name_of, used)):
+            secrets.check_places(entry.source, entry.node, self.report)
         needs = dependencies.read(entry.source, entry.node, filled.data, unknown, self.report)
         for dependency in needs:
             self._check_dependency(entry, dependency)
@@ -249,7 +252,7 @@ class _Loader:
             node=entry.node,
             config=None if entry.node.dynamic else config,
             dependencies=needs,
-            uses=frozenset(canonical(name) for name in names_used(entry.node)),
+            uses=frozenset(map(canonical, used)),
         )
 
     def _report_missing(self, entry: _Entry, filled: Filled) -> None:
@@ -259,7 +262,7 @@ class _Loader:
             if "." in name:
                 hint = self.report.near(name, RUN_NAMES) or f"known: {', '.join(RUN_NAMES)}, and variables"
                 self.report.error(entry.source, at, f"nothing is named `{name}`", hint)
-            else:
+            elif canonical(name) not in self.variables.of(entry.name):
                 near = self.report.near(name, [v.name for v in self.variables.of(entry.name).values()])
                 hint = near or f"set it in .dstack/variables.yaml, or run with `--{name} VALUE`"
                 self.report.warning(entry.source, at, f"the variable `{name}` has no value", hint)

@@ -109,6 +109,8 @@ class PlannedStep:
     variables: Mapping[str, tuple[Scalar, str]]
     jobs: tuple[JobSpec, ...]
     policy: StepPolicy = StepPolicy()
+    skipped: str = ""
+    """Why it will not run whatever happens; empty for a step that may."""
 
 
 @dataclass(frozen=True, slots=True)

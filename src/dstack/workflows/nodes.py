@@ -261,19 +261,24 @@ class _Composer:
         if event.tag is not None:
             self._check_tag(event)
             node.data = text if event.tag in ("!", "tag:yaml.org,2002:str") else parse_scalar(text)
-        condition = self._is_condition() and bool(text.strip())
-        if condition or "${{" in text:
-            try:
-                template = expressions.condition(text) if condition else expressions.parse(text)
-            except expressions.BadExpression as error:
-                at = expression_position(self.source, node, error.ordinal, error.offset)
-                self.report.error(self.source, at, str(error), error.hint)
-            else:
-                node.template = template
-                node.dynamic = not condition or (template is not None and bool(template.names))
+        if "${{" in text or self._is_condition():
+            self._read_expressions(node)
         if event.anchor:
             self.anchors[event.anchor] = node
         return node
+
+    def _read_expressions(self, node: ScalarNode) -> None:
+        condition = self._is_condition()
+        if condition and not node.text.strip():
+            return
+        try:
+            template = expressions.condition(node.text) if condition else expressions.parse(node.text)
+        except expressions.BadExpression as error:
+            at = expression_position(self.source, node, error.ordinal, error.offset)
+            self.report.error(self.source, at, str(error), error.hint)
+        else:
+            node.template = template
+            node.dynamic = not condition or (template is not None and bool(template.names))
 
     def _is_condition(self) -> bool:
         """Whether the value that comes next is that of a workflow's `if`."""
@@ -287,6 +292,11 @@ class _Composer:
         node = self.anchors[event.anchor]
         if node is None:
             _refuse(event, f"`*{event.anchor}` stands inside what it names", "an alias cannot contain itself")
+        if isinstance(node, ScalarNode) and self._is_condition():
+            # Where it was defined, it was no condition.
+            defined, node = node, ScalarNode(*node.at, node.text, node.start, node.end, plain=node.plain)
+            node.data = defined.data
+            self._read_expressions(node)
         return node
 
     def _start(self, event: Any, make: type[ListNode | MapNode]) -> None:

@@ -8,17 +8,21 @@ an argument of the provider's program where it takes any. After `--` everything 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from dstack.sdk.scalars import parse_scalar
+from dstack.sdk.provider import secret_marker
+from dstack.sdk.scalars import parse_scalar, text_of
 from dstack.workflows.checking import Override
+from dstack.workflows.declarations import TRUTHS, WrongValue
 from dstack.workflows.dependencies import KEYS
 from dstack.workflows.diagnostics import Report
 from dstack.workflows.model import Workflow, Workflows
+from dstack.workflows.secrets import CALLERS
 from dstack.workflows.variables import COMMAND_LINE, GLOBAL, Variable, canonical
 
-# Options of every provider → the key they override. Forms as in 2022: `-e K` sets an empty value.
+# Options of every provider → the key they override. Forms as in 2022, but for `-e K`: it takes the value that the
+# caller's shell has (unset is an error), and `-e K=` sets an empty one.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "requirements": ("requirements",),
     "env": ("environment",),
@@ -109,7 +113,9 @@ def _set_environment(data: dict[str, Any], text: str) -> tuple[str | int, ...]:
         items = cast("list[Any]", value)
         data[key] = [*items, text]
         return key, len(items)
-    name, _, content = text.partition("=")
+    name, equals, content = text.partition("=")
+    if not equals:
+        content = secret_marker(f"{CALLERS}{name}")
     data[key] = {**cast("dict[str, Any]", value or {}), name: content}
     return key, name
 
@@ -129,6 +135,11 @@ def _set_resource(data: dict[str, Any], path: tuple[str, ...], text: str) -> Non
     data["resources"] = resources
 
 
+def _typed(word: str, given: str | None, value: str) -> str:
+    """An option and its value as they were typed."""
+    return word if given is not None else f"{word} {value}"
+
+
 class _Reader:
     def __init__(
         self, args: list[str], root: Workflow, workflows: Workflows, members: Sequence[Workflow], report: Report
@@ -140,7 +151,7 @@ class _Reader:
         self.members = {member.name: member for member in members}
         self.report = report
         self.choices = Choices()
-        self.used = frozenset[str]().union(*(member.uses for member in members)) - {"run.name", "run.args"}
+        self.used = {name for member in members for name in member.uses if "." not in name}
         provider = workflows.providers.get(root.provider)
         self.accepts_args = "run.args" in root.uses or (provider is not None and provider.accepts_args)
 
@@ -166,8 +177,8 @@ class _Reader:
         if dot and (section in self.workflows or section == GLOBAL):
             self._sectioned(word, section, variable, given)
         elif (places := self._declared(canonical(name)) or self._users(canonical(name))) is not None:
-            if (typed := self._value(word, given)) is not None:
-                self._assign(name, typed, places)
+            if (typed := self._value(word, given, flag=self._is_flag(name, places))) is not None:
+                self._assign(_typed(word, given, typed), name, typed, places)
         elif name.replace("_", "-") in OPTIONS:
             self._option(name.replace("_", "-"), word, given)
         else:
@@ -209,33 +220,51 @@ class _Reader:
             self.report.argument(word, f"the workflow `{section}` is not part of this run", "remove the option")
             self._skip_value(word)
             return
-        typed = self._value(word, given)
+        typed = self._value(word, given, flag=self._is_flag(variable, [section]))
         if canonical(variable) not in known:
             hint = self.report.near(f"{section}.{variable}", [f"{section}.{name}" for name in known])
             self.report.argument(word, f"`{section}` has no variable `{variable}`", hint)
         elif typed is not None:
-            self._assign(variable, typed, [section])
+            self._assign(_typed(word, given, typed), variable, typed, [section])
 
-    def _assign(self, name: str, text: str, places: list[str]) -> None:
+    def _is_flag(self, name: str, places: list[str]) -> bool:
+        declared = [self.workflows.variables.of(place).get(canonical(name)) for place in places]
+        return any(variable is not None and variable.declaration.type == "bool" for variable in declared)
+
+    def _assign(self, argument: str, name: str, text: str, places: list[str]) -> None:
         # `--name=` is the empty text, not null.
-        value = parse_scalar(text) if text else ""
+        plain = parse_scalar(text) if text else ""
         key = canonical(name)
         for place in places:
             target = self.choices.everywhere if place == GLOBAL else self.choices.sections.setdefault(place, {})
             declared = self.workflows.variables.of(place).get(key)
-            target[key] = Variable(declared.name if declared is not None else name, value, COMMAND_LINE)
+            if declared is None:
+                target[key] = Variable(name, plain, COMMAND_LINE)
+                continue
+            try:
+                value = declared.declaration.read(text if declared.declaration.type is not None else plain)
+            except WrongValue as error:
+                choices = [text_of(choice) for choice in declared.declaration.choices]
+                hint = self.report.near(text, choices) or f"it is declared in {declared.source}"
+                self.report.argument(argument, f"`{declared.name}` {error}", hint)
+                value = plain
+            target[key] = replace(declared, value=value, source=COMMAND_LINE, given=True)
 
     def _option(self, name: str, word: str, given: str | None) -> None:
         if name == "interruptible":
             self.choices.options.append(Option(name, "true" if given is None else given, word))
         elif (value := self._value(word, given)) is not None:
-            argument = word if given is not None else f"{word} {value}"
-            self.choices.options.append(Option(name, value, argument))
+            self.choices.options.append(Option(name, value, _typed(word, given, value)))
 
-    def _value(self, word: str, given: str | None) -> str | None:
-        """The value after `=` or in the next word; None after reporting that there is none."""
+    def _value(self, word: str, given: str | None, *, flag: bool = False) -> str | None:
+        """The value after `=` or in the next word; None after reporting that there is none.
+
+        A `flag` alone is true, and takes only a word that says true or false.
+        """
         if given is not None:
             return given
+        if flag and (self.next == len(self.args) or self.args[self.next].lower() not in TRUTHS):
+            return "true"
         if self.next == len(self.args) or self.args[self.next].startswith("--"):
             self.report.argument(word, f"`{word}` needs a value", f"write `{word} VALUE` or `{word}=VALUE`")
             return None

@@ -7,7 +7,7 @@ import functools
 import itertools
 import posixpath
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +15,22 @@ import msgspec
 
 from dstack.sdk.provider import JobSpec, PlanError, Provider
 from dstack.sdk.scalars import Scalar, plain
-from dstack.workflows import adhoc, dependencies, options
+from dstack.workflows import adhoc, conditions, dependencies, options, policies
 from dstack.workflows.binding import Budget, Filled, Scope, fill
 from dstack.workflows.checking import Override, Subject, blame, check
+from dstack.workflows.conditions import StepRule
 from dstack.workflows.context import Code, Context, Exists, ListFiles, ReadText
+from dstack.workflows.delivery import Delivery, Known
 from dstack.workflows.dependencies import KEYS, Dependency, once
 from dstack.workflows.diagnostics import Invalid, Report
+from dstack.workflows.forecast import NEVER, Forecast
 from dstack.workflows.inputs import Elsewhere, Inputs, NewestDone, ResolveTag, Sources
-from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, Workflow, Workflows
+from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, StepPolicy, Workflow, Workflows
 from dstack.workflows.nodes import expression_position
 from dstack.workflows.options import Choices
 from dstack.workflows.provider_names import ProviderNames
-from dstack.workflows.variables import Variable, environment
+from dstack.workflows.secrets import name_of
+from dstack.workflows.variables import Variable, canonical, environment
 
 
 def plan(
@@ -41,33 +45,40 @@ def plan(
     exists: Exists | None = None,
     list_files: ListFiles | None = None,
     elsewhere: Elsewhere | None = None,
+    secrets: Collection[str] | None = None,
+    values: Collection[str] | None = None,
 ) -> RunPlan:
     """The plan of `dstack run NAME ARGS…`; raises Invalid with all that is wrong.
 
     `read_text` reads a file of the code that is shipped, `exists` says whether a path is in it (None: not known), and
     `list_files` lists it. `resolve_tag(workflow or None, tag)` says what a tag points at, `newest_done(workflow)` what
     its newest successful run made, and `elsewhere(repository, workflow or None, tag or None)` either of another
-    repository; they raise UnknownTag.
+    repository; they raise UnknownTag. `secrets` are the names of the repository's secrets, `values` those of the
+    caller's values that were submitted; neither is checked where it is None.
     """
     _check_text([name, *args])
     code = Code(functools.cache(read_text), exists, list_files)
     sources = Sources(resolve_tag, newest_done, elsewhere)
+    known = Known(secrets, values)
     if name in workflows:
-        return _plan(workflows, name, list(args), run_name, code, sources)
+        return _plan(workflows, name, list(args), run_name, code, sources, known)
     if name not in workflows.providers:
         raise _unknown(workflows, name)
     made = adhoc.expand(workflows, name, args)
     try:
-        found = _plan(made.workflows, name, made.args, run_name, code, sources)
+        found = _plan(made.workflows, name, made.args, run_name, code, sources, known)
     except Invalid as error:
         raise Invalid(made.told(error.diagnostics)) from None
     return dataclasses.replace(found, warnings=tuple(made.told(found.warnings)))
 
 
-def _plan(workflows: Workflows, name: str, args: list[str], run_name: str, code: Code, sources: Sources) -> RunPlan:
+def _plan(
+    workflows: Workflows, name: str, args: list[str], run_name: str, code: Code, sources: Sources, known: Known
+) -> RunPlan:
     planner = _Planner(workflows, workflows[name], run_name, code)
     members = planner.settle(args)
     report = planner.report
+    planner.delivery = Delivery(known, report)
     inputs = Inputs(sources, report)
     steps = [step for member in members if (step := planner.step(member, inputs)) is not None]
     report.check()
@@ -104,6 +115,7 @@ class _Bound:
     """A workflow with the values of this run."""
 
     filled: Filled
+    scope: Scope
     variables: Mapping[str, Variable]
     dependencies: tuple[Dependency, ...]
     overrides: Sequence[Override]
@@ -125,6 +137,8 @@ class _Planner:
         self.run_name = run_name
         self.report = Report()
         self.code = code
+        self.delivery = Delivery(Known(), self.report)
+        self.forecast = Forecast()
         self.choices = Choices()
         self.bound: dict[str, _Bound] = {}
         self.values: dict[int, _Values] = {}
@@ -195,9 +209,9 @@ class _Planner:
             needs = dependencies.read(workflow.source, workflow.node, filled.data, filled.unknown(), report, kept)
             needs = once(itertools.chain(needs, *(dependencies.given(*item, report) for item in given.items())))
         if workflow is not self.root or not choices.options:
-            return _Bound(filled, variables, needs, ())
+            return _Bound(filled, scope, variables, needs, ())
         data, overrides = options.override(filled.data, choices.options)
-        return _Bound(Filled(data, filled.missing), variables, needs, overrides)
+        return _Bound(Filled(data, filled.missing), scope, variables, needs, overrides)
 
     def step(self, workflow: Workflow, inputs: Inputs) -> PlannedStep | None:
         """The step of one workflow; None after reporting what is wrong."""
@@ -209,14 +223,22 @@ class _Planner:
                 hint = self.report.near(str(dependency.workflow), self.workflows)
                 message = f"there is no workflow `{dependency.workflow}`"
                 dependency.tell(workflow.source, message, hint, self.report)
-        reused = inputs.of(workflow, bound.dependencies)
-        values = self._values(bound.variables)
-        name, jobs = self._jobs(workflow, bound, values, reused)
+        place = workflow.node.entries.get("if")
+        rule = conditions.read(workflow.source, place, bound.scope.lookup, self.report)
+        # A step that will not run needs none of what it would have got.
+        reused = inputs.of(workflow, bound.dependencies) if rule.rule != NEVER else ()
+        values = self._values(workflow, bound.variables)
+        name, jobs, stated = self._jobs(workflow, bound, values, reused, rule)
         if jobs is None:
             return None
+        policies.warn(workflow, stated, len(jobs), self.report)
+        skipped = self.forecast.add(workflow.name, needs, stated, len(jobs))
+        if skipped and workflow is self.root and place is not None:
+            message = f"`{workflow.name}` will be skipped: {skipped}"
+            self.report.warning(workflow.source, place.at, message, "what it depends on runs all the same")
         self.artifacts[workflow.name] = frozenset(path for job in jobs for path in job.artifacts)
         self._warn_of_shared_paths(workflow, bound, reused)
-        return PlannedStep(workflow.name, workflow.name, name, needs, reused, values.shown, jobs)
+        return PlannedStep(workflow.name, workflow.name, name, needs, reused, values.shown, jobs, stated, skipped)
 
     def _warn_of_shared_paths(self, workflow: Workflow, bound: _Bound, reused: Sequence[ReusedInput]) -> None:
         """What steps of this run will write is not known yet, so that two of one path may or may not differ."""
@@ -234,24 +256,40 @@ class _Planner:
     def _report_missing(self, workflow: Workflow, bound: _Bound) -> None:
         for missing in bound.filled.missing_names():
             name = missing.name.name
+            if canonical(name) in bound.variables:
+                continue  # it is declared without a value, which is told there
             at = expression_position(workflow.source, missing.node, missing.name.ordinal, missing.name.offset)
             near = self.report.near(name, [variable.name for variable in bound.variables.values()])
             hint = near or f"run with `--{name} VALUE`, or set it in .dstack/variables.yaml"
             self.report.error(workflow.source, at, f"the variable `{name}` has no value", hint)
 
-    def _values(self, variables: Mapping[str, Variable]) -> _Values:
+    def _values(self, workflow: Workflow, variables: Mapping[str, Variable]) -> _Values:
         # Kept by identity: `bound` holds the mappings for as long as this planner lives.
         found = self.values.get(id(variables))
         if found is None:
-            typed = {variable.name: plain(variable.value) for variable in variables.values()}
-            shown = {variable.name: (plain(variable.value), variable.source) for variable in variables.values()}
+            for variable in variables.values():
+                if not variable.given:
+                    self._report_not_given(workflow, variable)
+            given = [variable for variable in variables.values() if variable.given]
+            typed = {variable.name: plain(variable.value) for variable in given}
+            shown = {variable.name: (plain(variable.value), variable.source) for variable in given}
             found = self.values[id(variables)] = _Values(typed, shown, environment(variables))
         return found
 
+    def _report_not_given(self, workflow: Workflow, variable: Variable) -> None:
+        declared = self.workflows.variables
+        own = canonical(variable.name) in declared.sections.get(workflow.name, {})
+        option = f"{workflow.name}.{variable.name}" if own and workflow is not self.root else variable.name
+        about = f" ({variable.declaration.help})" if variable.declaration.help else ""
+        hint = f"run with `--{option} VALUE`{about}, or give it a `default`"
+        assert declared.source is not None
+        self.report.error(declared.source, variable.at, f"the variable `{variable.name}` has no value", hint)
+
     def _jobs(
-        self, workflow: Workflow, bound: _Bound, values: _Values, reused: Sequence[ReusedInput]
-    ) -> tuple[str, tuple[JobSpec, ...] | None]:
-        """The name of the provider and the jobs that it plans."""
+        self, workflow: Workflow, bound: _Bound, values: _Values, reused: Sequence[ReusedInput], rule: StepRule
+    ) -> tuple[str, tuple[JobSpec, ...] | None, StepPolicy]:
+        """The name of the provider, the jobs that it plans, and their policy."""
+        nothing = StepPolicy()
         unknown = bound.filled.unknown()
         data: dict[str, Any] = bound.filled.data
         name = workflow.provider
@@ -260,7 +298,7 @@ class _Planner:
             names = ProviderNames(self.workflows.providers, self.report)
             name = names.read(workflow.source, workflow.node, data, unknown)
         if not name:
-            return name, None
+            return name, None, nothing
         data = {**data, "provider": name}
         subject = Subject(workflow.source, workflow.node, data, unknown, bound.variables, bound.overrides)
         provider = self.providers.get(name)
@@ -270,7 +308,7 @@ class _Planner:
         if config is None or bound.overrides:
             config = check(provider.Config, subject, self.report)
         if config is None or unknown:
-            return name, None
+            return name, None, nothing
         args = self.choices.args if workflow is self.root and "run.args" not in workflow.uses else ()
         brought = self._brought(bound, reused, getattr(config, "working_dir", "."))
         context = Context(
@@ -280,8 +318,10 @@ class _Planner:
             jobs = provider.plan(config, context)
         except PlanError as error:
             blame(subject, error.at, str(error), error.hint, self.report)
-            return name, None
-        return name, tuple([_with_variables(job, values.environment) for job in jobs])
+            return name, None, nothing
+        planned = [_with_variables(job, values.environment) for job in jobs]
+        given = self.delivery.give(subject, planned, uses_secrets=any(map(name_of, workflow.uses)))
+        return name, given, policies.policy(rule, config)
 
     def _brought(self, bound: _Bound, reused: Sequence[ReusedInput], working_dir: str) -> list[str] | None:
         """The folders that dependencies bring, from the root of the code; None where a step of them has no plan."""

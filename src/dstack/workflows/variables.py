@@ -1,19 +1,24 @@
 """`.dstack/variables.yaml`: values for `${{ name }}`, for every workflow (`global`) or for one.
 
-Names of variables read dashes and underscores alike, as options of the command line do.
+Names of variables read dashes and underscores alike, as options of the command line do. A value may be declared rather
+than written (`declarations`): a plain value of a workflow's own section is held against the declaration in `global`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dstack.sdk.scalars import Scalar, text_of
+from dstack.workflows import declarations
+from dstack.workflows.declarations import Declaration, WrongValue
 from dstack.workflows.diagnostics import Report, Source
-from dstack.workflows.nodes import MapNode, Node, ScalarNode
+from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode
 
 GLOBAL = "global"
+PLAIN = Declaration()
+"""What is declared of a value that is written plainly: nothing."""
 MAX_VARIABLES = 1000
 """In one section."""
 COMMAND_LINE = "command line"
@@ -26,16 +31,25 @@ _NOT_ALPHANUMERIC = re.compile(r"[^A-Za-z0-9]")
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A value and where it comes from: `.dstack/variables.yaml:3` or `command line`."""
+    """A value and where it comes from: `.dstack/variables.yaml:3` or `command line`.
+
+    `given` is False where the file declares it without a default: until the command line gives one, there is none.
+    """
 
     name: str
     value: Scalar
     source: str
+    declaration: Declaration = PLAIN
+    given: bool = True
+    at: tuple[int, int] = (1, 1)
+    """Where the file has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variables:
-    """What the file declares, by section; the keys within are canonical names."""
+    """What the file at `source` declares, by section; the keys within are canonical names."""
+
+    source: Source | None = None
 
     everywhere: Mapping[str, Variable] = field(default_factory=dict[str, Variable])
     sections: Mapping[str, Mapping[str, Variable]] = field(default_factory=dict[str, Mapping[str, Variable]])
@@ -53,7 +67,7 @@ def canonical(name: str) -> str:
 
 def environment(variables: Mapping[str, Variable]) -> dict[str, str]:
     """Variables as a job sees them: the name in capitals, the value as it was written."""
-    return {environment_name(variable.name): text_of(variable.value) for variable in variables.values()}
+    return {environment_name(item.name): text_of(item.value) for item in variables.values() if item.given}
 
 
 def environment_name(name: str) -> str:
@@ -76,8 +90,10 @@ def read(source: Source, root: Node | None, report: Report) -> Variables:
     if not isinstance(sections, MapNode):
         report.error(source, sections.at, "`variables` must hold sections", "write `global:` or a workflow's name")
         return Variables()
-    read_sections = {name: _section(source, name, node, report) for name, node in sections.entries.items()}
-    return Variables(read_sections.pop(GLOBAL, {}), read_sections)
+    found = {name: _section(source, name, node, report) for name, node in sections.entries.items()}
+    everywhere = found.pop(GLOBAL, {})
+    own = {name: _declared(source, section, everywhere, report) for name, section in found.items()}
+    return Variables(source, everywhere, own)
 
 
 def check_sections(source: Source, root: Node | None, workflows: Mapping[str, object], report: Report) -> None:
@@ -106,12 +122,13 @@ def _section(source: Source, section: str, node: Node, report: Report) -> dict[s
         if _NAME.fullmatch(name) is None:
             hint = "use letters, digits, `-` and `_`, and start with a letter"
             report.error(source, at, f"`{name}` cannot name a variable", hint)
-        elif not isinstance(value, ScalarNode):
-            report.error(source, value.at, f"the variable `{name}` must be a single value", "not a list or mapping")
-        elif value.template is not None:
+        elif isinstance(value, ListNode):
+            hint = "declare what it may be with `{choices: […]}`"
+            report.error(source, value.at, f"the variable `{name}` must be a single value, not a list", hint)
+        elif isinstance(value, ScalarNode) and value.template is not None:
             hint = "expressions are filled in within workflows; write `$${{` there for a literal `${{`"
             report.error(source, value.at, f"the variable `{name}` holds an expression", hint)
-        elif "\0" in value.text:
+        elif isinstance(value, ScalarNode) and "\0" in value.text:
             report.error(source, value.at, f"the variable `{name}` must not hold a zero byte")
         elif (other := seen.setdefault(environment_name(name), name)) != name:
             message = f"`{name}` and `{other}` are the same to a job: {environment_name(name)}"
@@ -120,5 +137,34 @@ def _section(source: Source, section: str, node: Node, report: Report) -> dict[s
             if environment_name(name) in _RESERVED:
                 message = f"the variable `{name}` takes the place of {environment_name(name)} in every job"
                 report.warning(source, at, message, "rename it")
-            variables[canonical(name)] = Variable(name, value.data, f"{source.file}:{value.line}")
+            if (variable := _variable(source, name, value, report)) is not None:
+                variables[canonical(name)] = variable
     return variables
+
+
+def _variable(source: Source, name: str, node: Node, report: Report) -> Variable | None:
+    """The variable whose value, or declaration, is `node`; None after reporting what is wrong with it."""
+    where = f"{source.file}:{node.line}"
+    if not isinstance(node, MapNode):
+        return Variable(name, node.data, where, at=node.at)
+    declared = declarations.read(source, name, node, report)
+    if declared is None:
+        return None
+    return Variable(name, declared.default, where, declared.declaration, declared.has_default, node.at)
+
+
+def _declared(
+    source: Source, section: Mapping[str, Variable], everywhere: Mapping[str, Variable], report: Report
+) -> dict[str, Variable]:
+    """A workflow's own variables, plain values held against what `global` declares of their names."""
+    found = dict(section)
+    for key, variable in section.items():
+        general = everywhere[key].declaration if key in everywhere else PLAIN
+        if variable.declaration != PLAIN or general == PLAIN:
+            continue
+        try:
+            found[key] = replace(variable, value=general.read(variable.value), declaration=general)
+        except WrongValue as error:
+            hint = f"`global` declares it in line {everywhere[key].at[0]}"
+            report.error(source, variable.at, f"`{variable.name}` {error}", hint)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ class Project:
     def load(self) -> Workflows:
         return load(self.texts(), registry())
 
-    def plan(self, name: str, *args: str) -> RunPlan:
+    def plan(self, name: str, *args: str, **known: Any) -> RunPlan:
         return plan(
             self.load(),
             name,
@@ -40,15 +41,16 @@ class Project:
             read_text=lambda path: "" if path in self.files else None,
             resolve_tag=self.resolve_tag,
             newest_done=self.newest_done,
+            **known,
         )
 
     def steps(self, name: str, *args: str) -> Mapping[str, PlannedStep]:
         return {step.name: step for step in self.plan(name, *args).steps}
 
-    def wrong(self, name: str = "train", *args: str) -> list[Diagnostic]:
+    def wrong(self, name: str = "train", *args: str, **known: Any) -> list[Diagnostic]:
         """The errors of loading and planning."""
         with pytest.raises(Invalid) as caught:
-            self.plan(name, *args)
+            self.plan(name, *args, **known)
         return [diagnostic for diagnostic in caught.value.diagnostics if diagnostic.severity == "error"]
 
     def resolve_tag(self, workflow: str | None, tag: str) -> list[ReusedInput]:

@@ -140,7 +140,7 @@ def test_a_misspelled_variable_is_passed_on_with_a_warning(example: Any) -> None
 
 def test_options_override_the_file(project: MakeProject) -> None:
     example = project(WORKFLOWS, "variables: {global: {lr: 1, rows: 1, seed: 1, shared: 1}}", {"r.txt"})
-    words = "-e LR=2 -eNEW --env=X=a=b -a out -a ./logs/ -i --cpu 4 --memory=2GiB --gpu 2 --gpu-name V100"
+    words = "-e LR=2 -eNEW= --env=X=a=b -a out -a ./logs/ -i --cpu 4 --memory=2GiB --gpu 2 --gpu-name V100"
     more = ["--gpu_memory", "16GB", "--shm-size", "1GB", "-r", "r.txt", "--working-dir", "src/"]
 
     job = example.steps("train", *words.split(), *more)["train"].jobs[0]
