@@ -70,6 +70,7 @@ def test_its_environment_is_the_declared_one(quick_home: Home, tmp_path: Path) -
     }  # fmt: skip
     of_bash = {"PWD", "OLDPWD", "SHLVL", "_"}
     found = {name: value for name, value in environment.items() if not name.startswith("DSTACK_")}
+    assert found.pop("PYTHONPATH").endswith("/dstack/sdk/injob"), "what `import dstack` needs within a job"
     assert {name: value for name, value in found.items() if name not in of_bash} == expected
     assert (environment["DSTACK_RUN_NAME"], environment["DSTACK_ATTEMPT"]) == (run["name"], "1")
     assert (environment["DSTACK_WORKFLOW"], environment["DSTACK_JOB_NAME"]) == ("show", "show")
