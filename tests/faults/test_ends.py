@@ -64,6 +64,16 @@ def test_bad_working_directory(home: Home) -> None:
     assert "nowhere does not exist" in done.stderr
 
 
+def test_time_limit(home: Home) -> None:
+    home.write("workflows:\n  - {name: job, provider: bash, timeout: 1s, commands: [echo begun, sleep 1000]}\n")
+    done = home.types("run", "job", code=124)
+    assert done.stdout == "begun\n"
+    assert "time limit" in done.stderr
+    [run] = home.runs()
+    assert (run["status"], run["reason"]) == ("failed", "timeout")
+    assert not home.of_jobs()
+
+
 def test_killed_wrapper_is_no_success(home: Home) -> None:
     """Whoever would have recorded the exit is gone: nobody knows it, and the command says so."""
     home.write("workflows:\n  - name: job\n    provider: bash\n    commands: ['kill -9 $PPID; exit 0']\n")
