@@ -54,11 +54,7 @@ class Walk:
             for name, kind in entries.items():
                 path = f"{at}/{name}" if at else name
                 is_folder = kind == stat.S_IFDIR
-                if (
-                    name == REPOSITORY
-                    or (is_folder and name in SKIPPED)
-                    or self._ignored.ignores(path, folder=is_folder)
-                ):
+                if name == REPOSITORY or name in SKIPPED or self._ignored.ignores(path, folder=is_folder):
                     continue
                 if is_folder:
                     waiting.append(path)
