@@ -9,7 +9,7 @@ from typing import Annotated, Self, cast
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dstack.sdk.config import WorkflowConfig
-from dstack.sdk.fields import Text, Texts, YamlScalar, count, listed, wrong
+from dstack.sdk.fields import NotBlank, Text, Texts, count, listed, spelled_as, wrong
 from dstack.sdk.provider import PlanContext, PlanError, PythonEnv
 
 MAX_PORTS = 100
@@ -46,9 +46,17 @@ def _port(value: object, index: int) -> int:
     return port
 
 
-Version = Annotated[Text, AfterValidator(_check_version)]
-Ports = Annotated[tuple[int, ...], BeforeValidator(_ports, json_schema_input_type=int | list[int] | None)]
-Commands = Annotated[Texts, Field(min_length=1)]
+Version = Annotated[Text, AfterValidator(_check_version), spelled_as(f"^{_VERSION.pattern}$")]
+_Port = Annotated[int, Field(ge=1, le=65535)]
+_HowMany = Annotated[int, Field(ge=0, le=MAX_PORTS)]
+Ports = Annotated[
+    tuple[int, ...],
+    BeforeValidator(_ports, json_schema_input_type=_HowMany | list[_Port] | None),
+]
+_Lines = Annotated[list[NotBlank], Field(min_length=1)]
+Commands = Annotated[
+    tuple[Text, ...], BeforeValidator(listed, json_schema_input_type=NotBlank | _Lines), Field(min_length=1)
+]
 """Lines of a script: a list, or one text of several lines."""
 
 
@@ -61,7 +69,7 @@ class InterpreterConfig(WorkflowConfig):
     python: Version | None = Field(default=None, description="The older name of `version`.")
     requirements: Annotated[
         tuple[Text, ...],
-        BeforeValidator(_requirements, json_schema_input_type=str | list[YamlScalar] | None),
+        BeforeValidator(_requirements, json_schema_input_type=NotBlank | list[NotBlank] | None),
     ] = Field(
         default=(),
         description="Python packages: the name of a file, or a list of requirements.",

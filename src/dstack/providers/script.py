@@ -5,9 +5,9 @@ from __future__ import annotations
 import posixpath
 import shlex
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from dstack.providers.interpreter import InterpreterConfig, missing_file, python_env
 from dstack.sdk.fields import Text, YamlScalar, listed, wrong
@@ -58,7 +58,13 @@ Arguments = Annotated[
 Script = Annotated[Text, AfterValidator(_check_script)]
 
 
+def _one_script(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"required": [key]} for key in SCRIPT_KEYS if key in schema["properties"]]
+
+
 class ScriptConfig(InterpreterConfig):
+    model_config = ConfigDict(json_schema_extra=_one_script)
+
     script: Script | None = Field(
         default=None, description="The file to run; arguments may follow it.", examples=["train.py"]
     )

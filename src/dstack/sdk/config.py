@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from dstack.domain.reasons import MAY_RETRY, Reason
@@ -19,13 +19,13 @@ from dstack.sdk.fields import (
     Count,
     Flag,
     Folder,
+    NotBlank,
     RelativePath,
     Seconds,
     Size,
     Text,
     Texts,
     TimeLimit,
-    YamlScalar,
     count,
     listed,
     short_for,
@@ -48,7 +48,7 @@ RETRY_REASONS: dict[str, frozenset[Reason]] = {
 }
 """What `retry: {on: …}` may name."""
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _MARKER = re.compile(r"\0([^\0]+)\0")
 """What `secret_marker` makes."""
 
@@ -68,7 +68,7 @@ def _environment(value: object) -> dict[str, str]:
     errors: list[PydanticCustomError] = []
     for at, name, content in _pairs(value):
         place: Literal["key", "value"] = "key" if isinstance(at, str) else "value"
-        if _ENV_NAME.fullmatch(name) is None:
+        if re.fullmatch(_ENV_NAME, name) is None:
             hint = "letters, digits and `_`, and a letter first"
             errors.append(wrong(f"`{name[:60]}` cannot name an environment variable", hint, (at,), place))
         elif not isinstance(content, str | bool | int | float | None):
@@ -96,9 +96,20 @@ def _pairs(value: object) -> Iterator[tuple[str | int, str, object]]:
         raise wrong(f"expected `NAME: value` lines or a list of `NAME=value`, not {shown(value)}")
 
 
+_VALUES: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
 Environment = Annotated[
     dict[str, str],
-    BeforeValidator(_environment, json_schema_input_type=dict[str, YamlScalar | None] | list[str] | None),
+    BeforeValidator(_environment),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "object", "propertyNames": {"pattern": f"^{_ENV_NAME}$"}, "additionalProperties": _VALUES},
+                {"type": "array", "items": {"type": "string", "pattern": f"^{_ENV_NAME}(=|$)"}},
+                {"type": "null"},
+            ]
+        },
+        mode="validation",
+    ),
 ]
 """Environment variables, as a map or as a list of `NAME=value`; `NAME` alone in a list takes the caller's value."""
 
@@ -116,10 +127,10 @@ class Artifact(Section):
 
 Artifacts = Annotated[
     tuple[
-        Annotated[Artifact, BeforeValidator(short_for("path", text), json_schema_input_type=str | Artifact)],
+        Annotated[Artifact, BeforeValidator(short_for("path", text), json_schema_input_type=Folder | Artifact)],
         ...,
     ],
-    BeforeValidator(listed, json_schema_input_type=str | Artifact | list[str | Artifact] | None),
+    BeforeValidator(listed, json_schema_input_type=Folder | Artifact | list[Folder | Artifact] | None),
 ]
 
 
@@ -154,10 +165,12 @@ class Dependency(Section):
 
 Dependencies = Annotated[
     tuple[
-        Annotated[Dependency, BeforeValidator(short_for("workflow", text), json_schema_input_type=str | Dependency)],
+        Annotated[
+            Dependency, BeforeValidator(short_for("workflow", text), json_schema_input_type=NotBlank | Dependency)
+        ],
         ...,
     ],
-    BeforeValidator(listed, json_schema_input_type=str | Dependency | list[str | Dependency] | None),
+    BeforeValidator(listed, json_schema_input_type=NotBlank | Dependency | list[NotBlank | Dependency] | None),
 ]
 
 # --- resources ----------------------------------------------------------------------------------------------------
@@ -175,15 +188,25 @@ class CpuConfig(Section):
     count: Count = Field(default=1, description="How many logical processors.")
 
 
+def _named_gpus(schema: dict[str, Any]) -> None:
+    """`V100/gpu: 2`, which no field stands for."""
+    cards = schema["properties"]["gpu"]["anyOf"]
+    counts = [kind for kind in cards if "$ref" not in kind and kind.get("type") != "null"]
+    described = {"description": "GPUs whose name holds what stands before the `/`: how many."}
+    schema["patternProperties"] = {"^.+/gpu$": {**described, "anyOf": counts}}
+
+
 class Resources(Section):
     """What one job asks of a machine. A zero, as a variable may bring it, asks for nothing."""
 
+    model_config = ConfigDict(json_schema_extra=_named_gpus)
+
     cpu: Annotated[
-        CpuConfig | None, BeforeValidator(short_for("count", count), json_schema_input_type=int | CpuConfig | None)
+        CpuConfig | None, BeforeValidator(short_for("count", count), json_schema_input_type=Count | CpuConfig | None)
     ] = Field(default=None, description="Logical processors; 1 where nothing is said.", examples=["2"])
     memory: Size = Field(default=None, description="Memory such as `16GB` or `512MiB`.", examples=["16GB"])
     gpu: Annotated[
-        GpuConfig | None, BeforeValidator(short_for("count", count), json_schema_input_type=int | GpuConfig | None)
+        GpuConfig | None, BeforeValidator(short_for("count", count), json_schema_input_type=Count | GpuConfig | None)
     ] = Field(
         default=None,
         description="GPUs: a number, or `count`, `name` and `memory`. `V100/gpu: 2` is short for two of that name. "
@@ -265,10 +288,21 @@ def _reasons(value: object) -> frozenset[Reason]:
     return frozenset(found)
 
 
+_RETRY_SCHEMA = WithJsonSchema(
+    {
+        "anyOf": [
+            {"enum": list(RETRY_REASONS)},
+            {"type": "array", "items": {"enum": list(RETRY_REASONS)}, "minItems": 1},
+        ]
+    },
+    mode="validation",
+)
+
+
 class Retry(Section):
     """When a job that failed is tried again."""
 
-    on: Annotated[frozenset[Reason], BeforeValidator(_reasons, json_schema_input_type=str | list[str])] = Field(
+    on: Annotated[frozenset[Reason], BeforeValidator(_reasons), _RETRY_SCHEMA] = Field(
         default=RETRY_WORDS["any"],
         description="Why a job may be tried again: `any` (as where nothing is said), `failure` (exit-code, signal, "
         "oom), `lost` (runner-lost, preempted, unknown-exit), or one of these reasons, or `timeout`.",
@@ -350,7 +384,7 @@ class WorkflowConfig(BaseModel):
         examples=["2h"],
     )
     retry: Annotated[
-        Retry | None, BeforeValidator(short_for("max", count), json_schema_input_type=int | Retry | None)
+        Retry | None, BeforeValidator(short_for("max", count), json_schema_input_type=Count | Retry | None)
     ] = Field(default=None, description="When a job that failed is tried again; a number is short for `max`.")
     code: Code | None = Field(default=None, description="Which files its runs get.")
 
@@ -369,6 +403,11 @@ class WorkflowConfig(BaseModel):
             "working_dir": self.working_dir,
             "artifacts": tuple(dict.fromkeys(artifact.path for artifact in self.artifacts)),
         }
+        for key, dependencies in (("depends-on", self.depends_on), ("deps", self.deps)):
+            for index, dependency in enumerate(dependencies):
+                if dependency.repo is not None:
+                    hint = "to leave files out, list them under `code: {exclude: […]}`"
+                    ctx.warn("`repo` has no effect: a run gets the whole code", at=(key, index, "repo"), hint=hint)
         if self.resources is not None:
             self.resources.check(ctx)
             fields["requirements"] = self.resources.requirements()

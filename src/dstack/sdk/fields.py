@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from dstack.domain.resources import parse_memory
@@ -155,23 +155,46 @@ def _time_limit(value: object) -> float | None:
     return None if value is None else _seconds(value) or None
 
 
+def spelled_as(pattern: str) -> WithJsonSchema:
+    """What JSON Schema says of a text that matches `pattern`; numbers and truths are read as they are spelled."""
+    kinds = ({"type": "string", "pattern": pattern}, {"type": "integer"}, {"type": "number"}, {"type": "boolean"})
+    return WithJsonSchema({"anyOf": list(kinds)}, mode="validation")
+
+
+# `json_schema_input_type` says what the file may hold, for editors and the reference: what the validator accepts.
+_INSIDE = r"(?![/~])(?!(.*/)?\.\.(/|$))"
+_PRINTABLE = r"[^\x00-\x1f]*[^\x00-\x20][^\x00-\x1f]*"
+_Truth = Literal[
+    "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "1",
+    "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", "0",
+]  # fmt: skip
+_Memory = Annotated[str, Field(pattern=r"^\s*(0|\d+(\.\d+)?\s*([KMGTkmgt][Ii]?[Bb]?|[Bb]))\s*$")]
+_Long = (
+    Annotated[float, Field(ge=0, le=MAX_SECONDS)]
+    | Annotated[str, Field(pattern=r"^\s*(\d{1,9}(\.\d+)?|(\d+(\.\d+)?(ms|[smhdw]))+)\s*$")]
+)
+
 YamlScalar = str | int | float | bool
 """What one YAML value may be."""
-Text = Annotated[str, BeforeValidator(text, json_schema_input_type=YamlScalar)]
+NotBlank = Annotated[str, Field(pattern=r"\S")] | int | float | bool
+Text = Annotated[str, BeforeValidator(text, json_schema_input_type=NotBlank)]
 """Text that is not blank."""
-Texts = Annotated[
-    tuple[Text, ...], BeforeValidator(listed, json_schema_input_type=YamlScalar | list[YamlScalar] | None)
-]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(listed, json_schema_input_type=NotBlank | list[NotBlank] | None)]
 """One text or a list of them."""
-RelativePath = Annotated[Text, AfterValidator(relative_path)]
-Folder = Annotated[Text, AfterValidator(_folder)]
+RelativePath = Annotated[Text, AfterValidator(relative_path), spelled_as(f"^{_INSIDE}{_PRINTABLE}$")]
+Folder = Annotated[Text, AfterValidator(_folder), spelled_as(rf"^(?!(\./*)+$){_INSIDE}{_PRINTABLE}$")]
 """The path of a folder within the working copy."""
-Count = Annotated[int, BeforeValidator(count, json_schema_input_type=Annotated[int, Field(ge=0, le=MAX_COUNT)])]
+Count = Annotated[
+    int,
+    BeforeValidator(
+        count,
+        json_schema_input_type=Annotated[int, Field(ge=0, le=MAX_COUNT)] | Annotated[str, Field(pattern=r"^\d{1,6}$")],
+    ),
+]
 """A whole number from 0."""
-Size = Annotated[int | None, BeforeValidator(_size, json_schema_input_type=str | Literal[0] | None)]
+Size = Annotated[int | None, BeforeValidator(_size, json_schema_input_type=_Memory | Literal[0] | None)]
 """Memory such as `16GB`, in bytes; None for 0."""
-Flag = Annotated[bool, BeforeValidator(_flag, json_schema_input_type=bool | Literal["yes", "no", "on", "off"] | None)]
-_Long = float | str
+Flag = Annotated[bool, BeforeValidator(_flag, json_schema_input_type=bool | _Truth | Literal[0, 1] | None)]
 Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=_Long)]
 """A length of time, in seconds: a number of them, or text such as `1h30m`."""
 TimeLimit = Annotated[float | None, BeforeValidator(_time_limit, json_schema_input_type=_Long | None)]
