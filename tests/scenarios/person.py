@@ -18,20 +18,25 @@ PACKAGE_SETTINGS = re.compile(
 """Variables that say how this machine reaches packages; a person's shell has them, too."""
 
 
+def person_environment(root: Path) -> dict[str, str]:
+    """The environment of a person whose home is `root`, with a home of dstack in it."""
+    passed = {name: value for name, value in os.environ.items() if PACKAGE_SETTINGS.fullmatch(name)}
+    return passed | {
+        "PATH": f"{DSTACK.parent}:/usr/bin:/bin",
+        "HOME": str(root),
+        "DSTACK_HOME": str(root / "home"),
+        "LANG": "C.UTF-8",
+        # Nothing stays behind after the test's `dstack server stop`.
+        "DSTACK_RUNNER_ORPHAN_EXIT": "1",
+    }
+
+
 class Person:
     def __init__(self, root: Path, code: Path) -> None:
         """Work in a git repository with a copy of `code`, below `root`."""
         self.repo, self.home = root / "repo", root / "home"
         shutil.copytree(code, self.repo)
-        passed = {name: value for name, value in os.environ.items() if PACKAGE_SETTINGS.fullmatch(name)}
-        self.environment = passed | {
-            "PATH": f"{DSTACK.parent}:/usr/bin:/bin",
-            "HOME": str(root),
-            "DSTACK_HOME": str(self.home),
-            "LANG": "C.UTF-8",
-            # Nothing stays behind after the test's `dstack server stop`.
-            "DSTACK_RUNNER_ORPHAN_EXIT": "1",
-        }
+        self.environment = person_environment(root)
         subprocess.run(["git", "init", "--quiet"], cwd=self.repo, env=self.environment, check=True)
 
     def types(self, *words: str, code: int = 0) -> str:

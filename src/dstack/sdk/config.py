@@ -408,6 +408,11 @@ class WorkflowConfig(BaseModel):
                 if dependency.repo is not None:
                     hint = "to leave files out, list them under `code: {exclude: […]}`"
                     ctx.warn("`repo` has no effect: a run gets the whole code", at=(key, index, "repo"), hint=hint)
+        for key, dependencies in (("depends-on", self.depends_on), ("deps", self.deps)):
+            for index, dependency in enumerate(dependencies):
+                if dependency.repo is not None:
+                    hint = "to leave files out, list them under `code: {exclude: […]}`"
+                    ctx.warn("`repo` has no effect: a run gets the whole code", at=(key, index, "repo"), hint=hint)
         if self.resources is not None:
             self.resources.check(ctx)
             fields["requirements"] = self.resources.requirements()

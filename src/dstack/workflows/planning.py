@@ -28,7 +28,7 @@ from dstack.workflows.inputs import Elsewhere, Inputs, NewestDone, ResolveTag, S
 from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, StepPolicy, Workflow, Workflows
 from dstack.workflows.nodes import expression_position
 from dstack.workflows.options import Choices
-from dstack.workflows.provider_names import ProviderNames
+from dstack.workflows.provider_names import ProviderNames, parse
 from dstack.workflows.secrets import name_of
 from dstack.workflows.variables import Variable, canonical, environment
 
@@ -87,10 +87,9 @@ def _plan(
 
 def _unknown(workflows: Workflows, name: str) -> Invalid:
     report = Report()
-    provider = name.partition("@")[0]
-    if provider != name and provider in workflows.providers:
-        hint = f"write `dstack run {provider}`"
-        report.argument(name, f"providers of other branches cannot run yet: `{name}`", hint)
+    reference = parse(name)
+    if reference.foreign and reference.name in workflows.providers:
+        report.argument(name, f"{reference.foreign}: `{name}`", f"write `dstack run {reference.name}`")
     else:
         near = report.near(name, [*workflows, *workflows.providers])
         hint = near or "known: " + (", ".join(list(workflows)[:20]) or "none")

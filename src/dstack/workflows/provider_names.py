@@ -17,12 +17,29 @@ _OWN_REPOSITORY = re.compile(r"(?:(?:https|git|ssh)://)?(?:git@)?github\.com[:/]
 _KEYS = ("repo", "name")
 
 
-class _Named(NamedTuple):
-    """A provider's name, where it stands, and why it cannot be one that is built in (empty: it may be)."""
+class ProviderRef(NamedTuple):
+    """A provider: its name, and where it comes from if it is not built in. `ref` is a branch, tag or commit; without
+    a repository, of this one."""
 
     name: str
-    at: tuple[int, int]
-    foreign: str = ""
+    repository: str | None = None
+    ref: str | None = None
+
+    @property
+    def foreign(self) -> str:
+        """Why it cannot run; empty where it may be built in."""
+        if self.repository is not None:
+            return "providers of other repositories cannot run yet"
+        return "providers of other branches cannot run yet" if self.ref is not None else ""
+
+
+def parse(text: str) -> ProviderRef:
+    """`NAME`, `NAME@BRANCH` or `OWNER/REPOSITORY@REF:NAME`."""
+    if match := _ELSEWHERE.fullmatch(text):
+        return ProviderRef(match["name"], match["repository"], match["ref"])
+    if match := _AT_BRANCH.fullmatch(text):
+        return ProviderRef(match["name"], None, match["branch"])
+    return ProviderRef(text)
 
 
 class ProviderNames:
@@ -40,18 +57,19 @@ class ProviderNames:
             return self._left_out(source, node, text_of(data.get("name")))
         if any(id(part) in unknown for part in _parts(place)):
             return ""
-        named = self._named(source, place, data["provider"])
-        if named is None:
+        found = self._reference(source, place, data["provider"])
+        if found is None:
             return ""
-        if named.foreign:
-            hint = f"write `provider: {named.name}`" if named.name in self._known else ""
-            self._report.error(source, named.at, named.foreign, hint)
+        if found.foreign:
+            hint = f"write `provider: {found.name}`" if found.name in self._known else ""
+            self._report.error(source, place.at, f"{found.foreign}: {_shown(found)}", hint)
             return ""
-        if named.name not in self._known:
-            hint = self._report.near(named.name, self._known) or self.listing
-            self._report.error(source, named.at, f"unknown provider `{named.name[:60]}`", hint)
+        if found.name not in self._known:
+            at = place.entries["name"].at if isinstance(place, MapNode) else place.at
+            hint = self._report.near(found.name, self._known) or self.listing
+            self._report.error(source, at, f"unknown provider `{found.name[:60]}`", hint)
             return ""
-        return named.name
+        return found.name
 
     @property
     def listing(self) -> str:
@@ -70,15 +88,15 @@ class ProviderNames:
             self._report.error(source, node.at, f"the workflow `{workflow}` has no `provider`", hint)
         return ""
 
-    def _named(self, source: Source, place: Node, value: Any) -> _Named | None:
+    def _reference(self, source: Source, place: Node, value: Any) -> ProviderRef | None:
         if isinstance(place, MapNode):
             return self._mapped(source, place, cast("dict[str, Any]", value))
         if isinstance(value, str | int | float):
-            return _written(text_of(value), place.at)
+            return parse(text_of(value))
         self._report.error(source, place.at, f"`provider` must be a name, not {shown(value)}", self.listing)
         return None
 
-    def _mapped(self, source: Source, place: MapNode, value: Mapping[str, Any]) -> _Named | None:
+    def _mapped(self, source: Source, place: MapNode, value: Mapping[str, Any]) -> ProviderRef | None:
         """`{repo: URL, name: NAME}`."""
         complete = True
         for key, node in place.keys.items():
@@ -98,19 +116,13 @@ class ProviderNames:
         if not complete:
             return None
         repository, name = str(value["repo"]), str(value["name"])
-        if _OWN_REPOSITORY.fullmatch(repository):
-            return _Named(name, place.entries["name"].at)
-        message = f"providers of other repositories cannot run yet: `{name}` of {repository[:100]}"
-        return _Named(name, place.entries["repo"].at, message)
+        return ProviderRef(name, None if _OWN_REPOSITORY.fullmatch(repository) else repository)
 
 
-def _written(text: str, at: tuple[int, int]) -> _Named:
-    """`NAME`, `NAME@BRANCH` or `OWNER/REPOSITORY@REF:NAME`."""
-    if match := _ELSEWHERE.fullmatch(text):
-        return _Named(match["name"], at, f"providers of other repositories cannot run yet: `{text[:100]}`")
-    if match := _AT_BRANCH.fullmatch(text):
-        return _Named(match["name"], at, f"providers of other branches cannot run yet: `{text[:100]}`")
-    return _Named(text, at)
+def _shown(reference: ProviderRef) -> str:
+    name = f"`{reference.name[:60]}`"
+    name += f" of {reference.repository[:100]}" if reference.repository is not None else ""
+    return name + (f" at `{reference.ref[:60]}`" if reference.ref is not None else "")
 
 
 def _parts(node: Node) -> Iterable[Node]:

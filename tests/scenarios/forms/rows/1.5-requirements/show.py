@@ -1,0 +1,3 @@
+import annotated_types
+
+print(annotated_types.__name__)
