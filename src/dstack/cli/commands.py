@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "untag": ("dstack.cli.untag", "untag", "Remove a tag, or all tags of a run."),
     "tags": ("dstack.cli.tags", "tags", "List tags."),
     "validate": ("dstack.cli.validate", "validate", "Check the workflow files of this repository."),
+    "schema": ("dstack.cli.schema", "schema", "Print the JSON Schema of the workflow files, for editors."),
     "server": ("dstack.cli.server", "server", "Start, show or stop the local server."),
     "runner": ("dstack.cli.runner", "runner", "Run jobs on this machine for a server."),
 }

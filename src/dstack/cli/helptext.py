@@ -19,6 +19,7 @@ Commands:
   untag      Remove a tag, or all tags of a run.
   tags       List tags.
   validate   Check the workflow files of this repository.
+  schema     Print the JSON Schema of the workflow files, for editors.
   server     Start, show or stop the local server.
   runner     Run jobs on this machine for a server.
 

@@ -33,6 +33,7 @@ def test_the_table_names_commands_that_exist(name: str) -> None:
 NO_DATA = {
     "server stop": "says which process ended",
     "runner": "is a program of its own",
+    "schema": "prints JSON in any case",
 }
 """Commands without `--json`, and why."""
 
