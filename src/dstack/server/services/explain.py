@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from dstack.domain.lifecycle.job import TERMINAL
 from dstack.domain.lifecycle.run import TERMINAL as RUN_TERMINAL
+from dstack.domain.reasons import Reason
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import runs
 from dstack.server.services import views, waiting
@@ -57,9 +58,13 @@ def explain(tx: Transaction, context: Context, name: str) -> Explanation:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
     # The root cause and what waits are told of apart from these.
     lines = [_line(row) for row in rows if row["state"] in ("failed", "stopped") and row is not root][:SHOWN]
-    skipped = counts.get("skipped", 0)
-    if skipped and root is not None:
-        lines.append(f"{skipped} skipped because {root['name']} did not succeed")
+    by_condition = [row for row in rows if row["reason"] == Reason.CONDITION]
+    by_dependency = [row for row in rows if row["reason"] == Reason.DEPENDENCY]
+    lines.extend([_line(row) for row in by_condition][:SHOWN])
+    if by_dependency and root is not None:
+        lines.append(f"{len(by_dependency)} skipped because {root['name']} did not succeed")
+    else:
+        lines.extend([_line(row) for row in by_dependency][:SHOWN])
     lines.extend([_cut_log(row) for row in rows if row["log_incomplete"]][:SHOWN])
     if run["state"] not in RUN_TERMINAL:
         lines.extend(

@@ -97,6 +97,8 @@ def plan(context: Context, submission: Submission, run_name: str = "") -> workfl
         elsewhere=lambda repository, workflow, name: database.read(
             lambda tx: tags.elsewhere(tx, project_id, submission.repository, repository, workflow, name)
         ),
+        secrets=database.read(lambda tx: secrets.names(tx, project_id, repository_id)),
+        values=submission.values.keys(),
     )
     if unreadable is not None and run_values.needed(_specs(planned))[1]:
         raise unreadable
