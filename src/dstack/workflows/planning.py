@@ -219,7 +219,8 @@ class _Planner:
         needs = tuple(dict.fromkeys(_run_needs(bound.dependencies)))
         for dependency in bound.dependencies:
             if dependency.kind == "run" and dependency.workflow not in self.workflows:
-                hint = self.report.near(str(dependency.workflow), self.workflows)
+                near = self.report.near(str(dependency.workflow), self.workflows)
+                hint = near or "known: " + ", ".join(itertools.islice(self.workflows, 10))
                 message = f"there is no workflow `{dependency.workflow}`"
                 dependency.tell(workflow.source, message, hint, self.report)
         place = workflow.node.entries.get("if")

@@ -109,7 +109,7 @@ class ProviderNames:
             if key not in value:
                 self._report.error(source, place.at, f"`{key}` is missing", "write `provider: {repo: URL, name: NAME}`")
             elif not isinstance(text, str) or not text.strip():
-                self._report.error(source, place.entries[key].at, f"expected text, not {shown(text)}")
+                self._report.error(source, place.entries[key].at, f"`provider.{key}`: expected text, not {shown(text)}")
             else:
                 continue
             complete = False

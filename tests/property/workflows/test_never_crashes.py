@@ -61,7 +61,7 @@ PIECES = [
     "workflows:", "variables:", "\n", "\n  ", "\n    ", "- ", "name: ", "a", "train", "provider: ", "bash", "python",
     "commands: ", "[", "]", "{", "}", ",", ":", "&x ", "*x", "<<: ", "|", ">", "'", '"', "${{", "}}", "$${{", " ", "\t",
     "!!str ", "!!python/object ", "---", "...", "#", "?", "%", "@", "`", "~", "3.10", "true", "depends-on: ", "deps: ",
-    "artifacts: ", "resources: ", "gpu: ", "cpu: ", "script: ", "/", "..", "=", "\\", "\r", "\x85", "\u2028", "\0",
+    "artifacts: ", "resources: ", "include: ", "x-a: ", "gpu: ", "cpu: ", "script: ", "/", "..", "=", "\\", "\r", "\x85", "\u2028", "\0",
     "\ud800", "\ufeff", "é", "\U0001f600", "-1", "1e9", "0", "env: ", "args: ", "run.args", "seed", "global",
 ]  # fmt: skip
 pieces = st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
@@ -76,7 +76,12 @@ values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.text(max_size=5) | st.sampled_from(["count", "name", "tag", "workflow"]), inner, max_size=3
+            st.text(max_size=5)
+            | st.sampled_from(
+                ["count", "name", "tag", "workflow", "workflows", "repo", "include", "mount", "path", "on", "max"]
+            ),
+            inner,
+            max_size=3,
         )
     ),
     max_leaves=6,
@@ -84,7 +89,15 @@ values = st.recursive(
 KEYS = [
     "name", "provider", "help", "depends-on", "deps", "artifacts", "resources", "environment", "env", "working_dir",
     "version", "python", "requirements", "before_run", "setup", "commands", "script", "file", "python_script", "args",
+    "if", "timeout", "retry", "fail-fast", "continue-on-failure", "code", "ports", "url", "output", "nodes", "image",
+    "runs", "target", "app", "uvicorn", "logdir",
 ]  # fmt: skip
+
+REQUIRED: dict[str, dict[str, Any]] = {
+    "python": {"script": "a.py"}, "torchrun": {"script": "a.py"}, "gradio": {"file": "a.py"},
+    "curl": {"url": "u", "output": "a/x", "artifacts": ["a"]}, "docker": {"image": "i"}, "streamlit": {"target": "a"},
+    "fastapi": {"app": "a"}, "tensorboard": {"runs": ["goose-1"]},
+}  # fmt: skip
 
 
 def artifact(workflow: str) -> list[ReusedInput]:
@@ -159,12 +172,12 @@ def test_a_mutated_file_plans_or_gives_a_place(data: st.DataObject) -> None:
 
 
 @settings(max_examples=300)
-@given(st.sampled_from(["bash", "python"]), st.dictionaries(st.sampled_from(KEYS), values, max_size=5), values)
+@given(st.sampled_from(list(registry())), st.dictionaries(st.sampled_from(KEYS), values, max_size=5), values)
 def test_any_value_of_any_key_plans_or_gives_a_place(provider: str, keys: dict[str, Any], value: Any) -> None:
     entry = {"name": "again", "provider": provider, "commands": ["echo"], **keys}
-    if provider == "python":
-        entry = {"script": "a.py", **entry}
-        del entry["commands"]
+    if provider not in ("bash", "docker"):
+        entry = {**REQUIRED.get(provider, {}), **entry}
+        entry = {key: value for key, value in entry.items() if key != "commands"}
     workflows = yaml.safe_dump({"workflows": [entry]}, sort_keys=False)
     variables = yaml.safe_dump({"variables": {"global": {"seed": value}}})
 
@@ -175,13 +188,13 @@ OPTIONS = [
     "--", "-", "---", "-x", "--seed", "--seed=3", "--rows", "--prepare.rows", "--train.x=1", "--global.gpu", "--gpu",
     "--gpu=x", "-e", "-eA", "A=b", "-a", "data", "/data", "-i", "--interruptible=perhaps", "--cpu", "--memory", "16GB",
     "--gpu-name", "-r", "requirements.txt", "--working-dir", "--shm-size", "--lr=", "--batch_size", "8", "--sed",
-    "--.x", "--x.",
+    "--.x", "--x.", "--dep", ":best", "--depends-on", "again", "user/repo/x",
 ]  # fmt: skip
 words = st.lists(st.sampled_from(OPTIONS) | st.text(max_size=6), max_size=8).map(tuple)
 
 
 @settings(max_examples=300)
-@given(st.sampled_from(["prepare", "train", "evaluate", "again", "nothing"]), words)
+@given(st.sampled_from(["prepare", "train", "evaluate", "again", "nothing", *registry()]), words)
 def test_any_words_plan_or_say_what_is_wrong(name: str, args: tuple[str, ...]) -> None:
     plans_or_says(FILES, name, args)
 
