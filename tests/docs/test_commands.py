@@ -70,7 +70,7 @@ def test_what_a_page_types_exists(page: str, line: int, use: str) -> None:
         options = words[1:]
         # `server start|status|stop` and `artifacts list RUN`: each alternative is a command of its own.
         subcommands = listed(text)
-        if subcommands and options and re.fullmatch(r"[a-z-]+(\|[a-z-]+)*", options[0]):
+        if subcommands and options and re.fullmatch(r"[a-z][a-z-]*(\|[a-z-]+)*", options[0]):
             for name in options[0].split("|"):
                 assert name in subcommands, f"{where}: there is no command {' '.join((*command, name))!r}"
             command = (*command, options[0].split("|")[0])

@@ -10,6 +10,7 @@ import click
 from dstack.cli.arguments import current_repository, run_or_tag
 from dstack.cli.errors import UserError
 from dstack.cli.interrupts import has_terminal
+from dstack.cli.questions import agreed
 from dstack.cli.render import ago, count, say, size_words, write_json, write_table
 from dstack.cli.session import open_api
 from dstack.client.api import Api
@@ -103,6 +104,4 @@ def _may_overwrite(paths: list[Path], target: Path) -> bool:
         say(f"  {path}")
     if len(paths) > 10:
         say(f"  and {len(paths) - 10} more")
-    sys.stderr.write("Overwrite? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return agreed("Overwrite?")

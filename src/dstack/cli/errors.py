@@ -12,6 +12,7 @@ import sys
 
 from dstack.cli.render import diagnostics_text, paint
 from dstack.client.api import ApiError, Unreachable
+from dstack.client.profiles import ProfileError, choose
 from dstack.client.repository import RepositoryError
 from dstack.client.wire import WireError
 
@@ -44,7 +45,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, ApiError):
         _say(api_error_text(error))
         return USAGE
-    if isinstance(error, (UserError, RepositoryError)):
+    if isinstance(error, (UserError, RepositoryError, ProfileError)):
         _say(error_text(error.message, error.hint))
         return error.exit_code if isinstance(error, UserError) else USAGE
     if isinstance(error, (Unreachable, WireError)):
@@ -134,10 +135,11 @@ def near(name: str, known: list[str], cutoff: float = 0.6) -> str | None:
 
 
 def _server_hint() -> str:
-    if os.environ.get("DSTACK_SERVER"):
-        return f"DSTACK_SERVER is {os.environ['DSTACK_SERVER']}; is that server up?"
     from dstack.embedded import home_folder, log_path
 
+    target = choose(home_folder())
+    if target.address:
+        return f"it is {target.address}, by {target.origin}; is that server up?"
     return f"see {log_path(home_folder())}"
 
 

@@ -15,11 +15,16 @@ Commands:
   metrics    Show what a run's jobs have logged: loss, accuracy, …
   compare    Show what sets runs apart.
   artifacts  List or download what runs have saved.
+  open       Open the folder with a run's results.
   tag        Give a run's artifacts a name to refer to them by.
   untag      Remove a tag, or all tags of a run.
   tags       List tags.
   validate   Check the workflow files of this repository.
   schema     Print the JSON Schema of the workflow files, for editors.
+  rm         Delete runs with their logs.
+  prune      List the finished runs without a tag, and delete them.
+  du         Show what takes space.
+  config     Set the server that commands use, as named profiles.
   server     Start, show or stop the local server.
   runner     Run jobs on this machine for a server.
 

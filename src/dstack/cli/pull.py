@@ -7,7 +7,7 @@ from pathlib import Path
 from dstack.cli.errors import error_text
 from dstack.cli.render import count, say, size_words
 from dstack.cli.session import Session
-from dstack.client.artifacts import Differs, download_to, files_of
+from dstack.client.artifacts import Differs, download, files_of, places_of
 from dstack.client.code import Listing
 from dstack.client.pulled import Pulled
 from dstack.client.tree import look
@@ -27,7 +27,8 @@ def pull(session: Session, run: str, root: str, *, force: bool) -> int:
     wanted = [artifact for artifact in found if artifact.get("path") not in shared]
     pulled = Pulled(session.home, root)
     try:
-        places = download_to(api, wanted, Path(root), overwrite=force, is_ours=pulled.is_ours)
+        places = places_of(wanted, Path(root))
+        download(api, places, overwrite=force, is_ours=pulled.is_ours)
     except Differs as error:
         names = [str(path.relative_to(root)) for path in error.paths]
         more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []

@@ -11,6 +11,7 @@ from dstack.cli.errors import UserError
 from dstack.cli.render import ago, count, write_json
 from dstack.cli.session import Session
 from dstack.client.api import Api, Unreachable
+from dstack.client.profiles import LOCAL, choose
 from dstack.client.types import Info
 from dstack.embedded import Connector, home_folder, log_path, read_holder, server_command, wait_unlocked
 from dstack.embedded import stop as stop_server
@@ -115,7 +116,7 @@ def _show(info: Info, home: str, *, as_json: bool) -> None:
         return
     runners = info.get("runners", [])
     facts = [
-        ("server", os.environ.get("DSTACK_SERVER") or (holder["socket"] if holder else "")),
+        ("server", choose(home).address or (holder["socket"] if holder else "")),
         ("process", str(info.get("pid", ""))),
         ("version", info.get("version", "")),
         ("started", ago(info.get("started_at"))),
@@ -140,8 +141,9 @@ def _show_nobody(home: str) -> None:
 
 
 def _require_own() -> None:
-    if os.environ.get("DSTACK_SERVER"):
+    target = choose(home_folder())
+    if target.address:
         raise UserError(
-            f"DSTACK_SERVER is {os.environ['DSTACK_SERVER']}: that server is not started or stopped from here",
-            "unset DSTACK_SERVER to use a local one",
+            f"the server is {target.address}, by {target.origin}: it is not started or stopped from here",
+            f"DSTACK_SERVER={LOCAL} stands for the local one",
         )

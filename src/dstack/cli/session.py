@@ -1,4 +1,4 @@
-"""Where commands find their server: the one that `DSTACK_SERVER` names, else this user's own, started if need be."""
+"""Where commands find their server: the one that is configured, else this user's own, started if need be."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 
 from dstack.cli.errors import UserError
 from dstack.client.api import Api
+from dstack.client.profiles import choose
 from dstack.client.wire import SocketTransport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dstack.client.profiles import Target
     from dstack.client.wire import Transport
     from dstack.embedded import Connector
 
@@ -26,13 +28,13 @@ class Session:
         from dstack.embedded import Connector, home_folder
 
         self.home = home_folder()
-        self.address = os.environ.get("DSTACK_SERVER", "")
+        self.target = choose(self.home)
+        self.address = self.target.address
         self.connector: Connector | None = None if self.address else Connector(self.home)
-        connect = self.connector.connect if self.connector else _deployed(self.address)
+        connect = self.connector.connect if self.connector else connect_to(self.target)
         patience = _DEPLOYED_PATIENCE if self.address else 10.0
-        project = os.environ.get("DSTACK_PROJECT") or "main"
         self.user = os.environ.get("USER") or _user_name()
-        self.api = Api(connect, project=project, user=self.user, patience=patience)
+        self.api = Api(connect, project=self.target.project, user=self.user, patience=patience)
 
     def begin(self) -> None:
         """Start looking for the server, and starting it, while the caller does something else."""
@@ -58,16 +60,18 @@ def _user_name() -> str:
         return str(os.getuid())  # containers often run as a number without a name
 
 
-def _deployed(address: str) -> Callable[[], Transport]:
-    token = os.environ.get("DSTACK_TOKEN")
-    headers = {"authorization": f"Bearer {token}"} if token else {}
+def connect_to(target: Target) -> Callable[[], Transport]:
+    """What makes a connection to a server that is not this home's own. Raises UserError for what is no address."""
+    address = target.address
+    headers = {"authorization": f"Bearer {target.token}"} if target.token else {}
     scheme, separator, rest = address.partition("://")
     if address.startswith("unix:"):
         path = address[5:].removeprefix("//")
         return lambda: SocketTransport(path, headers=headers)
     if not separator or scheme not in ("http", "https") or not rest.strip("/"):
         raise UserError(
-            f"DSTACK_SERVER={address} is not an address", "write https://HOST, http://HOST:PORT or unix:/path/to/socket"
+            f"`{address}` of {target.origin} is not an address",
+            "write https://HOST, http://HOST:PORT or unix:/path/to/socket",
         )
     host, _, port = rest.rstrip("/").rpartition(":")
     if scheme == "http" and host in _LOOPBACK and port.isdigit():
@@ -77,6 +81,6 @@ def _deployed(address: str) -> Callable[[], Transport]:
         # TLS, proxies and name look-ups are httpx's; it is loaded only for servers that are elsewhere.
         from dstack.client.remote import RemoteTransport
 
-        return RemoteTransport(address, headers=headers)
+        return RemoteTransport(address, headers=headers, verify=target.verify)
 
     return connect

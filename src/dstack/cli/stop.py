@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from dstack.cli.errors import UserError
 from dstack.cli.interrupts import has_terminal
+from dstack.cli.questions import agreed
 from dstack.cli.render import say, write_json
 from dstack.cli.session import open_api
 
@@ -33,6 +32,4 @@ def stop(run: str, yes: bool, abort: bool, as_json: bool) -> None:
 def _is_sure(run: str, *, abort: bool) -> bool:
     if not has_terminal():
         raise UserError(f"{run} is not stopped without asking, and there is no terminal", f"dstack stop -y {run}")
-    sys.stderr.write(f"{'Abort' if abort else 'Stop'} {run}? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return agreed(f"{'Abort' if abort else 'Stop'} {run}?")

@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     from dstack.client.types import (
         Artifact,
         Comparison,
+        DeletedRuns,
         Diagnostic,
         Explanation,
         Info,
         Metric,
         Plan,
+        RepositoryRef,
         Run,
         Submission,
         Tag,
+        Usage,
         Validation,
     )
     from dstack.client.wire import Answer, Body, Transport
@@ -120,6 +123,17 @@ class Api:
 
     def stop(self, name: str, *, abort: bool = False) -> Run:
         return self._json("POST", f"{self._base}/runs/{quote(name)}/stop", {"abort": abort}, repeat=True)
+
+    def delete_runs(self, names: Sequence[str], *, force: bool = False) -> DeletedRuns:
+        return self._json("POST", f"{self._base}/runs/delete", {"runs": names, "force": force})
+
+    def usage(self, *, limit: int | None = None) -> Usage:
+        """What takes space; `limit`: how many of the largest runs."""
+        return self._json("GET", f"{self._base}/usage{_query({'limit': limit})}")
+
+    def register(self, repository: RepositoryRef) -> None:
+        """Make a repository known before its first run."""
+        self._json("POST", f"{self._base}/repositories", repository, repeat=True)
 
     def explain(self, name: str) -> Explanation:
         return self._json("GET", f"{self._base}/runs/{quote(name)}/explain")

@@ -37,21 +37,27 @@ class Differs(ArtifactError):
 
 
 def download_to(
+    api: Api, artifacts: Sequence[Artifact], target: Path, *, overwrite: bool = False
+) -> list[tuple[Artifact, Path]]:
+    """Restore `artifacts` below `target`; each with the folder it became. Raises what `download` and `places_of` do."""
+    places = places_of(artifacts, target)
+    download(api, places, overwrite=overwrite)
+    return places
+
+
+def download(
     api: Api,
-    artifacts: Sequence[Artifact],
-    target: Path,
+    places: Sequence[tuple[Artifact, Path]],
     *,
     overwrite: bool = False,
     is_ours: Callable[[Path], bool] = lambda path: False,
-) -> list[tuple[Artifact, Path]]:
-    """Restore `artifacts` below `target`; each with the folder it became.
+) -> None:
+    """Restore each artifact at its place.
 
-    They keep the paths that their jobs wrote; where several jobs wrote the same one, below a folder per job. Nothing
-    is written before everything was compared; `is_ours` says of what differs that it may be overwritten. Raises Differs
-    unless `overwrite`, ArtifactError, SnapshotError.
+    Nothing is written before everything was compared; `is_ours` says of what differs that it may be overwritten. Raises
+    Differs unless `overwrite`, SnapshotError.
     """
     store = remote_store(api)
-    places = [(artifact, place) for artifact, place in _places(artifacts, target)]
     if not overwrite:
         differing = [
             path for artifact, place in places for path in _differing(store, artifact, place) if not is_ours(path)
@@ -60,7 +66,12 @@ def download_to(
             raise Differs(differing)
     for artifact, place in places:
         restore(store, bytes.fromhex(artifact.get("manifest_id", "")), place)
-    return places
+
+
+def places_of(artifacts: Sequence[Artifact], target: Path) -> list[tuple[Artifact, Path]]:
+    """Where each of `artifacts` goes below `target`: the path that its job wrote, or that below a folder with the job's
+    name where several jobs wrote the same one. Raises ArtifactError."""
+    return list(_places(artifacts, target))
 
 
 def files_of(api: Api, places: Sequence[tuple[Artifact, Path]]) -> Iterator[Path]:

@@ -10,10 +10,10 @@ from dstack.client.wire import DEFAULT_TIMEOUT, ConnectFailed, Cut, TimedOut, Wi
 
 
 class RemoteTransport:
-    """A pool of connections to the server at `url`."""
+    """A pool of connections to the server at `url`; with `verify` false its certificate is not checked."""
 
-    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
-        self._client = httpx2.Client(base_url=url, headers=dict(headers or {}))
+    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None, verify: bool = True) -> None:
+        self._client = httpx2.Client(base_url=url, headers=dict(headers or {}), verify=verify)
 
     def request(
         self,

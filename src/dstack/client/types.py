@@ -233,6 +233,38 @@ class Info(TypedDict, total=False):
     runners: list[Any]
 
 
+class RefusedRun(TypedDict, total=False):
+    run: str
+    why: str
+    hint: str
+
+
+class DeletedRuns(TypedDict, total=False):
+    deleted: list[str]
+    refused: list[RefusedRun]
+
+
+class RunUsage(TypedDict):
+    name: str
+    workflow: str
+    repository_name: str | None
+    status: str
+    tags: list[str]
+    submitted_at: int
+    stored: int
+    logs: int
+
+
+class Usage(TypedDict, total=False):
+    """Bytes."""
+
+    store: int
+    code: int
+    logs: int
+    database: int | None
+    runs: list[RunUsage]
+
+
 class RepositoryRef(TypedDict, total=False):
     key: str
     name: str

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,51 @@ def test_a_detached_run_that_fits_no_runner_fails_at_once(home: Home) -> None:
     plan = home.run("run", "--plan", "big")
     assert "no runner that is online can run `big`" in plan.stderr
     assert "no runner has that: 900TB of memory asked" in plan.stdout
+
+
+def test_the_folder_of_a_runs_results(shared_home: Home, tmp_path: Path) -> None:
+    name = shared_home.run("run", "-d", "save").stdout.strip()
+    shared_home.run("logs", "-f", name)
+    done = shared_home.run("open", name, "--path")
+    folder = Path(done.stdout.strip())
+    assert folder.is_relative_to(shared_home.path)
+    assert (folder / "out" / "answer").read_text() == "42\n"
+    assert "Fetching 1 artifact" in done.stderr
+    again = shared_home.run("open", name, "--path")
+    assert (again.stdout, again.stderr) == (done.stdout, ""), "what is there is not fetched again"
+    [item] = shared_home.json("open", name)
+    assert item["target"] == str(folder / "out")
+    shown = tmp_path / "shown"
+    program = tmp_path / "xdg-open"
+    program.write_text(f'#!/bin/sh\necho "$1" > {shown}.part; mv {shown}.part {shown}\n')
+    program.chmod(0o755)
+    path = f"{tmp_path}:{shared_home.environment['PATH']}"
+    shared_home.run("open", name, env={**shared_home.environment, "DISPLAY": ":0", "PATH": path})
+    until = time.monotonic() + 20
+    while not shown.exists():
+        assert time.monotonic() < until, "the file manager was not started"
+        select.select([], [], [], 0.02)
+    assert shown.read_text().strip() == str(folder)
+    name = shared_home.run("run", "-d", "hello").stdout.strip()
+    shared_home.run("logs", "-f", name)
+    assert f"{name} has no artifacts" in shared_home.run("open", name, check=1).stderr
+
+
+def test_runs_are_deleted_with_what_they_hold(home: Home) -> None:
+    first, second = (home.run("run", "-d", "save", "-t", tag).stdout.strip() for tag in ("old", "new"))
+    home.run("logs", "-f", first)
+    home.run("logs", "-f", second)
+    kinds = [item["kind"] for item in home.json("du")]
+    assert kinds[:3] == ["store", "logs", "database"]
+    assert "is tagged `old`" in home.run("rm", "-y", first, check=1).stderr
+    home.run("untag", "old")
+    assert home.run("prune").stdout.splitlines()[1].startswith(first)
+    home.run("prune", "-y")
+    assert [run["name"] for run in home.json("runs", "-a")] == [second]
+    assert "there is no run" in home.run("logs", first, check=2).stderr
+    assert len(list((home.path / "server" / "logs").glob("*.log"))) == 1
+    home.run("rm", "-y", "--force", second)
+    assert (home.json("runs", "-a"), home.json("tags", "list")) == ([], [])
 
 
 def test_a_full_disk_behind_standard_output_is_told(shared_home: Home) -> None:
