@@ -181,7 +181,7 @@ class Server:
                 lambda: settings.tick,
                 lambda: fail_unsatisfiable(context),
             ),
-            drive("sweep", context.bus, ["runners"], lambda: next_deadline(context), sweep_all),
+            drive("sweep", context.bus, ["runners", "deadlines"], lambda: next_deadline(context), sweep_all),
         ]
         if settings.local_runner:
             runner = LocalRunner(settings, context.clock)

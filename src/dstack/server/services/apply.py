@@ -214,6 +214,7 @@ class Batch:
             case "queued":
                 row.queued_at = max(now, row.submitted_at)
                 row.deadline_at = row.not_before
+                self._tell_of_deadline(row)
             case "assigned":
                 row.deadline_at = now + int(self.settings.assigned_lost_after * SECOND)
             case "starting":
@@ -221,11 +222,17 @@ class Batch:
             case "running":
                 timeout = row.stored_policy().timeout
                 row.deadline_at = None if timeout is None else now + int(timeout * SECOND)
+                self._tell_of_deadline(row)
             case "saving":
                 row.deadline_at = now + int(self.settings.save_deadline * SECOND)
                 self.tx.notify("place")
             case _:
                 row.finished_at = at
+
+    def _tell_of_deadline(self, row: JobRow) -> None:
+        """Wake the sweep for a deadline that may come before its next tick; the others are hours away."""
+        if row.deadline_at is not None and row.deadline_at < self.tx.now + int(self.settings.tick * SECOND):
+            self.tx.notify("deadlines")
 
     # --- settling and storing --------------------------------------------------------------------------------
 
