@@ -41,7 +41,7 @@ def repositories() -> Iterator[tuple[str, dict[str, str]]]:
     for page in pages():
         for block in blocks((ROOT / page).read_text(encoding="utf-8")):
             for kind in ("workflows", "variables"):
-                if block.info.split(" ")[0] == "yaml" and f"{kind}:" in block.text.splitlines():
+                if block.info == "yaml" and f"{kind}:" in block.text.splitlines():
                     yield f"{page}:{block.line}", {f".dstack/{kind}.yaml": block.text}
 
 

@@ -10,38 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dstack.providers import registry
-from dstack.workflows import Invalid, ReusedInput, UnknownTag, load, plan, render
+from tests.support.messages import told
 
 CASES = sorted((Path(__file__).parent / "wrong").glob("*.txt"))
 MARK = "==> "
 SAYS = "says"
-
-
-def resolve_tag(workflow: str | None, tag: str) -> list[ReusedInput]:
-    raise UnknownTag(["latest", "v1"] if workflow else [])
-
-
-def newest_done(workflow: str) -> list[ReusedInput]:
-    raise UnknownTag
-
-
-def says(arguments: list[str], files: dict[str, str]) -> str:
-    name, *rest = arguments
-    try:
-        workflows = load(files, registry())
-        plan(
-            workflows,
-            name,
-            rest,
-            run_name="run-1",
-            read_text=lambda path: None,
-            resolve_tag=resolve_tag,
-            newest_done=newest_done,
-        )
-    except Invalid as error:
-        return "\n".join(render(diagnostic) for diagnostic in error.diagnostics) + "\n"
-    return "nothing\n"
 
 
 def read(case: Path) -> tuple[list[str], dict[str, str], str]:
@@ -55,7 +28,7 @@ def read(case: Path) -> tuple[list[str], dict[str, str], str]:
 def test_wrong_files_say(case: Path) -> None:
     arguments, files, expected = read(case)
 
-    assert says(arguments, files) == expected
+    assert told(files, arguments) == expected
 
 
 def test_there_are_cases() -> None:
