@@ -107,22 +107,41 @@ def _diagnostic(diagnostic: Diagnostic) -> str:
     file, line, column = diagnostic.get("file"), diagnostic.get("line"), diagnostic.get("column")
     is_warning = diagnostic.get("severity") == "warning"
     word = paint("warning:" if is_warning else "error:", "yellow" if is_warning else "red", sys.stderr)
-    where = ":".join(str(part) for part in (file, line, column) if part is not None) if file else ""
+    where = ":".join(_printable(str(part)) for part in (file, line, column) if part is not None) if file else ""
     # Editors and people find the place by its form; the word is needed only where there is none, or for a warning.
     head = f"{where}: {word + ' ' if is_warning else ''}" if where else f"{word} "
     message = diagnostic.get("message", "")
-    text = f"{head}{message}\n"
+    text = f"{head}{_printable(message)}\n"
     source = diagnostic.get("source")
     # Of the command line there is no line to show, only the word, which the message mostly holds.
     if source and not (file is None and source in message):
         source = source.rstrip("\r\n")
-        text += f"    {source}\n"
-        if column:
-            # Tabs stay tabs, so that the caret stands below what it points at.
-            blank = "".join("\t" if character == "\t" else " " for character in source[: column - 1])
-            text += f"    {blank}{paint('^', 'red', sys.stderr)}\n"
+        text += f"    {_printable(source)}\n"
+        if column and column <= len(source) + 1:
+            text += f"    {_under(source[: column - 1])}{paint('^', 'red', sys.stderr)}\n"
     hint = diagnostic.get("hint")
-    return text + f"  hint: {hint}\n" if hint else text
+    return text + f"  hint: {_printable(hint)}\n" if hint else text
+
+
+def _printable(text: str) -> str:
+    """`text` with nothing that a terminal would obey; tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(char if char == "\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _under(text: str) -> str:
+    """Blanks as wide as `text`, so that a caret stands below what it points at; tabs stay tabs."""
+    if text.isascii():
+        return "".join("\t" if char == "\t" else " " for char in text)
+    import unicodedata
+
+    width = {"W": "  ", "F": "  "}
+    return "".join(
+        "\t" if char == "\t" else width.get(unicodedata.east_asian_width(char), " ")
+        for char in text
+        if not unicodedata.combining(char)
+    )
 
 
 def status_words(item: Run | Job | Frame) -> str:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from dstack.client.git import GitFolder
     from dstack.client.types import RepositoryRef
 
+MOST_TEXT = 16 << 20
+"""Bytes of all workflow files, of which the server takes half: what is larger is not even sent."""
+
 
 class RepositoryError(Exception):
     """There is no repository where one is needed, or its files cannot be read. `hint` says what to do."""
@@ -71,30 +74,46 @@ def read_files(root: str) -> dict[str, str]:
     """The YAML files under `.dstack`, and what they include, by path relative to `root`. Raises RepositoryError."""
     files: dict[str, str] = {}
     folder = f"{root}/.dstack"
-    for path in _yaml_files(folder, deep=False) + _yaml_files(f"{folder}/workflows", deep=True):
-        files[path[len(root) + 1 :]] = _read_file(path)
-    waiting = list(files)
+    left = MOST_TEXT
+    waiting = [path[len(root) + 1 :] for path in _yaml_files(folder, deep=False)]
+    waiting += [path[len(root) + 1 :] for path in _yaml_files(f"{folder}/workflows", deep=True)]
     while waiting:
-        for path in _included(files[waiting.pop()]):
-            # One that is not there is the server's to tell of, with its place.
-            if path not in files and os.path.isfile(f"{root}/{path}"):
-                files[path] = _read_file(f"{root}/{path}")
-                waiting.append(path)
+        path = waiting.pop(0)
+        if path in files:
+            continue
+        content = _read_file(f"{root}/{path}", left)
+        left -= len(content)
+        files[path] = text = _decode(f"{root}/{path}", content)
+        # One that is not there is the server's to tell of, with its place.
+        waiting += [included for included in _included(text) if os.path.isfile(f"{root}/{included}")]
     return files
 
 
-def _read_file(path: str) -> str:
+def _read_file(path: str, most: int) -> bytes:
+    """What a file holds; of one with more than `most` bytes nothing is kept."""
     try:
         path.encode()
     except UnicodeEncodeError:
         raise RepositoryError(f"the name of {_shown(path)} is not UTF-8", "rename the file") from None
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise RepositoryError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from None
+        with open(path, "rb") as file:
+            content = file.read(most + 1)
     except OSError as error:
         raise RepositoryError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(content) > most:
+        message = f"the workflow files up to {path} hold more than {MOST_TEXT >> 20} MiB"
+        raise RepositoryError(message, "keep data out of `.dstack`, and out of what is included")
+    return content
+
+
+def _decode(path: str, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        message = f"{path} is not UTF-8: byte {error.start} is {content[error.start]:#x}"
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            message = f"{path} is UTF-16, not UTF-8"
+        raise RepositoryError(message, "save it as UTF-8 text") from None
 
 
 def _included(text: str) -> list[str]:

@@ -110,3 +110,39 @@ def test_the_status_is_coloured_in_a_terminal_unless_it_is_not_wanted(
     assert ("\x1b[32mRunning...\x1b[0m" in text) == (not no_color)
     assert ("\x1b" in text) == (not no_color)
     assert "Running..." in text
+
+
+def test_nothing_of_a_file_reaches_the_terminal_that_it_would_obey() -> None:
+    evil = "\x1b]0;title\x07\u202ebidi\x9b31m"
+
+    text = diagnostics_text(
+        [
+            {
+                "severity": "error",
+                "file": f"a{evil}.yaml",
+                "line": 1,
+                "column": 3,
+                "message": evil,
+                "source": evil,
+                "hint": evil,
+            }
+        ]
+    )
+
+    assert not set(text) & {"\x1b", "\x07", "\u202e", "\x9b"}
+
+
+def test_the_caret_stands_behind_tabs_and_wide_letters() -> None:
+    text = diagnostics_text(
+        [{"severity": "error", "file": "f.yaml", "line": 2, "column": 4, "message": "no", "source": "\t訓e\u0301x"}]
+    )
+
+    assert text == "f.yaml:2:4: no\n    \t訓e\u0301x\n    \t   ^\n"
+
+
+def test_a_place_behind_the_end_of_a_line_that_was_cut_has_no_caret() -> None:
+    text = diagnostics_text(
+        [{"severity": "error", "file": "f.yaml", "line": 1, "column": 900, "message": "no", "source": "x" * 200}]
+    )
+
+    assert "^" not in text

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.client import repository
 from dstack.client.git import git_folder, normalise_remote, read_head, read_remote
 from dstack.client.repository import RepositoryError, find_root, identify, read_files, require_root
 
@@ -148,3 +149,35 @@ def test_origin_wins_over_other_remotes(tmp_path: Path) -> None:
     git = git_folder(str(tmp_path))
     assert git is not None
     assert read_remote(git) == "git@github.com:me/models.git"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("workflows:".encode("utf-16"), "is UTF-16, not UTF-8"),
+        (b"workflows: caf\xe9", "is not UTF-8: byte 14 is 0xe9"),
+    ],
+)
+def test_a_file_in_another_encoding_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    root = tmp_path
+    (root / ".dstack").mkdir()
+    (root / ".dstack/workflows.yaml").write_bytes(content)
+
+    with pytest.raises(RepositoryError) as caught:
+        read_files(str(root))
+
+    assert message in caught.value.message
+    assert caught.value.hint == "save it as UTF-8 text"
+
+
+def test_what_no_server_takes_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "MOST_TEXT", 100)
+    (tmp_path / ".dstack/workflows").mkdir(parents=True)
+    (tmp_path / ".dstack/workflows.yaml").write_text("#" * 60)
+    (tmp_path / ".dstack/workflows/more.yaml").write_text("#" * 40)
+    assert len(read_files(str(tmp_path))) == 2
+
+    (tmp_path / ".dstack/workflows/more.yaml").write_text("#" * 41)
+
+    with pytest.raises(RepositoryError, match=r"up to .*more\.yaml hold more than"):
+        read_files(str(tmp_path))
