@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "tag": ("dstack.cli.tag", "tag", "Give a run's artifacts a name to refer to them by."),
     "untag": ("dstack.cli.untag", "untag", "Remove a tag, or all tags of a run."),
     "tags": ("dstack.cli.tags", "tags", "List tags."),
+    "secrets": ("dstack.cli.secrets", "secrets", "Set, list and delete values that never show."),
     "validate": ("dstack.cli.validate", "validate", "Check the workflow files of this repository."),
     "schema": ("dstack.cli.schema", "schema", "Print the JSON Schema of the workflow files, for editors."),
     "rm": ("dstack.cli.rm", "rm", "Delete runs with their logs."),

@@ -19,6 +19,7 @@ Commands:
   tag        Give a run's artifacts a name to refer to them by.
   untag      Remove a tag, or all tags of a run.
   tags       List tags.
+  secrets    Set, list and delete values that never show.
   validate   Check the workflow files of this repository.
   schema     Print the JSON Schema of the workflow files, for editors.
   rm         Delete runs with their logs.

@@ -24,8 +24,15 @@ FLAGS = {
 }
 WITH_PULL = {"-f": "force", "--force": "force"}
 """Read as ours beside `--pull` only: many programs have an option of that name."""
-VALUES = {"-t": "tag", "--tag": "tag", "--repo": "repo"}
-LATER = ("--yes", "--pull", "--force")
+VALUES = {
+    "-t": "tag",
+    "--tag": "tag",
+    "--repo": "repo",
+    "-e": "env",
+    "--env": "env",
+    "--env-file": "env-file",
+}
+LATER = ("--yes", "--pull", "--force", "--env", "--env-file")
 """Options that came after the first version: behind NAME they give way to a declared variable of that name."""
 
 
@@ -37,6 +44,9 @@ class RunOptions:
         self.arguments: list[str] = []
         self.tags: list[str] = []
         self.repo: str | None = None
+        self.env: list[str] = []
+        """`NAME` or `NAME=VALUE`: kept out of `arguments`, which are stored and shown."""
+        self.env_files: list[str] = []
         self.flags: set[str] = set()
         self.later: list[str] = []
         """Those of LATER that stood behind NAME."""
@@ -103,6 +113,8 @@ def parse(words: list[str], declared: Container[str] = ()) -> RunOptions:
                 value = words[at]
                 at += 1
             _set(options, VALUES[name], value)
+        elif _is_joined_env(word):
+            options.env.append(word[2:].removeprefix("="))
         elif options.workflow is not None:
             options.arguments.append(word)
         elif word.startswith("-") and len(word) > 1:
@@ -118,10 +130,19 @@ def parse(words: list[str], declared: Container[str] = ()) -> RunOptions:
     return options
 
 
+def _is_joined_env(word: str) -> bool:
+    """Whether it is `-eNAME` or `-eNAME=VALUE`."""
+    return word.startswith("-e") and word[2:].removeprefix("=").partition("=")[0].isidentifier()
+
+
 def _set(options: RunOptions, name: str, value: str) -> None:
     if not value:
         raise UserError(f"option `--{name}` has an empty value")
     if name == "tag":
         options.tags.append(value)
+    elif name == "env":
+        options.env.append(value)
+    elif name == "env-file":
+        options.env_files.append(value)
     else:
         options.repo = value

@@ -6,6 +6,7 @@ import os
 import sys
 
 from dstack.cli.errors import USAGE as USAGE_ERROR
+from dstack.cli.errors import UserError
 from dstack.cli.options import RunOptions, parse
 from dstack.cli.render import diagnostics_text, show_table, write_json
 from dstack.cli.session import Session
@@ -31,6 +32,10 @@ Options, before or after NAME:
   -t, --tag TAG   Tag the run's artifacts when it is done. Repeatable.
   --plan          Show what would run and what would be reused; run nothing.
   --json          Print data as JSON; a job's output goes to stderr.
+  -e, --env NAME[=VALUE]
+                  A variable for NAME's job; without a value, the shell's own.
+                  Values are encrypted, and gone when the run has ended.
+  --env-file FILE Such variables from a file of NAME=VALUE lines. Repeatable.
   --repo DIR      The folder that holds .dstack/ (default: from here upwards).
   --pull          At the end fetch the artifacts into the repository's folder;
                   files that you changed stay, unless -f or --force is given.
@@ -97,18 +102,38 @@ def _run(options: RunOptions, root: str, session: Session) -> int:
 
 def _prepare(options: RunOptions, root: str, session: Session) -> Submission:
     """What is sent, without the code."""
+    files = read_files(root)
+    named, values = _values(options, files)
     return {
         "workflow": options.workflow or "",
-        "args": options.arguments,
-        "files": read_files(root),
+        "args": [*named, *options.arguments],
+        "files": files,
         "repository": identify(root),
         "environment": allowed_environment(),
+        "values": values,
         "python": find_python(f"{session.home}/cli/pythons.json", folder=root),
         "tags": options.tags,
         "user": session.user,
         "host": os.uname().nodename,
         "dstack_options": {"detach": options.detach},
     }
+
+
+def _values(options: RunOptions, files: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """(arguments that name what `-e` and `--env-file` give, values of that and of what the files ask for)."""
+    if not (options.env or options.env_files or any("env" in text for text in files.values())):
+        return [], {}
+    from dstack.client import env_file, values
+
+    found: dict[str, str | None] = {}
+    try:
+        for path in options.env_files:
+            found.update(env_file.read(path))
+        return values.collect(options.env, found, files)
+    except env_file.EnvFileError as error:
+        raise UserError(str(error), "lines are NAME=VALUE; quote a value that has blanks or # in it") from None
+    except values.ValuesError as error:
+        raise UserError(error.message, error.hint) from None
 
 
 def _submit(session: Session, submission: Submission, shipping: Shipping) -> Run:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Plan,
         RepositoryRef,
         Run,
+        Secret,
         Submission,
         Tag,
         Usage,
@@ -204,6 +205,22 @@ class Api:
         }
         return self._pages(f"{self._base}/artifacts", query, None)
 
+    # Secrets
+
+    def secrets(self, repository: RepositoryRef) -> list[Secret]:
+        return self._json("GET", f"{self._base}/secrets{_named(repository)}")["items"]
+
+    def add_secret(self, repository: RepositoryRef, name: str, value: str, *, overwrite: bool = False) -> Secret:
+        body = {"repository": repository, "name": name, "value": value, "overwrite": overwrite}
+        return self._json("POST", f"{self._base}/secrets", body, repeat=overwrite)
+
+    def update_secret(self, repository: RepositoryRef, name: str, value: str) -> Secret:
+        body = {"repository": repository, "value": value}
+        return self._json("PUT", f"{self._base}/secrets/{quote(name)}", body, repeat=True)
+
+    def delete_secret(self, repository: RepositoryRef, name: str) -> Secret:
+        return self._json("DELETE", f"{self._base}/secrets/{quote(name)}{_named(repository)}")
+
     # Store
 
     def store_call(self, name: str, body: bytes) -> bytes:
@@ -283,6 +300,12 @@ def _error(status: int, text: bytes) -> ApiError:
     except (ValueError, KeyError, TypeError, AttributeError):
         shown = text[:200].decode("utf-8", "replace").strip()
         return ApiError(status, "unexpected", f"the server answered {status}: {shown or 'nothing'}")
+
+
+def _named(repository: RepositoryRef) -> str:
+    """The query that names a repository, by all that it is known by."""
+    aliases = "".join(f"&alias={quote(alias)}" for alias in repository.get("aliases", []))
+    return f"?repository={quote(repository.get('key', ''))}{aliases}"
 
 
 def _query(values: Mapping[str, QueryValue]) -> str:

@@ -295,11 +295,20 @@ class Submission(TypedDict, total=False):
     code: CodeRef | None
     diff: str | None
     environment: dict[str, str]
+    values: dict[str, str]
     python: PythonRef | None
     tags: list[str]
     user: str
     host: str
     dstack_options: dict[str, Any]
+
+
+class Secret(TypedDict, total=False):
+    """What is told of a secret: never its value."""
+
+    name: str
+    updated_at: int
+    by: str | None
 
 
 class Frame(TypedDict, total=False):

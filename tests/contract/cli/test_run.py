@@ -345,3 +345,38 @@ def test_nobody_answers(dstack: Dstack, stub: StubApi, monkeypatch: pytest.Monke
     done = dstack("run", "train")
     assert done.code == 2
     assert "DSTACK_SERVER=nonsense is not an address" in done.err
+
+
+def test_values_go_beside_the_arguments(
+    accepting: StubApi, dstack: Dstack, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arguments and files are stored and shown; values are not."""
+    monkeypatch.setenv("HF_TOKEN", "hf_s3cret")
+    monkeypatch.setenv("ASKED", "for by the file")
+    monkeypatch.setenv("ANOTHER", "that nobody asked for")
+    monkeypatch.delenv("UNSET", raising=False)
+    (repository / ".env").write_text("# mine\nexport WANDB_KEY='w s3cret'\n")
+    text = "workflows:\n  - name: train\n    provider: bash\n    env: [ASKED, X=1]\n"
+    (repository / ".dstack/workflows.yaml").write_text(text)
+    done = dstack("run", "-d", "-e", "HF_TOKEN", "--env-file", ".env", "train", "-e", "UNSET", "-eA=b=c", "--lr", "1")
+    assert done.code == 0, done.err
+    sent = accepting.named("POST …/runs")[0].json
+    named = ["-e", "WANDB_KEY", "-e", "HF_TOKEN", "-e", "UNSET", "-e", "A"]
+    assert sent["args"] == [*named, "--lr", "1"]
+    assert sent["values"] == {
+        "HF_TOKEN": "hf_s3cret", "WANDB_KEY": "w s3cret", "A": "b=c", "ASKED": "for by the file",
+    }  # fmt: skip
+    del sent["values"]
+    assert "s3cret" not in json.dumps(sent)
+    assert "that nobody asked for" not in json.dumps(sent)
+
+
+def test_wrong_values_are_told_without_showing_them(dstack: Dstack, repository: Path) -> None:
+    (repository / "vars").write_text("A=1\nB C=s3cret\n'D\n")
+    done = dstack("run", "--env-file", "vars", "train")
+    assert done.code == 2
+    assert [line[:15] for line in done.err.splitlines()[:2]] == ["error: vars:2:1", "vars:3:1: a lin"]
+    assert "s3cret" not in done.err
+    done = dstack("run", "train", "-e", "1X=s3cret")
+    assert (done.code, "`1X` cannot name" in done.err, "s3cret" in done.err) == (2, True, False)
+    assert "No such file" in dstack("run", "--env-file", "missing", "train").err

@@ -50,6 +50,21 @@ def test_what_came_later_gives_way_to_a_declared_variable() -> None:
     assert parse(["--pull", "train"], {"--pull"}).pull, "before NAME it can only be ours"
 
 
+def test_values_are_kept_out_of_the_arguments() -> None:
+    words = ["-e", "A", "train", "-e", "B=x y", "-eC=1", "-e=D=2", "--env", "E=3", "--env=F=4", "--env-file", "f", "-x"]
+    options = parse(words)
+    assert options.env == ["A", "B=x y", "C=1", "D=2", "E=3", "F=4"]
+    assert (options.env_files, options.arguments) == (["f"], ["-x"])
+    assert parse(["train", "--", "-e", "A=1"]).env == []
+
+
+def test_a_declared_variable_of_the_name_of_such_an_option() -> None:
+    words = ["train", "--env", "prod", "--env-file", "x", "-e", "A=1"]
+    assert parse(words).later == ["--env", "--env-file"]
+    options = parse(words, {"--env", "--env-file"})
+    assert (options.arguments, options.env) == (["--env", "prod", "--env-file", "x"], ["A=1"])
+
+
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
