@@ -8,7 +8,7 @@ import tomllib
 from tests.docs.markdown import ROOT, blocks
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-IMPORT_NAMES = {"pyyaml": "yaml"}
+IMPORT_NAMES = {"ahocorasick-rs": "ahocorasick_rs", "pyyaml": "yaml"}
 
 
 def declared() -> set[str]:
