@@ -84,9 +84,15 @@ def read_files(root: str) -> dict[str, str]:
         content = _read_file(f"{root}/{path}", left)
         left -= len(content)
         files[path] = text = _decode(f"{root}/{path}", content)
-        # One that is not there is the server's to tell of, with its place.
-        waiting += [included for included in _included(text) if os.path.isfile(f"{root}/{included}")]
+        # One that is not there, or lies elsewhere, is the server's to tell of, with its place.
+        waiting += [included for included in _included(text) if _is_inside(root, included)]
     return files
+
+
+def _is_inside(root: str, path: str) -> bool:
+    """Whether a file of the repository stands at `path`: a link may lead to one that nobody meant to send."""
+    real = os.path.realpath(f"{root}/{path}")
+    return real.startswith(f"{root.rstrip('/')}/") and os.path.isfile(real)
 
 
 def _read_file(path: str, most: int) -> bytes:

@@ -70,6 +70,35 @@ def test_only_yaml_below_dstack_is_sent(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "include: ci/a.yaml\n", "include: [./ci/a.yaml]\n", "include:\n  - ci/a.yaml\n", "include:\n- 'ci/a.yaml' # a\n",
+        '"include": ["ci/gone.yaml", "ci/a.yaml"]\n', "workflows: []\ninclude:\n  # more\n\n  - ci/a.yaml\n",
+    ],
+)  # fmt: skip
+def test_what_files_include_is_sent(written: str, tmp_path: Path) -> None:
+    root = make(tmp_path / "project")
+    (root / ".dstack" / "workflows.yaml").write_text(written)
+    (root / "ci").mkdir()
+    (root / "ci" / "a.yaml").write_text("include: ci/b.yml\n")
+    (root / "ci" / "b.yml").write_text("include: [ci/a.yaml]\n")
+    (root / "ci" / "c.yaml").write_text("not: asked for\n")
+
+    assert set(read_files(str(root))) == {".dstack/workflows.yaml", "ci/a.yaml", "ci/b.yml"}
+
+
+def test_what_lies_outside_of_the_repository_is_not_sent(tmp_path: Path) -> None:
+    root = make(tmp_path / "project")
+    (tmp_path / "secret.yaml").write_text("key: 1\n")
+    (root / "link.yaml").symlink_to(tmp_path / "secret.yaml")
+    (root / "folder").symlink_to(tmp_path)
+    named = f"../secret.yaml, {tmp_path}/secret.yaml, link.yaml, folder/secret.yaml, folder"
+    (root / ".dstack" / "workflows.yaml").write_text(f"include: [{named}]\n")
+
+    assert set(read_files(str(root))) == {".dstack/workflows.yaml"}
+
+
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
     root = make(tmp_path)
     (root / ".dstack" / "workflows.yaml").write_bytes(b"a: \xff\n")
