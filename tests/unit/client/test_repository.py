@@ -73,7 +73,8 @@ def test_only_yaml_below_dstack_is_sent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "written",
     [
-        "include: ci/a.yaml\n", "include: [./ci/a.yaml]\n", "include:\n  - ci/a.yaml\n", "include:\n- 'ci/a.yaml' # a\n",
+        "include: ci/a.yaml\n", "include: [./ci/a.yaml]\n", "include:\n  - ci/a.yaml\n",
+        "include:\n- 'ci/a.yaml' # a\n",
         '"include": ["ci/gone.yaml", "ci/a.yaml"]\n', "workflows: []\ninclude:\n  # more\n\n  - ci/a.yaml\n",
     ],
 )  # fmt: skip
