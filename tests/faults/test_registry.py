@@ -24,6 +24,7 @@ EXCEPTIONS = {
     "server/db/postgresql.py: transaction.commit": "Database.write itself, between its two points",
     "client/cache.py: os.replace": "what the command remembers to have shipped; without it, it looks again",
     "client/environment.py: os.replace": "which version an interpreter has; without it, it asks again",
+    "cli/complete.py: os.replace": "names to offer when no server runs; without them none are",
     "client/profiles.py: os.replace": "a person's settings: the old file or the new one, both whole",
     "client/pulled.py: own.replace": "what was pulled; without it nothing is overwritten unasked",
     "client/repository.py: os.link": "a random id of a repository, taken or found: both sides of it are whole",

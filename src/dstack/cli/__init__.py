@@ -18,6 +18,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         return _write(f"dstack {dstack.__version__}\n")
     try:
+        if arguments[0] == "__complete":
+            from dstack.cli.complete import complete
+
+            return complete(arguments[1:])
         if arguments[0] == "run":
             from dstack.cli.run import run
 

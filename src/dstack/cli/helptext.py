@@ -7,27 +7,28 @@ Usage: dstack COMMAND [ARGUMENTS]...
   saves their artifacts while they run, and reuses them by tag.
 
 Commands:
-  run        Run a workflow and follow its output.
-  runs       List runs, or show one with its jobs. Also: ps, status.
-  logs       Show a run's output from its first line.
-  stop       Stop a run.
-  explain    Say why a run waits, or why it failed.
-  metrics    Show what a run's jobs have logged: loss, accuracy, …
-  compare    Show what sets runs apart.
-  artifacts  List or download what runs have saved.
-  open       Open the folder with a run's results.
-  tag        Give a run's artifacts a name to refer to them by.
-  untag      Remove a tag, or all tags of a run.
-  tags       List tags.
-  secrets    Set, list and delete values that never show.
-  validate   Check the workflow files of this repository.
-  schema     Print the JSON Schema of the workflow files, for editors.
-  rm         Delete runs with their logs.
-  prune      List the finished runs without a tag, and delete them.
-  du         Show what takes space.
-  config     Set the server that commands use, as named profiles.
-  server     Start, show or stop the local server.
-  runner     Run jobs on this machine for a server.
+  run         Run a workflow and follow its output.
+  runs        List runs, or show one with its jobs. Also: ps, status.
+  logs        Show a run's output from its first line.
+  stop        Stop a run.
+  explain     Say why a run waits, or why it failed.
+  metrics     Show what a run's jobs have logged: loss, accuracy, …
+  compare     Show what sets runs apart.
+  artifacts   List or download what runs have saved.
+  open        Open the folder with a run's results.
+  tag         Give a run's artifacts a name to refer to them by.
+  untag       Remove a tag, or all tags of a run.
+  tags        List tags.
+  secrets     Set, list and delete values that never show.
+  validate    Check the workflow files of this repository.
+  schema      Print the JSON Schema of the workflow files, for editors.
+  rm          Delete runs with their logs.
+  prune       List the finished runs without a tag, and delete them.
+  du          Show what takes space.
+  config      Set the server that commands use, as named profiles.
+  completion  Make a shell complete what you type.
+  server      Start, show or stop the local server.
+  runner      Run jobs on this machine for a server.
 
 Options:
   --version   Show the version.

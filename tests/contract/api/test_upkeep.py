@@ -29,6 +29,19 @@ def test_the_routes(asked: Asked) -> None:
     asked.refused(asked.client.post(f"{BASE}/runs/delete", json={}), 400, "invalid")
 
 
+def test_names_for_completion(asked: Asked) -> None:
+    world = asked.world
+    first = world.submit(PREPARE, "prepare")
+    world.complete(world.runner())
+    world.tag(first, "v1")
+    second = world.submit(PREPARE, "prepare", repository="other")
+    runs = [{"name": name, "workflow": "prepare", "status": "queued"} for name in (second, first)]
+    runs[1]["status"] = "done"
+    assert asked.get("names") == {"runs": runs, "tags": ["v1"]}
+    assert asked.get("names", repository="other") == {"runs": runs[:1], "tags": []}
+    assert asked.get("names", repository="never") == {"runs": [], "tags": []}
+
+
 def test_a_repository_is_made_known(asked: Asked) -> None:
     ref = {"key": "example.org/a", "name": "a", "aliases": ["git-1"]}
     assert asked.post("repositories", ref) == {"key": "example.org/a", "name": "a"}

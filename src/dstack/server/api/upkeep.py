@@ -10,9 +10,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dstack.server.api.requests import read_body, read_number
+from dstack.server.api.requests import read_body, read_number, text_of
 from dstack.server.db.engine import declare_write
-from dstack.server.services import delete, usage
+from dstack.server.services import delete, listing, usage
 from dstack.server.services.context import Context
 from dstack.server.services.repositories import RepositoryRef, ensure_repository
 
@@ -49,7 +49,12 @@ def upkeep_routes(context: Context) -> list[tuple[str, str, Handler]]:
         await asyncio.to_thread(context.database.write, REGISTER, lambda tx: ensure_repository(tx, context, ref))
         return _json({"key": ref.key, "name": ref.name})
 
+    async def names(request: Request) -> Response:
+        key = text_of(request.query_params, "repository")
+        return _json(await context.database.aread(lambda tx: listing.names(tx, context.project_id, key)))
+
     return [
+        ("GET", "/names", names),
         ("POST", "/runs/delete", delete_runs),
         ("GET", "/usage", show_usage),
         ("POST", "/repositories", register),
