@@ -75,7 +75,10 @@ class ScriptConfig(InterpreterConfig):
     def _one_script(self) -> Self:
         given = [key for key in SCRIPT_KEYS if getattr(self, key, None) is not None]
         if not given:
-            raise wrong("`script` is missing", "name the file to run: `script: train.py`")
+            hint = "name the file to run: `script: train.py`"
+            if empty := self.model_fields_set & set(SCRIPT_KEYS):
+                raise wrong("must not be empty", hint, (min(empty),))
+            raise wrong("`script` is missing", hint)
         if len(given) > 1:
             raise wrong(f"`{given[1]}` and `{given[0]}` are the same key", "keep one of them", (given[1],), "key")
         return self

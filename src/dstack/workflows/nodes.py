@@ -33,6 +33,7 @@ MAX_EXPANDED = 400_000
 
 _WORKFLOW_DEPTH = 3
 """Where the keys of a workflow stand: in the file's mapping, the list under `workflows`, the item of it."""
+_BRACES = re.compile(r"\{\{\s*[\w.-]+\s*\}\}")
 _OPENING = re.compile(r"\$\{\{")
 _CORE_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))
 
@@ -159,7 +160,7 @@ def compose(source: Source, report: Report, allowance: Allowance | None = None) 
     except _Refused as refused:
         report.error(source, refused.at, refused.message, refused.hint)
     except yaml.MarkedYAMLError as error:
-        found = syntax.explain(source, error, composer.quoted, MAX_DEPTH)
+        found = syntax.explain(source, error, composer.so_far(), MAX_DEPTH)
         report.error(source, found.at, found.message, found.hint)
     except yaml.reader.ReaderError as error:
         found = syntax.unreadable(source, error)
@@ -202,7 +203,7 @@ class _Composer:
         self.source = source
         self.report = report
         self.allowance = allowance
-        self.quoted: syntax.Quoted | None = None
+        self.quoted: tuple[int, int] | None = None
         """The last text in quotes that was read."""
         self.open: list[ListNode | MapNode] = []
         self.pending: list[ScalarNode | None] = []
@@ -221,6 +222,11 @@ class _Composer:
         finally:
             loader.dispose()
         return self.root
+
+    def so_far(self) -> syntax.Read:
+        """What was read when the parser stopped."""
+        brackets = (node.start for node in reversed(self.open) if self.source.text[node.start : node.start + 1] in "[{")
+        return syntax.Read(self.quoted, next(brackets, None))
 
     def _read(self, loader: yaml.CSafeLoader) -> None:
         documents = 0
@@ -257,7 +263,7 @@ class _Composer:
         plain = not event.style and event.tag is None
         node = ScalarNode(start.line + 1, start.column + 1, text, start.index, event.end_mark.index, plain=plain)
         if event.style == '"' or event.style == "'":
-            self.quoted = syntax.Quoted(node.start, node.end)
+            self.quoted = node.start, node.end
         if event.tag is not None:
             self._check_tag(event)
             node.data = text if event.tag in ("!", "tag:yaml.org,2002:str") else parse_scalar(text)
@@ -360,8 +366,7 @@ class _Composer:
     def _refuse_key(self, node: Node, parent: MapNode) -> NoReturn:
         if self.source.text.startswith("{{", parent.start):
             text = self.source.text[parent.start : parent.start + 60]
-            end = text.find("}}")
-            written = f"${text[: end + 2]}" if end > 0 else "${{ name }}"
+            written = f"${match[0]}" if (match := _BRACES.match(text)) is not None else "${{ name }}"
             raise _Refused(parent.at, "`{{ }}` is not an expression", f'write `"{written}"`')
         raise _Refused(node.at, "a key must be text, not a list or mapping", "put text that starts so in quotes")
 

@@ -142,6 +142,10 @@ WORKFLOW = "workflows:\n  - name: a\n    provider: bash\n"
         ("   - name: b", (4, 4), "indented like nothing above it", "align it with `- name: a` in line 2 (column 3)"),
         ("  help: a", (4, 3), "`help` stands beside the list's items", "line 2 (column 5)"),
         ("      help: a", (4, 7), "deeper than `provider`, which has a value", "line 3 (column 5)"),
+        ('    help: "a\n    artifacts: ["*.bin"]', (4, 11), "closed only in line 5", "missing in line 4"),
+        ("    env: {\n    artifacts:\n      - a", (4, 10), "the `{` opened here is not closed", "`}`"),
+        ("    env: {\n      A: b\n      C: d\n    }", (6, 7), "a `,` is missing before `C`", "line above"),
+        ("    commands: [- x]", (4, 16), "`- ` cannot stand within `[ ]`", "remove the `-`"),
         ("    : y", (4, 5), "no key before this `:`", "`key: value`"),
         ("    help: a\x1bb", (4, 12), "the control character U+001B", '`"\\x1b"`'),
         ("    <<: 3", (4, 5), "`<<` merges mappings only", "`<<: *name`"),
@@ -153,6 +157,13 @@ def test_the_place_and_what_to_write(lines: str, at: tuple[int, int], message: s
     assert message in diagnostic.message
     assert hint in diagnostic.hint
     assert (diagnostic.line, diagnostic.column) == at
+
+
+def test_an_item_beside_keys() -> None:
+    diagnostic = said("x:\n  a: b\n- c\n")
+
+    assert (diagnostic.line, diagnostic.column) == (3, 1)
+    assert diagnostic.message == "an item of a list cannot stand beside keys"
 
 
 def test_the_first_of_several_dashes_without_a_space_is_shown() -> None:

@@ -13,20 +13,26 @@ import yaml
 
 from dstack.workflows.diagnostics import Source
 from dstack.workflows.syntax import lines, signs
-from dstack.workflows.syntax.trouble import UNCLOSED, Finding, Quoted, Trouble
+from dstack.workflows.syntax.trouble import UNCLOSED, Finding, Read, Trouble
 
-__all__ = ["PROBLEMS", "UNCLOSED", "Finding", "Quoted", "explain", "too_deep", "unreadable"]
+__all__ = ["PROBLEMS", "UNCLOSED", "Finding", "Read", "explain", "too_deep", "unreadable"]
 
 Rule = Callable[[Trouble], Finding | None]
 
 
-def explain(source: Source, error: yaml.MarkedYAMLError, quoted: Quoted | None, max_depth: int) -> Finding:
-    """What is wrong with `source`, which the parser refused with `error`."""
+def explain(source: Source, error: yaml.MarkedYAMLError, read: Read, max_depth: int) -> Finding:
+    """What is wrong with `source`, of which `read` was read before the parser refused it with `error`."""
     if "nesting depth" in (error.problem or ""):
         mark = error.problem_mark or error.context_mark
         return Finding(source.position(mark.index if mark else 0), too_deep(max_depth), UNCLOSED)
-    trouble = Trouble(source, error, quoted)
-    for rule in (signs.tab, signs.odd_space, signs.after_quote, *PROBLEMS.get(error.problem or "", ())):
+    trouble = Trouble(source, error, read)
+    for rule in (
+        signs.tab,
+        signs.odd_space,
+        signs.quote_left_open,
+        signs.after_quote,
+        *PROBLEMS.get(error.problem or "", ()),
+    ):
         if (finding := rule(trouble)) is not None:
             return finding
     return Finding(trouble.at, "this is not valid YAML", "check the indentation, brackets and quotes around here")
@@ -57,7 +63,7 @@ _COLON: Sequence[Rule] = (
 _FLOW: Sequence[Rule] = (signs.expression_in_brackets, signs.open_bracket, signs.missing_comma)
 _KEYS: Sequence[Rule] = (
     signs.extra_bracket, lines.colon_alone, lines.beside_items, lines.block_text_ended, lines.misaligned,
-    lines.complete_already, lines.no_colon,
+    lines.item_beside_keys, lines.complete_already, lines.no_colon,
 )  # fmt: skip
 _TAGS: Sequence[Rule] = (signs.tag,)
 _LINES_WITH_PERCENT: Sequence[Rule] = (signs.percent,)
@@ -66,10 +72,10 @@ PROBLEMS: Mapping[str, Sequence[Rule]] = {
     # scanner
     "found character that cannot start any token": (signs.special_sign,),
     "could not find expected ':'": _COLON,
-    "block sequence entries are not allowed in this context": (lines.list_behind_key,),
+    "block sequence entries are not allowed in this context": (signs.dash_in_brackets, lines.list_behind_key),
     "mapping keys are not allowed in this context": (signs.question_mark,),
     "mapping values are not allowed in this context": (
-        lines.dash_without_space, lines.colon_in_value, lines.continues_value, lines.colon_alone,
+        lines.dash_without_space, lines.colon_in_value, signs.open_bracket, lines.continues_value, lines.colon_alone,
     ),
     "found unexpected ':'": (signs.colon_before_sign,),
     "found unexpected document indicator": (signs.open_quote,),
@@ -100,8 +106,8 @@ PROBLEMS: Mapping[str, Sequence[Rule]] = {
     # parser
     "did not find expected <document start>": (signs.document_end,),
     "did not find expected node content": (
-        signs.expression_in_brackets, signs.nothing_there, signs.open_bracket, signs.extra_bracket, signs.ended,
-        signs.cannot_start,
+        signs.expression_in_brackets, signs.dash_in_brackets, signs.nothing_there, signs.open_bracket,
+        signs.extra_bracket, signs.ended, signs.cannot_start,
     ),
     "did not find expected '-' indicator": (
         lines.beside_items, lines.block_text_ended, lines.misaligned, lines.complete_already, lines.no_colon,

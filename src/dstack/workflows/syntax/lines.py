@@ -78,7 +78,7 @@ def block_text_ended(trouble: Trouble) -> Finding | None:
 
 def no_colon(trouble: Trouble) -> Finding:
     """A line with neither `key:` nor `- `."""
-    at = trouble.opening()
+    at = trouble.opening() if "simple key" in trouble.context else trouble.at
     line = COMMENT.sub("", trouble.line(at[0])).strip()
     if re.fullmatch(r"[\w-]+", line):
         return Finding(at, f"there is no `:` after `{shorten(line)}`", f"write `{shorten(line)}: VALUE`")
@@ -131,6 +131,13 @@ def beside_items(trouble: Trouble) -> Finding | None:
             hint = f"align it with the first key of line {number} (column {start})"
             return Finding(trouble.at, f"`{shorten(key['key'])}` stands beside the list's items, not in one", hint)
     return None
+
+
+def item_beside_keys(trouble: Trouble) -> Finding | None:
+    if not trouble.starts_line or not trouble.after.startswith("- "):
+        return None
+    hint = "indent it deeper than the key that it belongs to"
+    return Finding(trouble.at, "an item of a list cannot stand beside keys", hint)
 
 
 def colon_alone(trouble: Trouble) -> Finding | None:

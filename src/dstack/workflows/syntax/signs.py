@@ -6,7 +6,6 @@ import re
 
 from dstack.workflows.syntax.trouble import (
     COMMENT,
-    KEY,
     ODD_SPACES,
     REACH,
     UNCLOSED,
@@ -47,27 +46,32 @@ def odd_space(trouble: Trouble) -> Finding | None:
     return None
 
 
+def quote_left_open(trouble: Trouble) -> Finding | None:
+    """A quote was left open, and closed by one that was meant to open, in the line where the parser stopped."""
+    if trouble.quoted is None or trouble.at_end or trouble.problem.startswith("found unexpected"):
+        return None
+    opening, closing = (trouble.source.position(index) for index in (trouble.quoted[0], trouble.quoted[1] - 1))
+    if opening[0] == closing[0] or closing[0] not in (trouble.at[0], trouble.opening()[0]):
+        return None
+    hint = f"a quote is missing in line {opening[0]}, or one too many in line {closing[0]}"
+    return Finding(opening, f"the quote opened here is closed only in line {closing[0]}", hint)
+
+
 def after_quote(trouble: Trouble) -> Finding | None:
-    """Something follows a closing quote: the quote closed too early, or one was left open lines before."""
-    quoted = trouble.quoted
-    if quoted is None or trouble.at_end or trouble.problem.startswith(("found unexpected", "found unknown escape")):
+    """Something follows a closing quote."""
+    if trouble.quoted is None or trouble.at_end or trouble.problem.startswith(("found unexpected", "found unknown")):
         return None
-    if not 0 <= trouble.index - quoted.end <= REACH or trouble.text[quoted.end : trouble.index].strip(" \t,"):
+    start, end = trouble.quoted
+    between = trouble.text[end : trouble.index]
+    if not 0 <= trouble.index - end <= REACH or between.strip(" \t"):
         return None
-    opening, closing = trouble.source.position(quoted.start), trouble.source.position(quoted.end - 1)
-    mark = trouble.text[quoted.start]
-    if opening[0] != closing[0]:
-        hint = f"a quote is missing in line {opening[0]}, or one too many in line {closing[0]}"
-        return Finding(opening, f"the quote opened here is closed only in line {closing[0]}", hint)
-    if (
-        trouble.starts_line
-        or trouble.after.startswith(tuple(",:]}#"))
-        or "," in trouble.text[quoted.end : trouble.index]
-    ):
+    if trouble.starts_line or trouble.after.startswith(tuple(",:]}#")):
         return None
-    if mark == "'" and quoted.end == trouble.index:
+    mark = trouble.text[start]
+    if mark == "'" and end == trouble.index:
+        closing = trouble.source.position(end - 1)
         return Finding(closing, "the text goes on after this quote, which closes it", "within '…', write `''` for `'`")
-    whole = trouble.text[quoted.start : quoted.end] + trouble.text[quoted.end : trouble.index] + trouble.rest
+    whole = trouble.text[start:end] + between + trouble.rest
     hint = "close the quotes at the end of the value"
     if "mapping values" not in trouble.problem and "flow" not in trouble.context and len(whole) <= 60:
         hint = f"put the whole value in quotes: `{quote(whole) if mark == chr(34) else chr(34) + whole + chr(34)}`"
@@ -81,18 +85,26 @@ def open_quote(trouble: Trouble) -> Finding:
 
 
 def open_bracket(trouble: Trouble) -> Finding | None:
-    if trouble.opened is None or trouble.text[trouble.opened] not in BRACKETS:
+    """A bracket was left open: a line after it is indented no deeper than its own."""
+    if trouble.bracket is None:
         return None
-    line = trouble.opening()[0]
-    closes = BRACKETS[trouble.text[trouble.opened]]
-    other_line = trouble.at[0] > line and (trouble.starts_line or KEY.match(trouble.before + ":") is not None)
-    if trouble.at_end or other_line:
-        message = f"the `{trouble.text[trouble.opened]}` opened here is not closed"
-        return Finding(trouble.opening(), message, f"close it with `{closes}`")
+    opened = trouble.source.position(trouble.bracket)
+    sign = trouble.text[trouble.bracket]
+    if trouble.at_end or any(trouble.indent(line) <= trouble.indent(opened[0]) for line in trouble.since(opened[0])):
+        return Finding(opened, f"the `{sign}` opened here is not closed", f"close it with `{BRACKETS[sign]}`")
     if trouble.after[:1] in ("]", "}"):
-        hint = f"the bracket opened in line {line} is closed with `{closes}`"
+        hint = f"the bracket opened in line {opened[0]} is closed with `{BRACKETS[sign]}`"
         return Finding(trouble.at, f"`{trouble.after[0]}` closes the wrong bracket", hint)
     return None
+
+
+def dash_in_brackets(trouble: Trouble) -> Finding | None:
+    if trouble.bracket is None or not trouble.after.startswith("-"):
+        return None
+    found = open_bracket(trouble)
+    return found or Finding(
+        trouble.at, "`- ` cannot stand within `[ ]` or `{ }`", "remove the `-`, or put it in quotes"
+    )
 
 
 def expression_in_brackets(trouble: Trouble) -> Finding | None:
@@ -109,11 +121,12 @@ def expression_in_brackets(trouble: Trouble) -> Finding | None:
 
 
 def missing_comma(trouble: Trouble) -> Finding:
-    message = f"a `,` is missing before `{shorten(trouble.rest)}`"
+    if trouble.after[:1] == ":" and (key := KEY.match(trouble.before + ":")) is not None:
+        at = (trouble.at[0], key.start("key") + 1)
+        return Finding(at, f"a `,` is missing before `{shorten(key['key'])}`", "put it at the end of the line above")
     if trouble.after[:1] == ":":
-        message = "there is no key before this `:`"
-        return Finding(trouble.at, message, "put a value that holds `:` in quotes")
-    return Finding(trouble.at, message, "or put the whole value in quotes")
+        return Finding(trouble.at, "there is no key before this `:`", "put a value that holds `:` in quotes")
+    return Finding(trouble.at, f"a `,` is missing before `{shorten(trouble.rest)}`", "or put the whole value in quotes")
 
 
 def extra_bracket(trouble: Trouble) -> Finding | None:

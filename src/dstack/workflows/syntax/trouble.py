@@ -36,20 +36,21 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Quoted:
-    """The last quoted text that was read: indices of its quotes, the end being past the closing one."""
+class Read:
+    """What was read before the parser stopped, as indices: the last quoted text, its end being past the closing quote,
+    and the innermost `[` or `{` that is open."""
 
-    start: int
-    end: int
+    quoted: tuple[int, int] | None = None
+    bracket: int | None = None
 
 
 class Trouble:
     """The place where the parser stopped, and the text around it."""
 
-    def __init__(self, source: Source, error: yaml.MarkedYAMLError, quoted: Quoted | None) -> None:
+    def __init__(self, source: Source, error: yaml.MarkedYAMLError, read: Read) -> None:
         self.source = source
         self.text = source.text
-        self.quoted = quoted
+        self.quoted = read.quoted
         self.problem = error.problem or ""
         self.context = error.context or ""
         end = len(self.text.rstrip())
@@ -61,6 +62,8 @@ class Trouble:
         opened = error.context_mark.index if error.context_mark is not None else None
         self.opened = opened if opened is not None and opened < end else None
         """Where what was being read begins."""
+        self.bracket = self.opened if self.opened is not None and self.text[self.opened] in "[{" else read.bracket
+        """The innermost `[` or `{` that is open."""
 
     @cached_property
     def before(self) -> str:
@@ -81,6 +84,11 @@ class Trouble:
     def starts_line(self) -> bool:
         return not self.before.strip()
 
+    def indent(self, number: int | None = None) -> int:
+        """Blanks before what stands in a line (default: the place's)."""
+        line = self.line(number or self.at[0])
+        return len(line) - len(line.lstrip())
+
     def line(self, number: int) -> str:
         return self.source.line(number)
 
@@ -91,6 +99,12 @@ class Trouble:
             line = self.line(above)
             if line.strip() and not line.lstrip().startswith("#"):
                 yield above, line
+
+    def since(self, number: int) -> Iterator[int]:
+        """Lines with something in them, from the one after line `number` to the place's."""
+        for later in range(max(number + 1, self.at[0] - _LINES), self.at[0] + 1):
+            if self.line(later).strip():
+                yield later
 
     def opening(self) -> tuple[int, int]:
         return self.at if self.opened is None else self.source.position(self.opened)
