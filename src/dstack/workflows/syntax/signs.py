@@ -6,6 +6,7 @@ import re
 
 from dstack.workflows.syntax.trouble import (
     COMMENT,
+    KEY,
     ODD_SPACES,
     REACH,
     UNCLOSED,
