@@ -22,6 +22,17 @@ _VALUE_HELP = """
     """
 
 
+class _Discreet(click.Command):
+    """Does not repeat what it cannot read: it may be a value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption:
+            words = "there is no such option; a value that begins with `-` stands behind `--`, or comes from a file"
+            raise click.UsageError(words, ctx) from None
+
+
 @click.group()
 def secrets() -> None:
     """Set, list and delete values that never show.
@@ -48,7 +59,7 @@ def list_secrets(repo: str | None, as_json: bool) -> None:
         write_table(["NAME", "UPDATED", "BY"], rows)
 
 
-@secrets.command(help=f"Add the secret NAME.{_VALUE_HELP}")
+@secrets.command(cls=_Discreet, help=f"Add the secret NAME.{_VALUE_HELP}")
 @click.argument("name")
 @click.argument("value", required=False)
 @click.option("-y", "--yes", is_flag=True, help="Overwrite one that exists.")
@@ -70,7 +81,7 @@ def add(name: str, value: str | None, yes: bool, repo: str | None, as_json: bool
     _report(made, text, "set" if yes or exists else "added", as_json=as_json)
 
 
-@secrets.command(help=f"Give the secret NAME, which exists, a new value.{_VALUE_HELP}")
+@secrets.command(cls=_Discreet, help=f"Give the secret NAME, which exists, a new value.{_VALUE_HELP}")
 @click.argument("name")
 @click.argument("value", required=False)
 @_repo

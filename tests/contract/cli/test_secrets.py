@@ -106,6 +106,12 @@ class TestWhereTheValueComesFrom:
         assert "history" in done.err
         assert sent(there)["value"] == VALUE
 
+    def test_one_that_looks_like_an_option_is_not_repeated(self, there: StubApi, dstack: Dstack) -> None:
+        done = dstack("secrets", "add", "NEW", f"--{VALUE}")
+        assert (done.code, "behind `--`" in unseen(done).err) == (2, True)
+        dstack("secrets", "add", "NEW", "--", f"--{VALUE}")
+        assert sent(there)["value"] == f"--{VALUE}"
+
     @pytest.mark.parametrize("nothing", ["", EOFError()])
     def test_nothing_typed_changes_nothing(self, there: StubApi, dstack: Dstack, typed: Any, nothing: Any) -> None:
         typed(nothing)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
 from sqlalchemy import insert, update
 
 from dstack import workflows
 from dstack.protocol import messages
-from dstack.sdk.provider import secret_marker
 from dstack.server.db.tables import attempt_secrets, metadata, run_values
 from dstack.server.db.tables import secrets as secrets_table
 from dstack.server.services import run_values as values_service
@@ -27,29 +24,12 @@ from tests.support.world import REPOSITORY, World
 ONE = "workflows:\n  - {name: job, provider: bash, commands: ['true']}\n"
 REF = RepositoryRef(key=REPOSITORY, name="digits")
 VALUE = "hf_s3cret-value-0123"
-Give = Callable[..., None]
 
 
-@pytest.fixture
-def give(monkeypatch: pytest.MonkeyPatch) -> Give:
-    """Let every planned job be given these secrets (`X`) and callers' values (`env:K`)."""
-
-    def give(*names: str) -> None:
-        plain = workflows.plan
-
-        def plan(*args: Any, **more: Any) -> workflows.RunPlan:
-            planned = plain(*args, **more)
-            markers = {name.removeprefix("env:"): secret_marker(name) for name in names}
-            given: dict[str, Any] = {"secrets": names, "environment": markers}
-            steps = [
-                replace(step, jobs=tuple(msgspec.structs.replace(job, **given) for job in step.jobs))
-                for step in planned.steps
-            ]
-            return replace(planned, steps=tuple(steps))
-
-        monkeypatch.setattr(workflows, "plan", plan)
-
-    return give
+def giving(*names: str) -> str:
+    """Workflows with one job, which is given these secrets (`X`) and callers' values (`env:K`)."""
+    items = [name.removeprefix("env:") if ":" in name else f"{name}=${{{{ secrets.{name} }}}}" for name in names]
+    return ONE.replace("commands", f"environment: [{', '.join(map(repr, items))}], commands")
 
 
 def add(world: World, name: str, value: str = VALUE, *, overwrite: bool = False) -> dict[str, Any]:
@@ -168,22 +148,21 @@ def opened(world: World) -> dict[str, str]:
     return {name: value.decode() for name, value in found.items()}
 
 
-def started(world: World, give: Give, *names: str, **more: Any) -> tuple[str, Any]:
+def started(world: World, *names: str, **more: Any) -> tuple[str, Any]:
     """A run whose job a runner holds, accepted and started."""
-    give(*names)
     runner = world.runner()
-    name = world.submit(ONE, "job", **more)
+    name = world.submit(giving(*names), "job", **more)
     world.place()
     runner.take()
     return name, runner
 
 
 class TestDelivery:
-    def test_a_runner_gets_what_its_job_is_given(self, world: World, give: Give) -> None:
+    def test_a_runner_gets_what_its_job_is_given(self, world: World) -> None:
         add(world, "TOKEN")
         add(world, "UNUSED", "of-nobody")
         values = {"HF_TOKEN": "hf_0123456789", "SEED": "7", "OTHER": "dropped"}
-        _, runner = started(world, give, "TOKEN", "env:HF_TOKEN", "env:SEED", values=values)
+        _, runner = started(world, "TOKEN", "env:HF_TOKEN", "env:SEED", values=values)
         (assignment,) = runner.held.values()
         assert assignment.mask_set
         assert VALUE.encode() not in messages.encode(assignment)
@@ -202,52 +181,51 @@ class TestDelivery:
         assert not assignment.mask_set
         assert runner.secrets("job") == messages.SecretsReply()
 
-    def test_nothing_of_them_is_stored_in_the_clear(self, world: World, give: Give) -> None:
+    def test_nothing_of_them_is_stored_in_the_clear(self, world: World) -> None:
         add(world, "TOKEN")
-        name, runner = started(world, give, "TOKEN", "env:HF_TOKEN", values={"HF_TOKEN": "hf_0123456789"})
+        name, runner = started(world, "TOKEN", "env:HF_TOKEN", values={"HF_TOKEN": "hf_0123456789"})
         runner.secrets("job")
         for value in (VALUE, "hf_0123456789"):
             assert value.encode() not in everything(world)
             assert value not in str(world.run(name))
 
-    def test_values_that_no_job_needs_are_not_kept(self, world: World, give: Give) -> None:
-        give("env:SEED")
-        world.submit(ONE, "job", values={"SEED": "1", "AWS_SECRET": "not asked for"})
+    def test_values_that_no_job_needs_are_not_kept(self, world: World) -> None:
+        world.submit(giving("env:SEED"), "job", values={"SEED": "1", "AWS_SECRET": "not asked for"})
         assert [row.name for row in world.rows(run_values)] == ["SEED"]
 
-    def test_another_runner_gets_nothing(self, world: World, give: Give) -> None:
+    def test_another_runner_gets_nothing(self, world: World) -> None:
         add(world, "TOKEN")
-        _, runner = started(world, give, "TOKEN")
+        _, runner = started(world, "TOKEN")
         thief = world.runner("south")
         thief.held = runner.held
         assert thief.secrets("job") == messages.SecretsReply(over=True)
 
-    def test_an_earlier_process_of_the_runner_gets_nothing(self, world: World, give: Give) -> None:
+    def test_an_earlier_process_of_the_runner_gets_nothing(self, world: World) -> None:
         add(world, "TOKEN")
-        _, runner = started(world, give, "TOKEN")
+        _, runner = started(world, "TOKEN")
         before = runner.incarnation
         runner.register(restarted=True)
         assert runner.secrets("job").values == {"TOKEN": VALUE}
         runner.incarnation = before
         assert runner.secrets("job") == messages.SecretsReply(register=True)
 
-    def test_an_unknown_attempt_or_runner_gets_nothing(self, world: World, give: Give) -> None:
+    def test_an_unknown_attempt_or_runner_gets_nothing(self, world: World) -> None:
         add(world, "TOKEN")
-        _, runner = started(world, give, "TOKEN")
+        _, runner = started(world, "TOKEN")
         assert runner.secrets(uuid.uuid4()) == messages.SecretsReply(over=True)
         runner.runner_id = uuid.uuid4()
         assert runner.secrets("job") == messages.SecretsReply(register=True)
 
-    def test_an_attempt_that_is_over_gets_nothing(self, world: World, give: Give) -> None:
+    def test_an_attempt_that_is_over_gets_nothing(self, world: World) -> None:
         add(world, "TOKEN")
-        _, runner = started(world, give, "TOKEN")
+        _, runner = started(world, "TOKEN")
         key = runner.id_of("job")
         runner.finish("job")
         assert runner.secrets(key) == messages.SecretsReply(over=True)
 
-    def test_an_attempt_keeps_the_secret_it_began_with(self, world: World, give: Give) -> None:
+    def test_an_attempt_keeps_the_secret_it_began_with(self, world: World) -> None:
         add(world, "TOKEN")
-        _, runner = started(world, give, "TOKEN")
+        _, runner = started(world, "TOKEN")
         assert runner.secrets("job").values == {"TOKEN": VALUE}
         secrets.change(world.context, REF, "TOKEN", "a-newer-value", actor=None)
         runner.register(restarted=True)
@@ -255,36 +233,33 @@ class TestDelivery:
         secrets.remove(world.context, REF, "TOKEN")
         assert runner.secrets("job").values == {"TOKEN": VALUE}
 
-    def test_a_secret_that_was_deleted_before_the_job_began_is_named(self, world: World, give: Give) -> None:
+    def test_a_secret_that_was_deleted_before_the_job_began_is_named(self, world: World) -> None:
         add(world, "TOKEN")
-        _, runner = started(world, give, "TOKEN")
+        _, runner = started(world, "TOKEN")
         secrets.remove(world.context, REF, "TOKEN")
         assert "the secret `TOKEN` does not exist any more" in runner.secrets("job").problem
 
-    def test_a_lost_key_is_told_to_the_runner(self, world: World, give: Give) -> None:
+    def test_a_lost_key_is_told_to_the_runner(self, world: World) -> None:
         add(world, "TOKEN")
-        _, runner = started(world, give, "TOKEN")
+        _, runner = started(world, "TOKEN")
         world.settings.secrets_file.unlink()
         world.context.sealer = Sealer(world.settings.secrets_file)
         assert str(world.settings.secrets_file) in runner.secrets("job").problem
 
-    def test_a_run_that_needs_a_secret_is_refused_with_a_lost_key_and_others_go_on(
-        self, world: World, give: Give
-    ) -> None:
+    def test_a_run_that_needs_a_secret_is_refused_with_a_lost_key_and_others_go_on(self, world: World) -> None:
         add(world, "TOKEN")
         world.settings.secrets_file.unlink()
         world.context.sealer = Sealer(world.settings.secrets_file)
         world.submit(ONE, "job")
-        give("TOKEN")
         with pytest.raises(ServiceError, match=str(world.settings.secrets_file)):
-            world.submit(ONE, "job")
+            world.submit(giving("TOKEN"), "job")
 
 
 class TestEnds:
     @pytest.mark.parametrize("code", [0, 3])
-    def test_the_transaction_that_ends_the_run_deletes_them(self, world: World, give: Give, code: int) -> None:
+    def test_the_transaction_that_ends_the_run_deletes_them(self, world: World, code: int) -> None:
         add(world, "TOKEN")
-        _, runner = started(world, give, "TOKEN", "env:SEED", values={"SEED": "12345"})
+        _, runner = started(world, "TOKEN", "env:SEED", values={"SEED": "12345"})
         runner.secrets("job")
         assert world.rows(run_values)
         assert world.rows(attempt_secrets)
@@ -293,19 +268,17 @@ class TestEnds:
         assert not world.rows(attempt_secrets)
         assert listed(world) == ["TOKEN"]
 
-    def test_a_run_that_is_stopped_before_it_begins(self, world: World, give: Give) -> None:
-        give("env:SEED")
-        name = world.submit(ONE, "job", values={"SEED": "12345"})
+    def test_a_run_that_is_stopped_before_it_begins(self, world: World) -> None:
+        name = world.submit(giving("env:SEED"), "job", values={"SEED": "12345"})
         world.stop(name)
         assert world.run(name)["status"] == "stopped"
         assert not world.rows(run_values)
 
-    def test_a_sweep_removes_what_a_backup_brings_back(self, world: World, give: Give) -> None:
-        give("env:SEED")
-        over = world.submit(ONE, "job", values={"SEED": "12345"})
+    def test_a_sweep_removes_what_a_backup_brings_back(self, world: World) -> None:
+        over = world.submit(giving("env:SEED"), "job", values={"SEED": "12345"})
         kept = world.rows(run_values)[0]
         world.stop(over)
-        live = world.submit(ONE, "job", values={"SEED": "12345"})
+        live = world.submit(giving("env:SEED"), "job", values={"SEED": "12345"})
         world.context.database.write(secrets.SET, lambda tx: tx.execute(insert(run_values), dict(kept._mapping)))
         assert len(world.rows(run_values)) == 2
         world.sweep()
