@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import sqlite3
+import stat
 import time
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from dstack import embedded
 from dstack.client.api import Api, Unreachable
 from dstack.client.wire import SocketTransport
-from tests.faults.home import Home
+from tests.faults.home import LINES, Gated, Home, assert_lines
 
 QUICK = """\
 workflows:
@@ -107,6 +109,32 @@ def test_what_a_killed_server_left(home: Home, left: str) -> None:
         holder = {"pid": os.getpid(), "version": "0.0.1", "socket": str(path), "started_at": 1}
         (home.folder / "server" / "lock").write_text(json.dumps(holder))
     assert home.types("run", "quick").stdout == "said\n"
+
+
+@pytest.mark.parametrize("removed", ["socket", "folder", "all"])
+def test_the_socket_is_removed_while_a_job_runs(home: Home, removed: str) -> None:
+    """By a log-out, which takes the whole folder of sockets away, or by who cleans up /tmp: the same server is found
+    again, by people and by the runner, wherever it listens now."""
+    job = Gated(home)
+    name = home.detached("gated")
+    job.begun()
+    server, runner, path = home.server(), home.runner(), Path(home.socket())
+    if removed == "socket":
+        path.unlink()
+    else:
+        shutil.rmtree(path.parent if removed == "folder" else path.parents[1])
+    assert [run["name"] for run in json.loads(home.types("runs", "--json").stdout)] == [name]
+    home.kill(runner)  # the next one has no connection from before
+    home.wait(lambda: home.runner() not in (0, runner) or None, "the server starts another runner")
+    job.go()
+    assert_lines(home.types("logs", "-f", name).stdout, LINES)
+    job.assert_ran_once()
+    assert home.server() == server
+    listens = Path(json.loads((home.folder / "server" / "lock").read_text())["socket"])
+    assert (listens == path) == (removed != "all")
+    assert stat.S_IMODE(listens.stat().st_mode) == 0o600
+    home.types("server", "stop")
+    assert not listens.exists()
 
 
 def test_a_second_server_names_the_first(home: Home) -> None:

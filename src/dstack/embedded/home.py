@@ -120,6 +120,7 @@ class HomeLock:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._since = time.time_ns() // 1000
 
     @classmethod
     def acquire(cls, home: str | os.PathLike[str], *, socket: str) -> Self:
@@ -131,19 +132,19 @@ class HomeLock:
         if not take_lock(fd, path, PROBE):
             os.close(fd)
             raise LockHeld(home, read_holder(home))
-        holder = {
-            "pid": os.getpid(),
-            "version": dstack.__version__,
-            "socket": socket,
-            "started_at": time.time_ns() // 1000,
-        }
+        lock = cls(fd)
         try:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps(holder).encode() + b"\n", 0)
+            lock.tell(socket)
         except OSError as error:
             os.close(fd)
             raise unusable(path, error) from error
-        return cls(fd)
+        return lock
+
+    def tell(self, socket: str) -> None:
+        """Write down who has the home, and where it listens. Raises OSError."""
+        holder = {"pid": os.getpid(), "version": dstack.__version__, "socket": socket, "started_at": self._since}
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, json.dumps(holder).encode() + b"\n", 0)
 
     def release(self) -> None:
         """Let go, leaving the lock empty: nobody serves this home."""

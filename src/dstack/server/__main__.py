@@ -10,14 +10,14 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from dstack import embedded
-from dstack.server.app import Server, build_context, listen_tcp, listen_unix, remove_socket
+from dstack.server.app import Server, build_context
 from dstack.server.db.errors import DatabaseError
+from dstack.server.door import Door, HomeDoor, TcpDoor
 from dstack.server.location import database_folder
 from dstack.server.settings import Settings, from_environment
 
@@ -38,26 +38,19 @@ def main() -> int:
 def _serve(is_embedded: bool, ready_fd: int | None) -> None:
     home = embedded.home_folder()
     settings = from_environment(Settings(home=Path(home)))
-    path = settings.socket or embedded.socket_path(home)
-    lock = None
+    door: Door
     if is_embedded:
-        settings = from_environment(Settings(home=Path(home), socket=path))
-        embedded.make_socket_folder(path)
-        lock = embedded.HomeLock.acquire(home, socket=path)
-    elif not settings.port:
+        door = HomeDoor(home, settings.socket)
+        settings = replace(settings, socket=door.path)
+    elif settings.port:
+        door = TcpDoor(settings.host or "127.0.0.1", settings.port)
+    else:
         raise ValueError("a server outside embedded mode needs DSTACK_SERVER_PORT")
     settings, note = _placed(settings)
-    context = build_context(settings)
-    server = Server(context)
-
-    def listen() -> socket.socket:
-        return listen_unix(path) if is_embedded else listen_tcp(settings.host or "127.0.0.1", settings.port)
-
+    server = Server(build_context(settings))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    asyncio.run(server.run(listen, lambda: _ready(ready_fd, note)))
-    if lock is not None:
-        remove_socket(path)
-        lock.release()
+    asyncio.run(server.run(door, lambda: _ready(ready_fd, note)))
+    door.close()
 
 
 def _placed(settings: Settings) -> tuple[Settings, str]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -20,12 +18,14 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dstack.domain.ports import Clock, Ids, SystemClock, SystemIds
+from dstack.embedded import EmbeddedError
 from dstack.logs.files import FileLogStore
 from dstack.server.api.routes import routes as api_routes
 from dstack.server.bus import Bus
 from dstack.server.db.engine import Database, Transaction, declare_write
 from dstack.server.db.tables import SYSTEM, meta, projects
 from dstack.server.db.upgrade import ensure_schema
+from dstack.server.door import Door
 from dstack.server.loops.clock_watch import ClockWatch, extend_leases
 from dstack.server.loops.driver import drive
 from dstack.server.loops.local_runner import LocalRunner
@@ -119,16 +119,16 @@ class Server:
         self._asked = True
         self._close()
 
-    async def run(self, listen: Callable[[], socket.socket], ready: Callable[[], None]) -> None:
-        """Serve on what `listen` opens; `ready` is called once requests are answered."""
+    async def run(self, door: Door, ready: Callable[[], None]) -> None:
+        """Serve whoever comes through `door`; `ready` is called once requests are answered."""
         # The event loop would wait for a busy thread for 5 ms at each hand-over of the interpreter.
         sys.setswitchinterval(0.0005)
-        listener = listen()
+        listener = door.open()
         await asyncio.to_thread(extend_leases, self._context)
         for number in (signal.SIGTERM, signal.SIGINT):
             # Besides uvicorn's own handlers: long polls have to return, and the process ends in order.
             asyncio.get_running_loop().add_signal_handler(number, self.shutdown)
-        tasks = [asyncio.create_task(loop) for loop in self._loops()]
+        tasks = [asyncio.create_task(loop) for loop in (*self._loops(), self._keep_open(door))]
         serving = asyncio.create_task(self._serve(listener))
         ready()
         try:
@@ -138,7 +138,7 @@ class Server:
                 _log.info("a run came in while this server was ending: it goes on")
                 self._activity.touch()
                 self._uvicorn = uvicorn.Server(self._config)
-                await self._serve(listen())
+                await self._serve(door.open())
         finally:
             self._context.bus.publish_for_good("shutdown")
             for task in tasks:
@@ -159,6 +159,29 @@ class Server:
             if watching is not None:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
+
+    async def _keep_open(self, door: Door) -> None:
+        """Look on every tick whether people can still come in, and open the door again where they cannot."""
+        while True:
+            await asyncio.sleep(self._context.settings.tick)
+            if not door.is_gone() or not self._uvicorn.started or self._uvicorn.should_exit:
+                continue
+            try:
+                await self._listen_also(door.open())
+            except (OSError, EmbeddedError) as error:
+                _log.warning("the socket is gone, and another cannot be made: %s", error)
+            else:
+                _log.warning("the socket was removed by somebody: this server listens on a new one")
+
+    async def _listen_also(self, listener: socket.socket) -> None:
+        """Have uvicorn serve a second listener, as it does those it is started with."""
+        serving = self._uvicorn
+
+        def protocol() -> asyncio.Protocol:
+            made: Any = self._config.http_protocol_class
+            return made(config=self._config, server_state=serving.server_state, app_state=serving.lifespan.state)
+
+        serving.servers.append(await asyncio.get_running_loop().create_server(protocol, sock=listener))
 
     def _close(self) -> None:
         self._uvicorn.should_exit = True
@@ -217,29 +240,3 @@ def _counted(app: ASGIApp, activity: Activity) -> ASGIApp:
             await app(scope, receive, send)
 
     return wrapped
-
-
-def listen_unix(path: str) -> socket.socket:
-    """A listening Unix socket, mode 0600. The caller holds the home's lock, so what is there is stale."""
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(mask)
-    listener.listen(1024)
-    listener.setblocking(False)
-    return listener
-
-
-def listen_tcp(host: str, port: int) -> socket.socket:
-    """A listening TCP socket."""
-    listener = socket.create_server((host, port), backlog=1024)
-    listener.setblocking(False)
-    return listener
-
-
-def remove_socket(path: str) -> None:
-    Path(path).unlink(missing_ok=True)
