@@ -162,6 +162,7 @@ class Server:
 
     async def _keep_open(self, door: Door) -> None:
         """Look on every tick whether people can still come in, and open the door again where they cannot."""
+        problem = ""
         while True:
             await asyncio.sleep(self._context.settings.tick)
             if not door.is_gone() or not self._uvicorn.started or self._uvicorn.should_exit:
@@ -169,9 +170,12 @@ class Server:
             try:
                 await self._listen_also(door.open())
             except (OSError, EmbeddedError) as error:
-                _log.warning("the socket is gone, and another cannot be made: %s", error)
+                if str(error) != problem:
+                    _log.warning("the socket is gone, and another cannot be made yet: %s", error)
+                problem = str(error)
             else:
                 _log.warning("the socket was removed by somebody: this server listens on a new one")
+                problem = ""
 
     async def _listen_also(self, listener: socket.socket) -> None:
         """Have uvicorn serve a second listener, as it does those it is started with."""
