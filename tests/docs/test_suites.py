@@ -24,10 +24,16 @@ ON_BOTH = {
 
 
 def skips(text: str) -> Iterator[int]:
-    """Lines of `pytest.skip`, `importorskip`, `xfail` and the marks of those names."""
+    """Lines of `pytest.skip`, `importorskip`, `xfail` and the marks of those names, and of a test that returns early on
+    one of the databases: it would pass there without a word."""
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Attribute) and node.attr in {"skip", "skipif", "importorskip", "xfail", "SkipTest"}:
-            yield node.lineno
+        match node:
+            case ast.Attribute(attr="skip" | "skipif" | "importorskip" | "xfail" | "SkipTest"):
+                yield node.lineno
+            case ast.If() if "dialect" in ast.unparse(node.test) and isinstance(node.body[-1], ast.Return):
+                yield node.lineno
+            case _:
+                pass
 
 
 @pytest.mark.parametrize("folder", [*BOTH, "tests/support"])
@@ -49,3 +55,4 @@ def test_they_run_on_both() -> None:
 def test_the_check_sees_them() -> None:
     text = "import pytest\npytest.skip('no')\n@pytest.mark.skipif(True, reason='')\ndef test(): pass\n"
     assert list(skips(text)) == [2, 3]
+    assert list(skips("def test(db):\n    if db.dialect != 'sqlite':\n        return\n")) == [2]

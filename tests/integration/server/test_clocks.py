@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,14 @@ from dstack.server.loops.clock_watch import ClockWatch, extend_leases
 from dstack.server.services.rows import StoredPolicy
 from tests.integration.server.test_sweep import HOUR, ONE, begun, poll_for, state
 from tests.support.world import World
+
+
+@pytest.fixture
+def own_clock(sqlite_url: str, tmp_path: Path) -> Iterator[World]:
+    """A world whose times are the server's own: on PostgreSQL the database's clock counts, which servers share."""
+    made = World(sqlite_url, tmp_path / "home")
+    yield made
+    made.close()
 
 
 def test_a_server_start_gives_every_runner_one_more_lease(world: World) -> None:
@@ -99,9 +108,8 @@ def test_a_clock_set_back_ends_nothing_early_and_lets_nothing_hang(world: World,
     assert job["submitted_at"] <= job["started_at"] <= job["finished_at"]
 
 
-def test_a_clock_set_back_and_right_again_expires_nothing(world: World) -> None:
-    if world.context.database.dialect != "sqlite":
-        return  # the database's own clock counts there, and servers share it
+def test_a_clock_set_back_and_right_again_expires_nothing(own_clock: World) -> None:
+    world = own_clock
     runner, name = begun(world, StoredPolicy(timeout=500.0))
     watch = ClockWatch(world.context)
     for step in (-HOUR, HOUR):
@@ -115,9 +123,8 @@ def test_a_clock_set_back_and_right_again_expires_nothing(world: World) -> None:
     assert state(world, runner) == "online"
 
 
-def test_a_back_off_does_not_become_an_hour(world: World) -> None:
-    if world.context.database.dialect != "sqlite":
-        return  # as above
+def test_a_back_off_does_not_become_an_hour(own_clock: World) -> None:
+    world = own_clock
     runner = world.runner()
     world.runner("south")
     world.submit(ONE, "job")
