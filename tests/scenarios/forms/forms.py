@@ -86,4 +86,5 @@ ROWS: dict[str, str] = {
     "1.5-curl-command-line": "`dstack run curl URL -o OUT -a DIR`",
     "1.5-torchrun": "`torchrun`: `file` or `script`, `args`; one process for each GPU",
     "1.5-torchrun-command-line": "`dstack run torchrun FILE [--nnodes N] [ARGUMENTS]`",
+    "1.5-option-env-name": "`-e K` and `env: [K]`: the caller's value; `K=` is empty",
 }
