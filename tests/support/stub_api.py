@@ -41,6 +41,7 @@ class Reply:
     cut: bool = False
     close: bool = False
     """End the connection before any answer."""
+    headers: dict[str, str] = field(default_factory=dict[str, str])
 
 
 Route = Callable[[Call], Reply]
@@ -137,9 +138,9 @@ def _handler(stub: StubApi) -> type[BaseHTTPRequestHandler]:
                 return
             if reply.stream is None:
                 content = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-                self.wfile.write(
-                    f"HTTP/1.1 {reply.status} X\r\ncontent-length: {len(content)}\r\n\r\n".encode() + content
-                )
+                headers = {**reply.headers, "content-length": str(len(content))}
+                head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+                self.wfile.write(f"HTTP/1.1 {reply.status} X\r\n{head}\r\n".encode() + content)
                 return
             self.wfile.write(f"HTTP/1.1 {reply.status} X\r\ntransfer-encoding: chunked\r\n\r\n".encode())
             for piece in reply.stream:

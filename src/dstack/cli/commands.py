@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "prune": ("dstack.cli.prune", "prune", "List the finished runs without a tag, and delete them."),
     "du": ("dstack.cli.du", "du", "Show what takes space."),
     "config": ("dstack.cli.config", "config", "Set the server that commands use, as named profiles."),
+    "doctor": ("dstack.cli.doctor", "doctor", "Look for what keeps runs from working here."),
     "completion": ("dstack.cli.completion", "completion", "Make a shell complete what you type."),
     "server": ("dstack.cli.server", "server", "Start, show or stop the local server."),
     "runner": ("dstack.cli.runner", "runner", "Run jobs on this machine for a server."),

@@ -144,6 +144,10 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
     'config delete': (
         (("-h", "--help"), "", "Show the command's help."),
     ),
+    'doctor': (
+        (('--json',), '', 'A list of objects: `name`, `status`, `text`, `fix`'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
     'completion': (
         (("-h", "--help"), "", "Show the command's help."),
     ),

@@ -26,6 +26,7 @@ Commands:
   prune       List the finished runs without a tag, and delete them.
   du          Show what takes space.
   config      Set the server that commands use, as named profiles.
+  doctor      Look for what keeps runs from working here.
   completion  Make a shell complete what you type.
   server      Start, show or stop the local server.
   runner      Run jobs on this machine for a server.
