@@ -118,8 +118,9 @@ class FakeRunner:
     def accept(self, job: str | UUID) -> messages.EventAnswer:
         return self._move(job, "starting", messages.Accepted(attempt_id=self.id_of(job), at=self.now()))
 
-    def start(self, job: str | UUID) -> messages.EventAnswer:
-        return self._move(job, "running", messages.Started(attempt_id=self.id_of(job), at=self.now()))
+    def start(self, job: str | UUID, packages: Sequence[str] | None = None) -> messages.EventAnswer:
+        held = None if packages is None else tuple(packages)
+        return self._move(job, "running", messages.Started(attempt_id=self.id_of(job), at=self.now(), packages=held))
 
     def exit(self, job: str | UUID, code: int | None = 0, *, aborted: bool = False) -> messages.EventAnswer:
         return self._move(job, "saving", self.exited(job, code, aborted=aborted))

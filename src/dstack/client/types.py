@@ -54,6 +54,7 @@ class Job(TypedDict, total=False):
     why_waiting: str | None
     log_length: int
     log_incomplete: bool
+    packages_digest: str | None
     artifacts: list[Artifact]
 
 

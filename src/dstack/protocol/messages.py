@@ -162,6 +162,8 @@ class Recalled(Event, frozen=True, kw_only=True, tag="recalled"):
 
 class Started(Event, frozen=True, kw_only=True, tag="started"):
     pid: int = 0
+    packages: tuple[str, ...] | None = None
+    """What its Python environment holds, as `name==version`; None where that is none of ours."""
 
 
 class SetupFailed(Event, frozen=True, kw_only=True, tag="setup-failed"):

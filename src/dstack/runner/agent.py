@@ -23,6 +23,7 @@ from dstack.runner.executors import cgroup
 from dstack.runner.executors.process import ProcessExecutor
 from dstack.runner.folders import read_spec
 from dstack.runner.inotify import SpoolWatch
+from dstack.runner.kept import Limits
 from dstack.runner.link import Link, LinkDown, Refused, connector
 from dstack.runner.secrets import SecretSource
 from dstack.runner.senders import EventSender, LogSender
@@ -100,7 +101,9 @@ class Agent:
             settings=settings,
             clock=self._clock,
             executor=ProcessExecutor(groups),
-            environments=EnvironmentManager(settings.folder / "envs"),
+            environments=EnvironmentManager(
+                settings.folder / "envs", limits=Limits(settings.environments_kept, settings.environments_size)
+            ),
             slots=self._places,
             events=self._events,
             logs=self._logs,
@@ -254,6 +257,7 @@ class Agent:
         while True:
             await asyncio.sleep(REAP_EVERY)
             self._shop.executor.reap()
+            await self._shop.environments.kept.evict()
 
 
 def _host_name() -> str:

@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Protocol
 
 from dstack.domain import faults
-from dstack.logs.spool import disk_full
 from dstack.protocol import messages
 from dstack.protocol.messages import Assignment
 from dstack.runner.environments import SetupError
-from dstack.runner.executors.interface import Exit, Process, StartError
-from dstack.runner.folders import append_to, disk_words, folder_of, forget, read_spec, write_spec
+from dstack.runner.executors.interface import Process, StartError
+from dstack.runner.folders import append_to, disk_words, folder_of, forget, read_environment, read_spec, write_spec
 from dstack.runner.metrics import MetricsReader
+from dstack.runner.reports import Reports
 from dstack.runner.saving import ArtifactSaver
 from dstack.runner.secrets import NO_SECRETS, Secrets, telling_names
 from dstack.runner.setup import set_up
@@ -53,6 +53,8 @@ class Attempt:
         self._task: asyncio.Task[None] | None = None
         self._begun = False
         """Whether the task runs: cancelled before, it would end without a word."""
+        self._left = False
+        """The agent ends before its process: what that uses stays."""
         self._secrets = NO_SECRETS
         self._shipper = Shipper(
             assignment.attempt_id,
@@ -62,6 +64,7 @@ class Attempt:
             workshop.clock,
             workshop.settings.log_limit,
         )
+        self._reports = Reports(assignment.attempt_id, self._folder, self._shipper, workshop.clock)
         self._saver = ArtifactSaver(workshop, assignment, self._folder, self._send)
         self._metrics = MetricsReader(
             assignment.attempt_id,
@@ -83,6 +86,9 @@ class Attempt:
         self.state = "running"
         self._process = process
         self._shop.slots.adopt(self.assignment.attempt_id, self.assignment.spec.requirements, self._gpus())
+        environment = read_environment(self._folder)
+        if environment is not None:
+            self._shop.environments.kept.hold(self.assignment.attempt_id, environment)
         self._task = asyncio.create_task(self._guarded(self._resumed))
 
     def recall(self) -> None:
@@ -137,7 +143,10 @@ class Attempt:
         finally:
             self._shop.slots.release(self.assignment.attempt_id)
             try:
-                await self._shop.environments.release(self.assignment.attempt_id)
+                if not self._left:
+                    await self._shop.environments.kept.release(self.assignment.attempt_id)
+            except OSError as error:
+                _log.warning("attempt %s: its environment is not cleared away: %s", self.assignment.attempt_id, error)
             finally:
                 self._ended(self)
 
@@ -148,7 +157,7 @@ class Attempt:
         try:
             write_spec(self._folder, assignment, share.gpus)
             self._shipper.prepare()
-            self._send(messages.Accepted(attempt_id=assignment.attempt_id, at=self._now()), patient=True)
+            self._send(self._reports.accepted(), patient=True)
             self._process = await self._start(share.gpus)
         except (SetupError, StartError, SnapshotError) as error:
             await self._setup_failed(str(error))
@@ -161,9 +170,7 @@ class Attempt:
             return
         faults.point("runner.started")
         self.state = "running"
-        self._send(
-            messages.Started(attempt_id=assignment.attempt_id, at=self._now(), pid=self._process.pid), patient=True
-        )
+        self._send(self._reports.started(self._process.pid, self._packages()), patient=True)
         if self.stop:
             self._take_up_stop()
         await self._attend(self._process)
@@ -184,9 +191,8 @@ class Attempt:
         if self.assignment.mask_set:
             # Before anything of the job is read, its metrics included.
             self._keep(await self._shop.secrets.fetch_again(self.assignment.attempt_id))
-        now = self._now()
-        self._send(messages.Accepted(attempt_id=self.assignment.attempt_id, at=now))
-        self._send(messages.Started(attempt_id=self.assignment.attempt_id, at=now, pid=self._process.pid))
+        self._send(self._reports.accepted())
+        self._send(self._reports.started(self._process.pid, self._packages()))
         self._saver.begin()
         await self._attend(self._process)
 
@@ -204,18 +210,18 @@ class Attempt:
         if process.exit is None:
             self._shipping = asyncio.create_task(self._shipper.run())
             await process.wait()
-        at = self._now()
+        at = self._shop.clock.now()
         await self._stops()
         assert process.exit is not None
         await self._shop.executor.sweep(self.assignment.attempt_id)
         self._shop.slots.release(self.assignment.attempt_id)
         faults.point("runner.exited")
-        exited = self._exited(process.exit, at)
-        if exited.aborted:
+        if self.stop == "abort":
             await self._finish_log()
             self.state = "ending"
-            await self._report_end(self._exited(process.exit, at))
+            await self._report_end(self._reports.exited(process.exit, at, aborted=True))
             return
+        exited = self._reports.exited(process.exit, at, aborted=False)
         self.state = "saving"
         self._send(exited, patient=True)
         await self._save(exited)
@@ -228,19 +234,7 @@ class Attempt:
         await self._finish_log()
         faults.point("runner.saved")
         self.state = "ending"
-        if saved.problem is not None:
-            end = self._refused(saved.problem)
-        else:
-            end = messages.Saved(
-                attempt_id=self.assignment.attempt_id,
-                at=self._now(),
-                exit=exited,
-                artifacts=saved.artifacts,
-                log_length=self._shipper.length,
-                log_incomplete=self._shipper.incomplete,
-                warnings=warnings,
-            )
-        await self._report_end(end)
+        await self._report_end(self._reports.saved(exited, saved, warnings))
 
     async def _telling_names(self) -> list[str]:
         if not self._secrets.wanted:
@@ -259,9 +253,8 @@ class Attempt:
 
     async def _cancelled(self) -> None:
         """Recalled, stopped while starting, or killed: whichever `state` and `stop` say."""
-        attempt_id = self.assignment.attempt_id
         if self.state == "recalled":
-            await self._send(messages.Recalled(attempt_id=attempt_id, at=self._now()))
+            await self._send(self._reports.recalled())
         elif self.state == "stopping":
             await self._end_process()
             await self._setup_failed("it was stopped before its process started")
@@ -270,6 +263,7 @@ class Attempt:
             await self._end_process()
         else:
             # The agent itself ends: the process goes on, and the next agent adopts it.
+            self._left = True
             await cancelled(self._shipping)
             self._metrics.stop()
             self._saver.stop()
@@ -283,15 +277,7 @@ class Attempt:
 
     async def _give_up(self, detail: str) -> None:
         self.state = "ending"
-        await self._send(
-            messages.SetupFailed(
-                attempt_id=self.assignment.attempt_id,
-                at=self._now(),
-                detail=detail,
-                log_length=self._shipper.length,
-                log_incomplete=self._shipper.incomplete,
-            )
-        )
+        await self._send(self._reports.setup_failed(detail))
         self._remove()
 
     async def _failed(self, detail: str) -> None:
@@ -303,10 +289,9 @@ class Attempt:
             await self._give_up(detail)
             return
         self.state = "ending"
-        attempt_id = self.assignment.attempt_id
         if before == "running":
-            self._send(messages.Exited(attempt_id=attempt_id, at=self._now(), detail=detail))
-        await self._send(self._refused(detail))
+            self._send(self._reports.lost(detail))
+        await self._send(self._reports.refused(detail))
         self._remove()
 
     async def _end_process(self) -> None:
@@ -332,31 +317,6 @@ class Attempt:
 
     # --- small things ------------------------------------------------------------------------------------------
 
-    def _exited(self, end: Exit, at: int) -> messages.Exited:
-        detail = end.detail
-        if end.code != 0 and not detail and disk_full(self._folder):
-            detail = f"disk full on {self._folder}"
-        return messages.Exited(
-            attempt_id=self.assignment.attempt_id,
-            at=at,
-            exit_code=end.code,
-            signal=end.signal,
-            oom=end.oom,
-            aborted=self.stop == "abort",
-            log_length=self._shipper.length,
-            log_incomplete=self._shipper.incomplete,
-            detail=detail,
-        )
-
-    def _refused(self, detail: str) -> messages.SaveRefused:
-        return messages.SaveRefused(
-            attempt_id=self.assignment.attempt_id,
-            at=self._now(),
-            detail=detail,
-            log_length=self._shipper.length,
-            log_incomplete=self._shipper.incomplete,
-        )
-
     def _say(self, text: str) -> None:
         """A line of our own in the job's log; a full disk, most likely, is told by the event in any case."""
         try:
@@ -371,8 +331,8 @@ class Attempt:
     def _send(self, event: messages.AttemptEvent, *, patient: bool = False) -> asyncio.Future[messages.EventAnswer]:
         return self._shop.events.send(self._secrets.masked(event), patient=patient)
 
-    def _now(self) -> int:
-        return self._shop.clock.now()
+    def _packages(self) -> tuple[str, ...] | None:
+        return self._shop.environments.kept.packages(self.assignment.attempt_id)
 
     async def _report_end(self, event: messages.AttemptEvent) -> None:
         """Send the last event; what the server has taken need not be kept, what it does not know is."""

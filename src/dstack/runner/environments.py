@@ -10,35 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import functools
-import json
 import os
 import platform
 import re
 import shutil
 import signal
 import sys
-import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 import blake3
 
-from dstack.domain import faults
 from dstack.runner import package_index, pythons, requirement_lines
+from dstack.runner.kept import FROZEN, KeptEnvironments, Limits, own_key
 from dstack.runner.requirement_lines import Requirements, RequirementsError
 from dstack.runner.threads import whole
 from dstack.sdk.provider import PythonEnv
 
-faults.declare("environment-complete:before", "environment-complete:after")
-
-_COMPLETE = "dstack-complete.json"
-_FROZEN = "dstack-packages.txt"
 _FORMAT = b"1"
 """Goes into every key: raise it when environments are to be built differently."""
+NO_MORE_THAN = Limits()
 
 
 class SetupError(Exception):
@@ -49,14 +43,13 @@ class SetupError(Exception):
 class Interpreter:
     """`path` runs the job's Python; `bin_dir` goes first on its PATH. `key` is empty for the shell's own Python.
 
-    `venv` is the environment's folder (for VIRTUAL_ENV) and `packages` the file with the frozen list, where it is ours.
+    `venv` is the environment's folder (for VIRTUAL_ENV), where it is ours.
     """
 
     path: Path
     bin_dir: Path
     key: str = ""
     venv: Path | None = None
-    packages: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +68,17 @@ class Order:
 
 
 class EnvironmentManager:
-    """Makes and finds environments below `root`, which is made when missing. `uv` None: the one dstack came with."""
+    """Makes and finds environments below `root`. `uv` None: the one dstack came with."""
 
-    def __init__(self, root: Path, uv: Path | None = None) -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        self._root = root
+    def __init__(self, root: Path, uv: Path | None = None, limits: Limits = NO_MORE_THAN) -> None:
+        self.kept = KeptEnvironments(root, limits)
         self._uv = uv
-        self._locks: dict[str, asyncio.Lock] = {}
 
     async def prepare(self, order: Order, on_output: Callable[[bytes], None]) -> Interpreter:
         """The interpreter for `order`; what uv prints goes to `on_output`. Raises SetupError.
 
-        Cancelling it ends uv; what was half built is built anew the next time.
+        The environment is held for the attempt until `kept.release`. Cancelling it ends uv; what was half built is
+        built anew the next time.
         """
         spec = order.spec or PythonEnv()
         shell_python = _shell_python(order)
@@ -98,21 +90,14 @@ class EnvironmentManager:
         except RequirementsError as error:
             raise SetupError(str(error)) from error
         wanted = self._wanted_python(spec, order)
-        key = f"attempt-{order.attempt_id.hex}"
-        if requirements.shared:
-            key = _key(wanted, requirements, environment)
-        found = self._complete(key)
+        key = _key(wanted, requirements, environment) if requirements.shared else own_key(order.attempt_id)
+        self.kept.hold(order.attempt_id, key)  # before the look: what is held is not removed
+        found = self._whole(key)
         if found is not None:
+            self.kept.touch(key)
             return found
-        async with self._locked(key):
-            return self._complete(key) or await self._build(key, wanted, requirements, order, environment, on_output)
-
-    async def release(self, attempt_id: UUID) -> None:
-        """The attempt is over: remove an environment that was its alone."""
-        name = f"attempt-{attempt_id.hex}"
-        if (self._root / name).exists():
-            await whole(shutil.rmtree, self._root / name, ignore_errors=True)
-        (self._root / f"{name}.lock").unlink(missing_ok=True)
+        async with self.kept.locked(key):
+            return self._whole(key) or await self._build(key, wanted, requirements, order, environment, on_output)
 
     def _wanted_python(self, spec: PythonEnv, order: Order) -> str:
         """A version such as `3.11`, or the path of the shell's interpreter where that is on this host."""
@@ -125,13 +110,11 @@ class EnvironmentManager:
         version = order.shell_version or platform.python_version()
         return ".".join(version.split(".")[:2])
 
-    def _complete(self, key: str) -> Interpreter | None:
-        venv = self._root / key
-        python = venv / "bin" / "python"
-        # `exists` follows the link: the interpreter the environment was made from may have been removed since.
-        if not (venv / _COMPLETE).exists() or not python.exists():
+    def _whole(self, key: str) -> Interpreter | None:
+        if not self.kept.is_whole(key):
             return None
-        return Interpreter(python, python.parent, key, venv, venv / _FROZEN)
+        venv = self.kept.root / key
+        return Interpreter(venv / "bin" / "python", venv / "bin", key, venv)
 
     async def _build(
         self,
@@ -142,7 +125,7 @@ class EnvironmentManager:
         environment: dict[str, str],
         on_output: Callable[[bytes], None],
     ) -> Interpreter:
-        venv = self._root / key
+        venv = self.kept.root / key
         await whole(shutil.rmtree, venv, ignore_errors=True)
         uv = _Uv(self._uv or find_uv(), environment, order.code_root, on_output)
         base = await _base_python(uv, wanted, order.environment)
@@ -157,30 +140,12 @@ class EnvironmentManager:
                 await whole(shutil.rmtree, venv, ignore_errors=True)
                 raise SetupError(_install_failure(message, requirements))
         frozen = await uv.output("pip", "freeze", *target) if requirements.arguments else b""
-        (venv / _FROZEN).write_bytes(frozen)
-        self._mark_complete(venv, {"python": base, "wanted": wanted, "requirements": requirements.arguments})
-        found = self._complete(key)
+        (venv / FROZEN).write_bytes(frozen)
+        facts = {"python": base, "wanted": wanted, "requirements": requirements.arguments}
+        await self.kept.complete(key, facts)
+        found = self._whole(key)
         assert found is not None
         return found
-
-    def _mark_complete(self, venv: Path, facts: dict[str, object]) -> None:
-        temporary = venv / f"{_COMPLETE}.new"
-        temporary.write_text(json.dumps({**facts, "built_at": time.time_ns() // 1000}), encoding="utf-8")
-        faults.rename(temporary, venv / _COMPLETE, "environment-complete")
-
-    @contextlib.asynccontextmanager
-    async def _locked(self, key: str) -> AsyncGenerator[None]:
-        """One builder per key: among the attempts of this agent, and among agents that share a home."""
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        async with lock:
-            fd = os.open(self._root / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                await _flock(fd)
-                yield
-            finally:
-                os.close(fd)
-        if not lock.locked():
-            self._locks.pop(key, None)
 
 
 class _Uv:
@@ -320,16 +285,6 @@ def _brief(message: str) -> str:
     begin = next((index for index, line in enumerate(lines) if line.startswith(("error:", "No solution"))), 0)
     words = " ".join(line for line in lines[begin : begin + 6] if line and not line.startswith("hint:"))
     return re.sub(r"\s*cause:\s*", ": ", words.removeprefix("error:").strip())[:600].rstrip(".") or "nothing"
-
-
-async def _flock(fd: int) -> None:
-    """Lock the file. flock has no event to wait for, and a thread blocked in it could not be cancelled."""
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            await asyncio.sleep(0.1)
 
 
 async def _whole(starting: Coroutine[None, None, asyncio.subprocess.Process]) -> asyncio.subprocess.Process:

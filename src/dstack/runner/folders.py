@@ -58,6 +58,19 @@ def read_spec(folder: Path) -> tuple[Assignment, tuple[int, ...]]:
     return found.assignment, found.gpus
 
 
+def write_environment(folder: Path, key: str) -> None:
+    """Which of the kept Python environments the attempt works in, for the next agent."""
+    (folder / "environment").write_text(key, encoding="utf-8")
+
+
+def read_environment(folder: Path) -> str | None:
+    """None for an attempt that works in none of them."""
+    try:
+        return (folder / "environment").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
 def forget(folder: Path) -> None:
     """Remove an attempt's folder. The spec goes first: without one it is swept by the next agent, never begun again."""
     faults.point("runner.forget:before")

@@ -61,6 +61,8 @@ class Secrets:
         match event:
             case messages.Rejected() | messages.SetupFailed() | messages.SaveRefused() | messages.Exited():
                 return replace(event, detail=self.words(event.detail))
+            case messages.Started() if event.packages:
+                return replace(event, packages=tuple(map(self.words, event.packages)))
             case messages.Saved():
                 end = replace(event.exit, detail=self.words(event.exit.detail)) if event.exit else None
                 return replace(event, exit=end, warnings=tuple(map(self.words, event.warnings)))

@@ -33,6 +33,10 @@ class Settings:
     metrics_interval: float = 1.0
     """How often a job's metrics files are looked at."""
     log_limit: int = 1 << 30
+    environments_kept: int = 20
+    """Python environments that are kept for the next job that needs them …"""
+    environments_size: int = 20 << 30
+    """… and how large they may be together. Those that jobs work in stay in any case."""
 
     @property
     def folder(self) -> Path:

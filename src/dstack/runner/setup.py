@@ -15,7 +15,7 @@ from dstack.protocol.messages import Assignment
 from dstack.runner.environments import EnvironmentManager, Interpreter, Order, SetupError
 from dstack.runner.executors.interface import Launch
 from dstack.runner.expansion import expanded
-from dstack.runner.folders import append_to
+from dstack.runner.folders import append_to, write_environment
 from dstack.runner.metrics import job_environment
 from dstack.runner.ports import port_environment
 from dstack.runner.threads import stoppable, whole
@@ -31,7 +31,7 @@ _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 async def set_up(shop: Workshop, assignment: Assignment, folder: Path, gpus: tuple[int, ...]) -> Launch:
     """Everything that stands before the process starts. Raises SnapshotError, SetupError, OSError."""
     work = await _laid_out(shop, assignment, folder)
-    return await _launch_of(shop.environments, assignment, folder, work, gpus, folder / "spool")
+    return await _launch_of(shop.environments, assignment, folder, work, gpus)
 
 
 async def _laid_out(shop: Workshop, assignment: Assignment, folder: Path) -> Path:
@@ -83,7 +83,6 @@ async def _launch_of(
     folder: Path,
     work: Path,
     gpus: tuple[int, ...],
-    spool: Path,
 ) -> Launch:
     """The command with its whole environment. What the set-up of a Python prints goes to the job's log."""
     spec = assignment.spec
@@ -97,7 +96,7 @@ async def _launch_of(
     if not environment.get("PATH"):
         environment["PATH"] = _SYSTEM_PATH
     if spec.python is not None or (argv and argv[0] == "python"):
-        interpreter = await _interpreter(environments, assignment, work, environment, spool)
+        interpreter = await _interpreter(environments, assignment, folder, work, environment)
         environment["PATH"] = f"{interpreter.bin_dir}:{environment['PATH']}"
         if interpreter.venv is not None:
             environment["VIRTUAL_ENV"] = str(interpreter.venv)
@@ -117,7 +116,7 @@ async def _launch_of(
 
 
 async def _interpreter(
-    environments: EnvironmentManager, assignment: Assignment, work: Path, environment: dict[str, str], spool: Path
+    environments: EnvironmentManager, assignment: Assignment, folder: Path, work: Path, environment: dict[str, str]
 ) -> Interpreter:
     order = Order(
         attempt_id=assignment.attempt_id,
@@ -127,5 +126,7 @@ async def _interpreter(
         shell_python=assignment.python,
         shell_version=assignment.python_version,
     )
-
-    return await environments.prepare(order, lambda data: append_to(spool, data))
+    found = await environments.prepare(order, lambda data: append_to(folder / "spool", data))
+    if found.key:
+        write_environment(folder, found.key)
+    return found

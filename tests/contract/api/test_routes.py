@@ -237,6 +237,19 @@ def test_logs(asked: Asked) -> None:
     asked.refused(asked.client.get(f"{BASE}/runs/nobody-1/logs"), 404, "not-found")
 
 
+def test_packages(asked: Asked) -> None:
+    runner = asked.world.runner()
+    name = submitted(asked, "prepare")
+    asked.world.place()
+    runner.poll()
+    assert asked.get(f"runs/{name}/packages") == {"items": []}
+    runner.accept("prepare")
+    runner.start("prepare", ["alpha==1.0"])
+    assert asked.get(f"runs/{name}/packages") == {"items": [{"job": "prepare", "packages": ["alpha==1.0"]}]}
+    assert len(asked.get(f"runs/{name}")["jobs"][0]["packages_digest"]) == 64
+    asked.refused(asked.client.get(f"{BASE}/runs/nobody-1/packages"), 404, "not-found")
+
+
 def test_tags(asked: Asked) -> None:
     runner = asked.world.runner()
     name = done(asked, runner, "train")

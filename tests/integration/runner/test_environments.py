@@ -19,7 +19,10 @@ import pytest
 from dstack.runner import environments, pythons
 from dstack.runner.environments import EnvironmentManager, Interpreter, Order, SetupError
 from dstack.runner.executors import tree
+from dstack.runner.kept import Limits
 from dstack.sdk.provider import PythonEnv
+
+VERSION = f"3.{sys.version_info.minor}"
 
 
 def wheel(folder: Path, name: str, version: str, body: str = "", requires: str = "") -> Path:
@@ -87,8 +90,6 @@ def test_the_second_use_installs_nothing_and_runs_no_program(bench: Bench, monke
     assert run(made, "import alpha, beta; print(alpha.version, beta.version)") == "1.0 2.0"
     assert b" + alpha==1.0\n" in b"".join(bench.output)
     assert all(part.endswith(b"\n") for part in bench.output)
-    assert made.packages is not None
-    assert made.packages.read_text().split() == ["alpha==1.0", "beta==2.0"]
     bench.output.clear()
 
     def refuse(*_: object, **__: object) -> None:
@@ -97,6 +98,49 @@ def test_the_second_use_installs_nothing_and_runs_no_program(bench: Bench, monke
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
     assert bench.prepare("-r requirements.txt") == made
     assert bench.output == []
+
+
+def test_what_it_holds_is_listed_for_the_attempt_that_works_in_it(bench: Bench) -> None:
+    wheel(bench.wheels, "alpha", "1.0", requires="beta")
+    wheel(bench.wheels, "beta", "2.0")
+
+    async def use() -> None:
+        kept = bench.manager.kept
+        built, found, empty, shells = (
+            bench.order("alpha"),
+            bench.order("alpha"),
+            bench.order(version=VERSION),
+            bench.order(),
+        )
+        for order in (built, found, empty, shells):
+            await bench.manager.prepare(order, bench.output.append)
+        assert kept.packages(built.attempt_id) == kept.packages(found.attempt_id) == ("alpha==1.0", "beta==2.0")
+        assert kept.packages(empty.attempt_id) == ()
+        assert kept.packages(shells.attempt_id) is None
+        await kept.release(built.attempt_id)
+        assert kept.packages(built.attempt_id) is None
+
+    asyncio.run(use())
+
+
+def test_what_is_too_much_goes_and_what_is_used_stays(bench: Bench) -> None:
+    for name in ("alpha", "beta", "gamma"):
+        wheel(bench.wheels, name, "1.0")
+    manager = EnvironmentManager(bench.root, limits=Limits(count=1))
+
+    async def use() -> None:
+        orders = [bench.order(name) for name in ("alpha", "beta", "gamma")]
+        first, second, third = [await manager.prepare(order, bench.output.append) for order in orders]
+        assert await manager.kept.evict() == []
+        for order in orders[:2]:
+            await manager.kept.release(order.attempt_id)
+        assert await manager.kept.evict() == [first.key, second.key]
+        assert sorted(path.name for path in bench.root.iterdir()) == sorted([third.key, f"{third.key}.lock"])
+        again = await manager.prepare(orders[0], bench.output.append)
+        assert again == first
+        assert run(again, "import alpha; print(alpha.version)") == "1.0"
+
+    asyncio.run(use())
 
 
 def test_what_defines_it_is_in_its_key(bench: Bench) -> None:
@@ -121,7 +165,7 @@ def test_an_editable_project_is_the_attempts_own_and_goes_with_it(bench: Bench) 
         with pytest.raises(SetupError):
             await bench.manager.prepare(order, bench.output.append)
         assert list(bench.root.glob("attempt-*.lock"))
-        await bench.manager.release(order.attempt_id)
+        await bench.manager.kept.release(order.attempt_id)
         assert not list(bench.root.glob("attempt-*"))
 
     asyncio.run(use())

@@ -17,6 +17,7 @@ from dstack.protocol import messages
 from dstack.runner.attempt import Attempt
 from dstack.runner.executors.fake import FakeExecutor
 from dstack.runner.executors.interface import Process, Survivors
+from dstack.runner.folders import write_environment
 from dstack.runner.saving import ArtifactSaver, FinalSave
 from dstack.runner.settings import Settings
 from dstack.runner.slots import Slots
@@ -70,14 +71,26 @@ class Watch:
 
 
 class Environments:
-    """Sets up for ever."""
+    """Sets up for ever. `kept` of the real ones is itself."""
 
     broken = False
+
+    def __init__(self) -> None:
+        self.held: dict[uuid.UUID, str] = {}
+        self.released: list[uuid.UUID] = []
+        self.kept = self
 
     async def prepare(self, *_: object) -> None:
         await asyncio.Event().wait()
 
+    def hold(self, attempt_id: uuid.UUID, key: str) -> None:
+        self.held[attempt_id] = key
+
+    def packages(self, attempt_id: uuid.UUID) -> tuple[str, ...] | None:
+        return ("alpha==1.0",) if attempt_id in self.held else None
+
     async def release(self, attempt_id: uuid.UUID) -> None:
+        self.released.append(attempt_id)
         if self.broken:
             raise OSError("its lock is gone")
 
@@ -259,5 +272,31 @@ def test_one_is_forgotten_whatever_fails_at_its_end(bench: Bench) -> None:
         attempt.begin()
         await bench.over(attempt)
         assert bench.server.ends() == [messages.Saved]
+
+    run(course())
+
+
+def test_an_agent_that_ends_leaves_what_a_running_job_uses(bench: Bench) -> None:
+    """And the next one, which adopts the job, holds its environment again and tells what is in it."""
+    folder = bench.workshop.settings.folder / "attempts"
+
+    async def course() -> None:
+        attempt = bench.attempt("wait")
+        key = attempt.assignment.attempt_id
+        attempt.begin()
+        await until(lambda: attempt.state == "running")
+        write_environment(folder / key.hex, "abc")
+        attempt._task.cancel()  # type: ignore[union-attr]  # as the end of the event loop does
+        await bench.over(attempt)
+        assert bench.environments.released == []
+
+        again = Attempt(bench.workshop, attempt.assignment, bench.gone.append)
+        process = bench.executor.processes[key]
+        again.resume(process)
+        assert bench.environments.held == {key: "abc"}
+        await until(lambda: any(getattr(event, "packages", None) for event in bench.server.events))
+        again.ask_stop(abort=True)
+        await bench.over(again)
+        assert bench.environments.released == [key]
 
     run(course())

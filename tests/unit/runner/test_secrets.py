@@ -126,7 +126,7 @@ class TestMasks:
             messages.Rejected(attempt_id=ATTEMPT, at=1, detail=VALUE),
             messages.Saved(attempt_id=ATTEMPT, at=1, exit=exited, warnings=(f"look at {VALUE}", "fine")),
             messages.MetricsLogged(attempt_id=ATTEMPT, at=1, points=(point,)),
-            messages.Started(attempt_id=ATTEMPT, at=1),
+            messages.Started(attempt_id=ATTEMPT, at=1, packages=(f"alpha @ https://example.org/{VALUE}",)),
         ]
         for event in events:
             shown = given.masked(event)

@@ -35,7 +35,18 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import jobs
 from dstack.server.db.tables import runners as runners_table
 from dstack.server.db.tables import runs as runs_table
-from dstack.server.services import artifacts, differences, explain, following, plans, runs, tags, views, waiting
+from dstack.server.services import (
+    artifacts,
+    differences,
+    explain,
+    following,
+    packages,
+    plans,
+    runs,
+    tags,
+    views,
+    waiting,
+)
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
 from dstack.server.services.repositories import RepositoryRef, find_repository
@@ -63,6 +74,7 @@ def routes(context: Context, shutdown: Shutdown) -> list[Route]:
         ("POST", f"{base}/runs/{{name}}/stop", api.stop),
         ("GET", f"{base}/runs/{{name}}/explain", api.explain),
         ("GET", f"{base}/runs/{{name}}/diff", api.diff),
+        ("GET", f"{base}/runs/{{name}}/packages", api.packages),
         ("GET", f"{base}/runs/{{name}}/logs", api.logs),
         ("GET", f"{base}/tags", api.list_tags),
         ("POST", f"{base}/tags", api.tag),
@@ -201,6 +213,14 @@ class _Api:
             return differences.of_run(tx, project_id, runs.run_id_of(tx, project_id, name))
 
         return Response(await self._context.database.aread(read), media_type="text/plain")
+
+    async def packages(self, request: Request) -> Response:
+        project_id, name = self._context.project_id, request.path_params["name"]
+
+        def read(tx: Transaction) -> list[dict[str, Any]]:
+            return packages.of_run(tx, project_id, runs.run_id_of(tx, project_id, name))
+
+        return _json({"items": await self._context.database.aread(read)})
 
     def _tail(self, found: explain.Explanation) -> list[str]:
         if found.attempt_id is None:

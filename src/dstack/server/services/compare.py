@@ -13,7 +13,7 @@ from sqlalchemy import select
 from dstack.sdk.scalars import Scalar
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import runs, steps
-from dstack.server.services import metrics, views
+from dstack.server.services import metrics, packages, views
 from dstack.server.services.catalog import DatabaseCatalog
 from dstack.server.services.context import Context
 from dstack.server.services.runs import run_id_of
@@ -35,13 +35,15 @@ class _Compared:
     code: tuple[bytes, bytes] | None
     """(manifest id, content id)"""
     variables: Values
+    packages: Values
 
 
 def compare(context: Context, names: Sequence[str]) -> dict[str, Any]:
     """What differs between the runs called `names`, a value of each in that order. Raises NotFound.
 
     `variables`: those that differ, null where a run has none. `metrics`: all, null where a run has none. `code`: where
-    each comes from, and by which files it differs from the first run's.
+    each comes from, and by which files it differs from the first run's. `packages`: those that differ, of all the jobs
+    of a run together.
     """
     found = context.database.read(lambda tx: [_look(tx, context.project_id, name) for name in names])
     logged = [
@@ -60,7 +62,11 @@ def compare(context: Context, names: Sequence[str]) -> dict[str, Any]:
             for (job, name), values in _side_by_side(logged)
         ],
         "code": _code(context, found),
-        "packages": [],
+        "packages": [
+            {"name": name, "values": values}
+            for (_, name), values in sorted(_side_by_side([item.packages for item in found]))
+            if len(set(values)) > 1
+        ],
     }
 
 
@@ -74,7 +80,9 @@ def _look(tx: Transaction, project_id: UUID, name: str) -> _Compared:
         )
     ).one()
     code = (bytes(row.code_manifest_id), bytes(row.code_content_id)) if row.code_manifest_id else None
-    return _Compared(view, row.commit, row.branch, code, _variables(tx, project_id, run_id))
+    held = packages.versions(packages.of_run(tx, project_id, run_id))
+    by_name = {("", name): version for name, version in held.items()}
+    return _Compared(view, row.commit, row.branch, code, _variables(tx, project_id, run_id), by_name)
 
 
 def _variables(tx: Transaction, project_id: UUID, run_id: UUID) -> Values:

@@ -22,6 +22,8 @@ class Facts:
     attempt_id: UUID | None = None
     log_length: int | None = None
     log_incomplete: bool | None = None
+    packages: bytes | None = None
+    """The digest of what its Python environment holds."""
     why: str | None = None
 
 

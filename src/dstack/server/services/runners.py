@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runners
 from dstack.server.db.types import Id
-from dstack.server.services import artifacts, assignments, metrics
+from dstack.server.services import artifacts, assignments, metrics, packages
 from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.context import Context
 from dstack.server.services.facts import Facts
@@ -267,7 +267,10 @@ def _apply_one(tx: Transaction, context: Context, batch: Batch, attempt: Any, ev
         return Answer("applied")
     if isinstance(event, messages.Rejected):
         _exclude(batch, attempt, known)
-    answer = batch.job(attempt.job_id, _domain_event(event, attempt.number), _facts(event))
+    facts = _facts(event)
+    if isinstance(event, messages.Started) and event.packages is not None:
+        facts = replace(facts, packages=packages.keep(tx, context.project_id, event.packages))
+    answer = batch.job(attempt.job_id, _domain_event(event, attempt.number), facts)
     if isinstance(event, messages.Saved) and answer.outcome == "applied":
         artifacts.record(tx, context, job, event.artifacts, at=event.at, live=False)
     return answer

@@ -122,7 +122,7 @@ def job_rows(
                 )
             ],
             runners.c.name.label("runner"), runners.c.state.label("runner_state"), runners.c.lost_at,
-            attempts.c.id.label("attempt_id"), attempts.c.log_length, attempts.c.log_incomplete,
+            attempts.c.id.label("attempt_id"), attempts.c.log_length, attempts.c.log_incomplete, attempts.c.packages,
         )
         .outerjoin(
             attempts,
@@ -171,6 +171,7 @@ def job_view(row: Any, saved: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
         "reused_from": format_id("job", row["reused_from"]) if row["reused_from"] else None,
         "log_length": row["log_length"] or 0,
         "log_incomplete": bool(row["log_incomplete"]),
+        "packages_digest": row["packages"].hex() if row["packages"] is not None else None,
         "why_waiting": None,
         "artifacts": [artifact_view(item) for item in saved],
     }
