@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -346,3 +348,10 @@ def test_which_callers_values_are_masked(name: str, masked: bool) -> None:
 def test_values_that_no_environment_holds_are_refused(world: World, values: dict[str, str]) -> None:
     with pytest.raises(BadRequest):
         world.submit(ONE, "job", values=values)
+
+
+def test_what_seals_and_masks_is_loaded_by_the_first_value_only() -> None:
+    """An idle server or runner has no use for it: 9 MB, and as much again for each."""
+    program = "import sys, dstack.server.__main__, dstack.runner.__main__; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"cryptography", "ahocorasick_rs"} & set(loaded)
