@@ -6,7 +6,6 @@ import os
 import sys
 
 from dstack.cli.errors import USAGE as USAGE_ERROR
-from dstack.cli.errors import UserError
 from dstack.cli.options import RunOptions, parse
 from dstack.cli.render import diagnostics_text, show_table, write_json
 from dstack.cli.session import Session
@@ -103,7 +102,7 @@ def _run(options: RunOptions, root: str, session: Session) -> int:
 def _prepare(options: RunOptions, root: str, session: Session) -> Submission:
     """What is sent, without the code."""
     files = read_files(root)
-    named, values = _values(options, files)
+    named, values = _given(options, root, files)
     return {
         "workflow": options.workflow or "",
         "args": [*named, *options.arguments],
@@ -119,21 +118,13 @@ def _prepare(options: RunOptions, root: str, session: Session) -> Submission:
     }
 
 
-def _values(options: RunOptions, files: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+def _given(options: RunOptions, root: str, files: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """(arguments that name what `-e` and `--env-file` give, values of that and of what the files ask for)."""
     if not (options.env or options.env_files or any("env" in text for text in files.values())):
         return [], {}
-    from dstack.client import env_file, values
+    from dstack.cli.given import given
 
-    found: dict[str, str | None] = {}
-    try:
-        for path in options.env_files:
-            found.update(env_file.read(path))
-        return values.collect(options.env, found, files)
-    except env_file.EnvFileError as error:
-        raise UserError(str(error), "lines are NAME=VALUE; quote a value that has blanks or # in it") from None
-    except values.ValuesError as error:
-        raise UserError(error.message, error.hint) from None
+    return given(options, root, files)
 
 
 def _submit(session: Session, submission: Submission, shipping: Shipping) -> Run:

@@ -360,6 +360,7 @@ def test_values_go_beside_the_arguments(
     (repository / ".dstack/workflows.yaml").write_text(text)
     done = dstack("run", "-d", "-e", "HF_TOKEN", "--env-file", ".env", "train", "-e", "UNSET", "-eA=b=c", "--lr", "1")
     assert done.code == 0, done.err
+    assert "warning: .env itself goes with the code" in done.err
     sent = accepting.named("POST …/runs")[0].json
     named = ["-e", "WANDB_KEY", "-e", "HF_TOKEN", "-e", "UNSET", "-e", "A"]
     assert sent["args"] == [*named, "--lr", "1"]
@@ -369,6 +370,17 @@ def test_values_go_beside_the_arguments(
     del sent["values"]
     assert "s3cret" not in json.dumps(sent)
     assert "that nobody asked for" not in json.dumps(sent)
+
+
+def test_a_file_of_values_that_is_ignored_does_not_go_along(
+    accepting: StubApi, dstack: Dstack, repository: Path, tmp_path: Path
+) -> None:
+    (repository / ".dstackignore").write_text(".env\n")
+    (repository / ".env").write_text("A=1\n")
+    (tmp_path / "elsewhere").write_text("B=2\n")
+    done = dstack("run", "-d", "--env-file", ".env", "--env-file", str(tmp_path / "elsewhere"), "train")
+    assert (done.code, "goes with the code" in done.err) == (0, False)
+    assert accepting.named("POST …/runs")[0].json["values"] == {"A": "1", "B": "2"}
 
 
 def test_wrong_values_are_told_without_showing_them(dstack: Dstack, repository: Path) -> None:

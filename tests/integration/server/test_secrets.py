@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import insert, update
 
@@ -15,9 +16,9 @@ from dstack import workflows
 from dstack.protocol import messages
 from dstack.server.db.tables import attempt_secrets, metadata, run_values
 from dstack.server.db.tables import secrets as secrets_table
+from dstack.server.services import differences, secrets
 from dstack.server.services import run_values as values_service
 from dstack.server.services import runs as run_service
-from dstack.server.services import secrets
 from dstack.server.services.errors import BadRequest, Conflict, NotFound, ServiceError
 from dstack.server.services.repositories import RepositoryRef, find_repository
 from dstack.server.services.sealing import Sealer
@@ -355,3 +356,13 @@ def test_what_seals_and_masks_is_loaded_by_the_first_value_only() -> None:
     program = "import sys, dstack.server.__main__, dstack.runner.__main__; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"cryptography", "ahocorasick_rs"} & set(loaded)
+
+
+def test_the_difference_from_the_commit_shows_no_credential(world: World) -> None:
+    add(world, "HF_TOKEN")
+    submission = world.submission(ONE, "job", values={"WANDB_API_KEY": "w-0123456789", "SEED": "12345678"})
+    diff = f"+token = '{VALUE}'\n+key = 'w-0123456789'\n+seed = 12345678\n"
+    name = run_service.submit(world.context, msgspec.structs.replace(submission, diff=diff), None).name
+    run_id = world.read(lambda tx: run_service.run_id_of(tx, world.context.project_id, name))
+    shown = world.read(lambda tx: differences.of_run(tx, world.context.project_id, run_id))
+    assert shown == "+token = '***'\n+key = '***'\n+seed = 12345678\n"

@@ -1,7 +1,8 @@
 """Credentials that were typed where everybody sees them: in a workflow file or on the command line.
 
-Both are stored and shown, so a submission that holds the value of a secret is refused. Only secrets whose names say
-that they are credentials are looked for: the value of a `REGION` may stand anywhere.
+Both are stored and shown, so a submission that holds the value of a secret is refused; in the difference from the
+commit, which is kept for people, it is masked. Only secrets whose names say that they are credentials are looked for:
+the value of a `REGION` may stand anywhere.
 """
 
 from __future__ import annotations
@@ -31,16 +32,26 @@ def check(
 
     `given` are callers' values, which belong to the run alone. Raises SealingError where secrets cannot be opened.
     """
-    known = dict(given)
-    if repository_id is not None:
-        found = context.database.read(lambda tx: secrets.opened(tx, context, repository_id))
-        known.update((name, value.decode()) for name, value in found.items())
-    telling = {part: name for name, value in known.items() if secrets.names_credential(name) for part in _parts(value)}
+    telling = _telling(context, repository_id, given)
     if not telling:
         return
     findings = [*_in_files(files, telling), *_in_arguments(args, telling)]
     if findings:
         raise workflows.Invalid(findings)
+
+
+def masked(context: Context, repository_id: UUID | None, text: str, given: Mapping[str, str]) -> str:
+    """`text` without credentials. Raises SealingError where secrets cannot be opened."""
+    return _masked(text, _telling(context, repository_id, given))
+
+
+def _telling(context: Context, repository_id: UUID | None, given: Mapping[str, str]) -> dict[str, str]:
+    """The texts by which credentials are known, and the names of these."""
+    known = dict(given)
+    if repository_id is not None:
+        found = context.database.read(lambda tx: secrets.opened(tx, context, repository_id))
+        known.update((name, value.decode()) for name, value in found.items())
+    return {part: name for name, value in known.items() if secrets.names_credential(name) for part in _parts(value)}
 
 
 def _parts(value: str) -> Iterator[str]:

@@ -115,6 +115,18 @@ def _expose_nothing(context: Context, submission: Submission, repository_id: UUI
     return None
 
 
+def _without_credentials(context: Context, submission: Submission) -> Submission:
+    """With a difference from the commit that shows none: it is for people, and they see the rest of it."""
+    if not submission.diff:
+        return submission
+    repository_id = context.database.read(lambda tx: find_repository(tx, context.project_id, submission.repository))
+    try:
+        diff = exposure.masked(context, repository_id, submission.diff, submission.values)
+    except SealingError:
+        diff = None  # what it would show is not known; `plan` says what is wrong with the key where that matters
+    return msgspec.structs.replace(submission, diff=diff)
+
+
 def _values(submission: Submission, planned: workflows.RunPlan) -> dict[str, str]:
     """Those of the caller's values that a job is given."""
     needed, _ = run_values.needed(_specs(planned))
@@ -143,6 +155,7 @@ def submit(context: Context, submission: Submission, idempotency_key: str | None
         seen = context.database.read(lambda tx: _seen(tx, context.project_id, idempotency_key))
         if seen is not None:
             return Submitted(seen, False)
+    submission = _without_credentials(context, submission)
     for tag in submission.tags:
         tags.check_name(tag)
     if submission.code is not None:

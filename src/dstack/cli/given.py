@@ -1,0 +1,44 @@
+"""What `dstack run` is given by name: `-e NAME[=VALUE]` and `--env-file FILE`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from dstack.cli.errors import UserError
+from dstack.cli.options import RunOptions
+from dstack.cli.render import paint, say
+from dstack.client import env_file, values
+
+
+def given(options: RunOptions, root: str, files: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """(arguments that name what is given, values of that and of what the workflow files ask for). Raises UserError."""
+    found: dict[str, str | None] = {}
+    try:
+        for path in options.env_files:
+            found.update(env_file.read(path))
+        result = values.collect(options.env, found, files)
+    except env_file.EnvFileError as error:
+        raise UserError(str(error), "lines are NAME=VALUE; quote a value that has blanks or # in it") from None
+    except values.ValuesError as error:
+        raise UserError(error.message, error.hint) from None
+    if options.env_files:
+        _warn_of_shipped(root, options.env_files)
+    return result
+
+
+def _warn_of_shipped(root: str, paths: list[str]) -> None:
+    """A file of values in the repository goes with the code, in the clear, unless git or dstack ignore it."""
+    within = [os.path.relpath(os.path.realpath(path), root) for path in paths]
+    within = [path for path in within if not path.startswith("../")]
+    if not within:
+        return
+    from dstack.client.listing import Listing
+
+    shipped = set(Listing(root).paths())
+    for path in within:
+        if path in shipped:
+            say(
+                f"{paint('warning:', 'yellow', sys.stderr)} {path} itself goes with the code, for all to read who see "
+                "the run; name it in .gitignore or .dstackignore"
+            )
