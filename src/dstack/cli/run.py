@@ -12,7 +12,7 @@ from dstack.cli.session import Session
 from dstack.cli.shipping import Shipping
 from dstack.client.api import ApiError
 from dstack.client.environment import allowed_environment, find_python
-from dstack.client.repository import identify, read_files, require_root
+from dstack.client.repository import RepositoryError, identify, read_files, require_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 USAGE = """\
 Usage: dstack run [OPTIONS] NAME [ARGUMENTS]...
 
-  Run a workflow of .dstack/workflows.yaml and follow its output.
+  Run a workflow of .dstack/workflows.yaml and follow its output. NAME may also
+  be a provider: dstack run python train.py, dstack run bash -c 'make all'.
 
   ARGUMENTS set variables of the workflow (--epochs 20) or options of its
   provider; whatever follows -- goes to the workflow's program as it is.
@@ -53,7 +54,7 @@ def run(words: list[str]) -> int:
     if options.help and options.workflow is None:
         sys.stdout.write(USAGE)
         return 0
-    root = require_root(options.repo)
+    root, missing = _find_root(options)
     if options.later:
         options = parse(words, _declared(root, options.later))
     if options.workflow is None or options.help:
@@ -62,6 +63,8 @@ def run(words: list[str]) -> int:
         return show_help(root, options.workflow) if options.workflow else show_workflows(root, as_json=options.json)
     session = Session()
     with session.api:
+        if missing is not None:
+            _require_provider(session, options.workflow, missing)
         try:
             return _run(options, root, session)
         except ApiError as error:
@@ -69,6 +72,26 @@ def run(words: list[str]) -> int:
                 raise
             write_json(error.diagnostics)
             return USAGE_ERROR
+
+
+def _find_root(options: RunOptions) -> tuple[str, RepositoryError | None]:
+    """The repository's folder; where there is none, the one whose code a provider alone can run, and what is missing.
+
+    Raises RepositoryError.
+    """
+    try:
+        return require_root(options.repo), None
+    except RepositoryError as error:
+        folder = os.path.realpath(options.repo or os.getcwd())
+        if options.workflow is None or not os.path.isdir(folder):
+            raise
+        return folder, error
+
+
+def _require_provider(session: Session, name: str, missing: RepositoryError) -> None:
+    """Ask whether `name` is a provider, before the code of a folder is sent that is no repository."""
+    if name not in session.api.validate({}).get("providers", []):
+        raise missing
 
 
 def _declared(root: str, words: list[str]) -> set[str]:
@@ -88,7 +111,7 @@ def _run(options: RunOptions, root: str, session: Session) -> int:
     if options.plan:
         from dstack.cli.plan import show_plan
 
-        return show_plan(session.api, submission, as_json=options.json)
+        return show_plan(session.api, submission, sent=shipping.sent, as_json=options.json)
     submitted = _submit(session, submission, shipping)
     if submitted.get("warnings"):
         sys.stderr.write(diagnostics_text(submitted.get("warnings", [])))

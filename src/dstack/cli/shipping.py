@@ -29,6 +29,8 @@ class Shipping:
         self._session = session
         self._agreed = agreed or os.environ.get(ALWAYS) == "1"
         self._told: set[str] = set()
+        self.sent = 0
+        """Bytes of code that the server did not have."""
 
     def ship(self, submission: Submission, *, again: bool = False) -> None:
         """Put the code's snapshot and what it has beyond the commit into `submission`.
@@ -58,7 +60,9 @@ class Shipping:
     def _save(self, root: str, paths: Sequence[str], cache: str) -> tuple[CodeRef, Sequence[str]]:
         from dstack.client.store import save_code
 
-        return save_code(self._session.api, root, paths, cache)
+        code, problems, stored = save_code(self._session.api, root, paths, cache)
+        self.sent += stored
+        return code, problems
 
     def _confirm(self, files: int, size: int, largest: Sequence[tuple[int, str]]) -> bool:
         from dstack.cli.interrupts import has_terminal

@@ -11,7 +11,7 @@ from dstack.client.repository import read_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dstack.client.types import Validation
+    from dstack.client.types import DeclaredVariable, Validation
 
 
 def show_workflows(root: str, *, as_json: bool) -> int:
@@ -33,22 +33,50 @@ def show_help(root: str, name: str) -> int:
     """The options of `dstack run`, and what the workflow `name` takes."""
     from dstack.cli.run import USAGE
 
-    workflows = {item.get("name", ""): item for item in _validate(root).get("workflows", [])}
-    if name not in workflows:
-        raise UserError(f"there is no workflow {name} in {root}", near(name, list(workflows)))
-    about = workflows[name].get("help", "").rstrip()
-    values = workflows[name].get("variables", {})
-    rows = [f"  --{variable} {item.get('value')}  ({item.get('source')})\n" for variable, item in values.items()]
-    sys.stdout.write(USAGE + (f"\n{about}\n" if about else ""))
-    if rows:
-        sys.stdout.write(f"\nVariables of {name}:\n{''.join(rows)}")
+    found = _validate(root, describe=name)
+    workflows = {item.get("name", ""): item for item in found.get("workflows", [])}
+    described = found.get("described")
+    if name not in workflows and described is None:
+        known = [*workflows, *found.get("providers", [])]
+        raise UserError(f"there is no workflow {name} in {root}", near(name, known))
+    about = workflows.get(name, {}).get("help", "").rstrip()
+    usage = (described or {}).get("usage")
+    sys.stdout.write(USAGE + (f"\n{about}\n" if about else "") + (f"\nUsage: dstack run {usage}\n" if usage else ""))
+    values = workflows.get(name, {}).get("variables", {})
+    if values:
+        rows = "".join(_variable_rows(variable, item) for variable, item in values.items())
+        sys.stdout.write(f"\nVariables of {name}:\n{rows}")
+    options = (described or {}).get("options", [])
+    if options:
+        width = max(len(item["option"]) for item in options)
+        rows = "".join(f"  {item['option']:<{width}}  {item['help']}\n" for item in options)
+        sys.stdout.write(f"\nOptions that override the file:\n{rows}")
     return 0
 
 
-def _validate(root: str) -> Validation:
+def _variable_rows(name: str, about: DeclaredVariable) -> str:
+    """A variable with what it may be and is, and below it what it is for."""
+    kind = about.get("type")
+    what = f"{name} {'' if kind == 'bool' else (kind or 'value').upper()}".rstrip()
+    bounds = [f"{word} {about.get(key)}" for key, word in _BOUNDS.items() if about.get(key) is not None]
+    choices = about.get("choices")
+    if choices:
+        bounds.append(f"one of {', '.join(str(choice) for choice in choices)}")
+    value = "has to be given" if about.get("required") else f"{about.get('value')}"
+    told = "; ".join([value, *bounds])
+    text = f"  --{what}  {told}  ({about.get('source')})\n"
+    return text + "".join(f"      {line}\n" for line in about.get("help", "").splitlines())
+
+
+_BOUNDS = {"min": "at least", "max": "at most"}
+
+
+def _validate(root: str, *, describe: str | None = None) -> Validation:
     files = read_files(root)
     with open_api() as api:
-        found = api.validate(files)
+        found = api.validate(files, describe=describe)
+    if describe is not None and not files and found.get("described") is not None:
+        return found
     problems = found.get("diagnostics", [])
     if problems:
         sys.stderr.write(diagnostics_text(problems))

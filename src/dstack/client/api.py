@@ -111,8 +111,9 @@ class Api:
     def plan(self, submission: Submission) -> Plan:
         return self._json("POST", f"{self._base}/plan", submission, repeat=True)
 
-    def validate(self, files: Mapping[str, str]) -> Validation:
-        return self._json("POST", f"{self._base}/validate", {"files": files}, repeat=True)
+    def validate(self, files: Mapping[str, str], *, describe: str | None = None) -> Validation:
+        body = {"files": files, "describe": describe}
+        return self._json("POST", f"{self._base}/validate", body, repeat=True)
 
     def runs(self, *, repository: str | None = None, active: bool = False, limit: int | None = None) -> list[Run]:
         """Newest first; without `limit`, all."""

@@ -153,8 +153,9 @@ def remote_store(api: Api) -> SnapshotStore:
     return SnapshotStore(SignedBlobs(api), RemoteCatalog(api))
 
 
-def save_code(api: Api, root: str, paths: Sequence[str], cache: str) -> tuple[CodeRef, tuple[str, ...]]:
-    """Save the files `paths` of `root`, and what of them could not be saved as it is, in words.
+def save_code(api: Api, root: str, paths: Sequence[str], cache: str) -> tuple[CodeRef, tuple[str, ...], int]:
+    """Save the files `paths` of `root`; also what of them could not be saved as it is, in words, and the bytes that
+    were not there before.
 
     `cache` is a file that spares reading what did not change.
     """
@@ -167,7 +168,7 @@ def save_code(api: Api, root: str, paths: Sequence[str], cache: str) -> tuple[Co
         "files": saved.files,
         "size": saved.size,
     }
-    return code, saved.warnings
+    return code, saved.warnings, saved.stored
 
 
 def _call(api: Api, name: str, body: object, answer: type[_T]) -> _T:

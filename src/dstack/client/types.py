@@ -161,6 +161,29 @@ class PlannedVariable(TypedDict, total=False):
     source: str
 
 
+class DeclaredVariable(PlannedVariable, total=False):
+    required: bool
+    type: str | None
+    choices: list[Any]
+    min: float | None
+    max: float | None
+    help: str
+
+
+class PlannedRetry(TypedDict, total=False):
+    on: list[str]
+    max: int
+    backoff: float
+
+
+class PlannedPolicy(TypedDict, total=False):
+    condition: str | None
+    timeout: float | None
+    retry: PlannedRetry | None
+    fail_fast: bool
+    continue_on_failure: bool
+
+
 PlannedStep = TypedDict(
     "PlannedStep",
     {
@@ -177,14 +200,27 @@ PlannedStep = TypedDict(
         "artifacts": list[str],
         "variables": dict[str, PlannedVariable],
         "misfit": str | None,
+        "why": str | None,
+        "jobs": int,
+        "env": dict[str, str],
+        "policy": PlannedPolicy | None,
     },
     total=False,
 )
 
 
+class PlannedCode(TypedDict, total=False):
+    content_id: str
+    files: int
+    size: int
+    sent: int
+    """Bytes that the server did not have; added by the command line."""
+
+
 class Plan(TypedDict, total=False):
     workflow: str
     steps: list[PlannedStep]
+    code: PlannedCode | None
     warnings: list[Diagnostic]
 
 
@@ -194,12 +230,26 @@ class WorkflowInfo(TypedDict, total=False):
     file: str
     line: int
     help: str
-    variables: dict[str, PlannedVariable]
+    variables: dict[str, DeclaredVariable]
+
+
+class DescribedOption(TypedDict):
+    option: str
+    help: str
+
+
+class Described(TypedDict, total=False):
+    """What a workflow or provider takes; `usage` of a provider alone."""
+
+    usage: str | None
+    options: list[DescribedOption]
 
 
 class Validation(TypedDict, total=False):
     diagnostics: list[Diagnostic]
     workflows: list[WorkflowInfo]
+    providers: list[str]
+    described: Described | None
 
 
 class RootCause(TypedDict, total=False):

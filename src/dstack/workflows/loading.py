@@ -28,16 +28,16 @@ _ANCHORS = "x-"
 """Root keys that begin so hold what anchors name, as in files of docker compose."""
 
 
-def load(files: Mapping[str, str], providers: Mapping[str, type[Provider]]) -> Workflows:
+def load(files: Mapping[str, str], providers: Mapping[str, type[Provider]], *, required: bool = True) -> Workflows:
     """The workflows of `files` (paths within the repository → texts); raises Invalid with all that is wrong.
 
     Reads `.dstack/workflows.yaml`, every YAML file of `.dstack/workflows/`, what they `include`, and
-    `.dstack/variables.yaml`.
+    `.dstack/variables.yaml`. Unless `required`, there need be no workflow: a provider can run without one.
     """
     report = Report()
     loader = _Loader(files, providers, report)
     workflow_files = [path for path in sorted(files, key=_rank) if _is_workflows(path)]
-    if not workflow_files:
+    if not workflow_files and required:
         report.argument("", "there is no `.dstack/workflows.yaml`", "create it, or go to the repository's folder")
         report.check()
     for path in workflow_files:

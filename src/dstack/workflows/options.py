@@ -1,8 +1,9 @@
 """The words after `dstack run NAME`: values of variables, options that override the file, arguments of the program.
 
 An option is read as, in this order: a variable that the root workflow or `global` declares (`--prepare.seed 3` reaches
-the section of another workflow of the run); a name used in a `${{ }}` of the run; an option of every provider; else
-an argument of the provider's program where it takes any. After `--` everything is the program's.
+the section of another workflow of the run); a name used in a `${{ }}` of the run; an option that overrides a key of
+the root workflow, if its provider has that key; else an argument of the provider's program where it takes any. After
+`--` everything is the program's. What the command line keeps for itself never gets here (`dstack.cli.options`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from dstack.sdk.provider import secret_marker
+from dstack.sdk.provider import Provider, secret_marker
 from dstack.sdk.scalars import parse_scalar, text_of
 from dstack.workflows.checking import Override
 from dstack.workflows.declarations import TRUTHS, WrongValue
@@ -21,8 +22,8 @@ from dstack.workflows.model import Workflow, Workflows
 from dstack.workflows.secrets import CALLERS
 from dstack.workflows.variables import COMMAND_LINE, GLOBAL, Variable, canonical
 
-# Options of every provider → the key they override. Forms as in 2022, but for `-e K`: it takes the value that the
-# caller's shell has (unset is an error), and `-e K=` sets an empty one.
+# Options → the key they override. Forms as in 2022, but for `-e K`: it takes the value that the caller's shell has
+# (unset is an error), and `-e K=` sets an empty one.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "requirements": ("requirements",),
     "env": ("environment",),
@@ -36,16 +37,20 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "gpu-memory": ("resources", "gpu", "memory"),
     "shm-size": ("resources", "shm_size"),
     "dep": ("deps",),
+    "deps": ("deps",),
     "depends-on": ("depends-on",),
+    "ports": ("ports",),
+    "nnodes": ("nodes",),
+    "logdir": ("logdir",),
 }
-LISTS = {"artifact": "artifacts", "dep": "deps", "depends-on": "depends-on"}
+LISTS = {"artifact": "artifacts", "dep": "deps", "deps": "deps", "depends-on": "depends-on"}
 """Options that may be repeated → the list that they replace."""
-SHORT = {"r": "requirements", "e": "env", "a": "artifact", "i": "interruptible"}
+SHORT = {"r": "requirements", "e": "env", "a": "artifact", "i": "interruptible", "p": "ports"}
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of every provider, as typed."""
+    """An option that overrides a key, as typed."""
 
     name: str
     value: str
@@ -94,16 +99,56 @@ def override(data: dict[str, Any], options: Sequence[Option]) -> tuple[dict[str,
         if option.name == "env":
             path = _set_environment(result, option.value)
         elif (key := LISTS.get(option.name)) is not None:
-            kept: list[str] = result[key] if option.name in fresh else []
+            kept: list[str] = result[key] if key in fresh else []
             result[key] = [*kept, option.value]
             path = (key, len(kept))
         elif path[0] == "resources":
             _set_resource(result, path[1:], option.value)
         else:
             result[path[0]] = option.value
-        fresh.add(option.name)
+        fresh.add(LISTS.get(option.name, option.name))
         overrides.append(Override(path, option.argument))
     return result, overrides
+
+
+def available(provider: type[Provider] | None) -> list[str]:
+    """The options that workflows of `provider` take: those of which it has the key."""
+    fields = getattr(provider.Config, "model_fields", None) if provider is not None else None
+    if fields is None:
+        return list(OPTIONS)
+    keys = {field.alias or name for name, field in fields.items()}
+    return [name for name, path in OPTIONS.items() if path[0] in keys]
+
+
+def describe(provider: type[Provider]) -> list[tuple[str, str]]:
+    """The options that workflows of `provider` take, as typed, each with what it does: for people."""
+    known = available(provider)
+    short = {name: letter for letter, name in SHORT.items()}
+    return [
+        (f"-{short[name]}, --{name}{value}" if name in short else f"    --{name}{value}", about)
+        for name, (value, about) in _ABOUT.items()
+        if name in known
+    ]
+
+
+_ABOUT = {
+    "requirements": (" FILE", "install these Python packages"),
+    "env": (" NAME[=VALUE]", "set an environment variable; without =VALUE, to what your shell has; repeatable"),
+    "artifact": (" FOLDER", "keep this folder, instead of those of the file; repeatable"),
+    "working-dir": (" FOLDER", "start in this folder"),
+    "dep": (" NAME", "reuse this (:TAG, NAME, NAME:TAG), instead of the file's `deps`; repeatable"),
+    "depends-on": (" NAME", "run this first, instead of the file's `depends-on`; repeatable"),
+    "ports": (" N", "give it so many network ports"),
+    "nnodes": (" N", "run on so many machines"),
+    "logdir": (" FOLDER", "the folder of the logs"),
+    "cpu": (" N", "ask for so many processors"),
+    "memory": (" SIZE", "ask for so much memory"),
+    "gpu": (" N", "ask for so many GPUs"),
+    "gpu-name": (" NAME", "ask for GPUs of this name"),
+    "gpu-memory": (" SIZE", "ask for GPUs with so much memory"),
+    "shm-size": (" SIZE", "ask for so much shared memory"),
+    "interruptible": ("", "a machine that may be taken away is good enough"),
+}
 
 
 def _set_environment(data: dict[str, Any], text: str) -> tuple[str | int, ...]:
@@ -154,6 +199,7 @@ class _Reader:
         self.used = {name for member in members for name in member.uses if "." not in name}
         provider = workflows.providers.get(root.provider)
         self.accepts_args = "run.args" in root.uses or (provider is not None and provider.accepts_args)
+        self.options = available(provider)
 
     def read(self) -> None:
         while self.next < len(self.args):
@@ -165,7 +211,7 @@ class _Reader:
                 return
             if word.startswith("--"):
                 self._long(word)
-            elif word.startswith("-") and word[1:2] in SHORT:
+            elif word.startswith("-") and SHORT.get(word[1:2]) in self.options:
                 self._short(word)
             else:
                 self._program(word)
@@ -179,7 +225,7 @@ class _Reader:
         elif (places := self._declared(canonical(name)) or self._users(canonical(name))) is not None:
             if (typed := self._value(word, given, flag=self._is_flag(name, places))) is not None:
                 self._assign(_typed(word, given, typed), name, typed, places)
-        elif name.replace("_", "-") in OPTIONS:
+        elif name.replace("_", "-") in self.options:
             self._option(name.replace("_", "-"), word, given)
         else:
             self._program(word)
@@ -297,4 +343,4 @@ class _Reader:
         variables = self.workflows.variables
         yield from (f"--{variable.name}" for variable in variables.of(self.root.name).values())
         yield from (f"--{name}" for name in self.used)
-        yield from (f"--{name}" for name in OPTIONS)
+        yield from (f"--{name}" for name in self.options)

@@ -129,21 +129,67 @@ def test_submit_code_that_is_not_there(asked: Asked) -> None:
 def test_plan(asked: Asked) -> None:
     runner = asked.world.runner()
     plan = asked.post("plan", submission(args=["--epochs", "7"]))
-    assert {"workflow", "steps", "warnings"} == set(plan)
+    assert {"workflow", "steps", "code", "warnings"} == set(plan)
     prepare, train = plan["steps"]
     wanted = {
         "name", "workflow", "provider", "action", "from", "tag", "needs", "requirements", "environment", "commands",
-        "artifacts", "variables", "misfit",
+        "artifacts", "variables", "misfit", "why", "jobs", "env", "policy",
     }  # fmt: skip
     assert set(prepare) == set(train) == wanted
     assert (train["action"], train["needs"], train["commands"]) == ("run", ["prepare"], ["make model 7"])
     assert train["variables"]["epochs"] == {"value": 7, "source": "command line"}
+    assert train["policy"] == {
+        "condition": None, "timeout": None, "retry": None, "fail_fast": False, "continue_on_failure": False,
+    }  # fmt: skip
     name = done(asked, runner)
     files = {".dstack/workflows.yaml": WORKFLOWS.replace("[prepare]", "[prepare:latest]")}
     reuse = asked.post("plan", submission(files=files, args=["--epochs", "1"]))["steps"][0]
     assert (reuse["action"], reuse["from"], reuse["artifacts"]) == ("reuse", name, ["data"])
+    assert set(reuse) == wanted
     assert len(asked.get("runs")["items"]) == 1, "a plan is no run"
     asked.refused(asked.client.post(f"{BASE}/plan", json=submission("nothing")), 422, "invalid")
+
+
+POLICIES = """\
+workflows:
+- {name: fetch, provider: bash, commands: [a], if: fresh}
+- name: train
+  provider: bash
+  commands: ["login ${{ secrets.KEY }}"]
+  depends-on: [fetch]
+  if: not failed()
+  env: [A=b, "TOKEN=x ${{ secrets.KEY }}", HERE]
+  timeout: 2h
+  retry: {on: lost, max: 2}
+  continue-on-failure: true
+"""
+
+
+def test_a_plan_tells_conditions_policies_and_where_values_come_from(asked: Asked) -> None:
+    texts = {".dstack/workflows.yaml": POLICIES}
+    body = submission(files=texts, args=["--fresh", "no"])
+    error = asked.refused(asked.client.post(f"{BASE}/plan", json=body), 422, "invalid")
+    assert [item["message"] for item in error["diagnostics"]] == [
+        "there is no secret `KEY`", "there is no secret `KEY`", "`HERE` is not set in your shell",
+    ]  # fmt: skip
+    repository = {"repository": body["repository"], "name": "KEY", "value": "s3cret-value"}
+    assert asked.client.post(f"{BASE}/secrets", json=repository).status_code == 201
+    plan = asked.post("plan", {**body, "values": {"HERE": "value-of-here"}})
+    fetch, train = plan["steps"]
+    assert (fetch["action"], fetch["why"]) == ("skip", "its condition is false: `fresh`")
+    assert fetch["policy"]["condition"] == "fresh"
+    assert (train["action"], train["why"]) == ("run", None)
+    assert train["env"] == {
+        "A": "b", "TOKEN": "x ${{ secrets.KEY }}", "HERE": "$HERE of your shell",
+        "DSTACK_SECRET_KEY": "${{ secrets.KEY }}",
+    }  # fmt: skip
+    assert train["commands"] == ['login "${DSTACK_SECRET_KEY}"']
+    assert train["policy"] == {
+        "condition": "not failed()", "timeout": 7200, "fail_fast": False, "continue_on_failure": True,
+        "retry": {"on": ["preempted", "runner-lost", "unknown-exit"], "max": 2, "backoff": 1},
+    }  # fmt: skip
+    assert "value-of-here" not in str(plan)
+    assert "s3cret-value" not in str(plan)
 
 
 def test_validate(asked: Asked) -> None:
@@ -151,13 +197,37 @@ def test_validate(asked: Asked) -> None:
     assert good["diagnostics"] == []
     assert good["workflows"][0] == {
         "name": "prepare", "provider": "bash", "file": ".dstack/workflows.yaml", "line": 3, "help": "Make the data.",
-        "variables": {"epochs": {"value": 3, "source": ".dstack/variables.yaml:3"}},
+        "variables": {
+            "epochs": {
+                "value": 3, "source": ".dstack/variables.yaml:3", "required": False, "type": None, "choices": [],
+                "min": None, "max": None, "help": "",
+            }
+        },
     }  # fmt: skip
+    assert {"bash", "python"} <= set(good["providers"])
     warned = asked.post("validate", {"files": {".dstack/workflows.yaml": WORKFLOWS}})
     assert [(item["severity"], item["line"]) for item in warned["diagnostics"]] == [("warning", 11)]
     assert len(warned["workflows"]) == 2, "what lacks only a value is no error"
     bad = asked.post("validate", {"files": {".dstack/workflows.yaml": "workflows: ["}})
     assert bad["diagnostics"]
+    assert good["described"] is None
+    described = asked.post("validate", {"files": FILES, "describe": "prepare"})["described"]
+    assert described["usage"] is None
+    assert {"option": "    --cpu N", "help": "ask for so many processors"} in described["options"]
+    described = asked.post("validate", {"files": {}, "describe": "bash"})["described"]
+    assert described["usage"].startswith("bash -c COMMAND")
+    assert "-p, --ports N" in {item["option"] for item in described["options"]}
+
+
+def test_a_provider_runs_without_any_file(asked: Asked) -> None:
+    body = {**submission("bash", args=["-c", "echo a", "--cpu", "2"]), "files": {}}
+    run = asked.client.post(f"{BASE}/runs", json=body)
+    assert run.status_code == 201
+    assert run.json()["workflow"] == "bash"
+    (step,) = asked.post("plan", body)["steps"]
+    assert (step["commands"], step["requirements"]) == (["echo a"], "2 CPUs")
+    error = asked.refused(asked.client.post(f"{BASE}/runs", json={**body, "workflow": "bsh"}), 422, "invalid")
+    assert error["diagnostics"][0]["message"] == "there is no `.dstack/workflows.yaml`"
     assert asked.post("validate", {}) == asked.post("validate", {"files": {}})
 
 

@@ -230,3 +230,45 @@ def test_what_is_no_text_is_refused(word: str, example: Any) -> None:
     (error,) = example.wrong("train", "--epoch", word)
 
     assert error.file is None
+
+
+@pytest.mark.parametrize("words", [["-p", "2"], ["-p2"], ["--ports=2"]])
+def test_ports_where_the_provider_has_them(words: list[str], project: MakeProject) -> None:
+    text = "workflows:\n  - {name: serve, provider: bash, commands: [a]}\n"
+    example = project(text + "  - {name: train, provider: python, script: t.py}\n", files={"t.py"})
+
+    assert example.steps("serve", *words)["serve"].jobs[0].ports == (0, 0)
+    assert example.steps("train", *words)["train"].jobs[0].argv == ("python", "t.py", *words)
+
+
+def test_an_option_of_a_key_that_the_provider_lacks_is_an_error(project: MakeProject) -> None:
+    text = "workflows:\n  - {name: get, provider: curl, url: 'http://x/y', output: a/b, artifacts: [a]}\n"
+
+    (error,) = project(text).wrong("get", "--requirements", "r.txt")
+
+    assert error.message == "`get` has no option `--requirements`"
+    assert project(text).steps("get", "--cpu", "3")["get"].jobs[0].requirements.cpu == 3
+
+
+@pytest.mark.parametrize("words", [["--dep", ":v1", "--deps", "prepare"], ["--deps=:v1", "--dep=prepare"]])
+def test_dependencies_of_the_command_line_take_the_place_of_the_files(
+    words: list[str], project: MakeProject, artifact: Callable[..., Any]
+) -> None:
+    text = "workflows:\n  - {name: train, provider: bash, commands: [a], deps: [gone]}\n"
+    example = project(text)
+    example.tags[None, "v1"] = [artifact("data")]
+    example.newest["prepare"] = [artifact("model")]
+
+    assert [item.path for item in example.steps("train", *words)["train"].inputs] == ["data", "model"]
+    (error,) = example.wrong("train", "--dep", ":v2")
+    assert (error.file, error.source, error.message) == (None, "--dep :v2", "there is no tag `:v2`")
+
+
+def test_every_option_is_described(example: Any) -> None:
+    from dstack.providers import registry
+    from dstack.workflows import options
+
+    shown = {option.split("--")[1].split(" ")[0] for option, _ in options.describe(registry()["torchrun"])}
+    assert shown == set(options.available(registry()["torchrun"])) - {"deps"}
+    assert "nnodes" in shown
+    assert "ports" not in shown

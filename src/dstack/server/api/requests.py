@@ -22,6 +22,8 @@ MOST = 2**63 - 1
 
 class ValidateBody(msgspec.Struct, frozen=True):
     files: dict[str, str] = {}
+    describe: str | None = None
+    """A workflow or provider whose options are asked for."""
 
 
 class StopBody(msgspec.Struct, frozen=True):

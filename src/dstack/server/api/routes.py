@@ -152,13 +152,13 @@ class _Api:
 
         def plan() -> dict[str, Any]:
             planned = runs.plan(self._context, submission)
-            return plans.view(planned, fit(self._context, planned.steps))
+            return plans.view(planned, fit(self._context, planned.steps), submission.code)
 
         return _json(await asyncio.to_thread(plan))
 
     async def validate(self, request: Request) -> Response:
         body = await read_body(request, ValidateBody)
-        return _json(await asyncio.to_thread(plans.validate, body.files))
+        return _json(await asyncio.to_thread(plans.validate, body.files, body.describe))
 
     async def list_runs(self, request: Request) -> Response:
         query = request.query_params

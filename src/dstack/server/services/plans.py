@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -9,16 +10,44 @@ from typing import Any
 from dstack import workflows
 from dstack.domain.placement import describe
 from dstack.sdk.provider import JobSpec, PythonEnv
-from dstack.server.services.runs import fit_warnings, registry
+from dstack.sdk.scalars import plain, text_of
+from dstack.server.services.assignments import variable_name
+from dstack.server.services.runs import CodeRef, fit_warnings, registry
 from dstack.server.services.unsatisfiable import Fit
+from dstack.workflows import options
+from dstack.workflows.secrets import CALLERS
+from dstack.workflows.variables import Variable
+
+_MARKER = re.compile(r"\0([^\0]+)\0")
+"""What `dstack.sdk.provider.secret_marker` makes."""
 
 
-def validate(files: Mapping[str, str]) -> dict[str, Any]:
-    """Everything wrong with the texts, and the workflows that could be read."""
+def validate(files: Mapping[str, str], describe: str | None = None) -> dict[str, Any]:
+    """Everything wrong with the texts, and the workflows that could be read; `providers` are what runs without one.
+
+    `describe` names a workflow or provider whose options are told of, too.
+    """
+    providers = registry()
+    answer: dict[str, Any] = {"diagnostics": [], "workflows": [], "providers": list(providers), "described": None}
+    kind = describe
     try:
-        loaded = workflows.load(files, registry())
+        loaded = workflows.load(files, providers)
     except workflows.Invalid as error:
-        return {"diagnostics": list(error.diagnostics), "workflows": []}
+        answer["diagnostics"] = list(error.diagnostics)
+    else:
+        answer.update(_view(loaded))
+        if describe is not None and describe in loaded:
+            kind = loaded[describe].provider
+    if kind is not None and kind in providers:
+        form = providers[kind].command_line if kind == describe else None
+        answer["described"] = {
+            "usage": form.usage if form is not None else None,
+            "options": [{"option": option, "help": about} for option, about in options.describe(providers[kind])],
+        }
+    return answer
+
+
+def _view(loaded: workflows.Workflows) -> dict[str, Any]:
     return {
         "diagnostics": list(loaded.warnings),
         "workflows": [
@@ -29,8 +58,7 @@ def validate(files: Mapping[str, str]) -> dict[str, Any]:
                 "line": item.line,
                 "help": item.help,
                 "variables": {
-                    variable.name: {"value": variable.value, "source": variable.source}
-                    for variable in loaded.variables.of(item.name).values()
+                    variable.name: _variable(variable) for variable in loaded.variables.of(item.name).values()
                 },
             }
             for item in loaded.values()
@@ -38,37 +66,73 @@ def validate(files: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def view(plan: workflows.RunPlan, fits: Fit | None = None) -> dict[str, Any]:
-    """The plan: what runs, what is reused and from where, on what, with which values; `fits`: on which no runner."""
+def _variable(variable: Variable) -> dict[str, Any]:
+    declared = variable.declaration
+    return {
+        "value": plain(variable.value), "source": variable.source, "required": not variable.given,
+        "type": declared.type, "choices": [plain(choice) for choice in declared.choices],
+        "min": declared.min, "max": declared.max, "help": declared.help,
+    }  # fmt: skip
+
+
+def view(plan: workflows.RunPlan, fits: Fit | None = None, code: CodeRef | None = None) -> dict[str, Any]:
+    """The plan: what runs, what is reused and from where, what is skipped, on what, with which values.
+
+    `fits` says what no runner can run, `code` what is sent along.
+    """
     fits = fits or Fit({})
-    steps: list[dict[str, Any]] = []
     reused: dict[tuple[str, str | None], dict[str, Any]] = {}
     for step in plan.steps:
         for item in step.inputs:
-            key = (item.workflow, item.tag)
-            reused.setdefault(
-                key,
-                {
-                    "name": item.workflow, "workflow": item.workflow, "provider": None, "action": "reuse",
-                    "from": item.run_name, "tag": item.tag, "needs": [], "requirements": "", "environment": "",
-                    "commands": [], "artifacts": [], "variables": {}, "misfit": None,
-                },
-            )["artifacts"].append(item.path)  # fmt: skip
-    for step in plan.steps:
-        first = step.jobs[0]
-        steps.append(
-            {
-                "name": step.name, "workflow": step.workflow, "provider": step.provider, "action": "run",
-                "from": None, "tag": None, "needs": [*step.needs, *_reused_names(step)],
-                "requirements": describe(first.requirements), "environment": _environment(first.python),
-                "commands": _commands(first), "artifacts": list(first.artifacts), "misfit": fits.misfits.get(step.name),
-                "variables": {
-                    name: {"value": value, "source": source} for name, (value, source) in step.variables.items()
-                },
-            }
-        )  # fmt: skip
-    warnings = [*plan.warnings, *fit_warnings(fits)]
-    return {"workflow": plan.root, "steps": [*reused.values(), *steps], "warnings": warnings}
+            reused.setdefault((item.workflow, item.tag), _reused(item))["artifacts"].append(item.path)
+    steps = [_step(step, fits.misfits.get(step.name)) for step in plan.steps]
+    return {
+        "workflow": plan.root,
+        "steps": [*reused.values(), *steps],
+        "code": None if code is None else {"content_id": code.content_id, "files": code.files, "size": code.size},
+        "warnings": [*plan.warnings, *fit_warnings(fits)],
+    }
+
+
+def _reused(item: workflows.ReusedInput) -> dict[str, Any]:
+    return {
+        "name": item.workflow, "workflow": item.workflow, "provider": None, "action": "reuse", "why": None,
+        "from": item.run_name, "tag": item.tag, "needs": [], "jobs": 0, "requirements": "", "environment": "",
+        "env": {}, "commands": [], "artifacts": [], "variables": {}, "misfit": None, "policy": None,
+    }  # fmt: skip
+
+
+def _step(step: workflows.PlannedStep, misfit: str | None) -> dict[str, Any]:
+    first = step.jobs[0]
+    return {
+        "name": step.name, "workflow": step.workflow, "provider": step.provider,
+        "action": "skip" if step.skipped else "run", "why": step.skipped or None,
+        "from": None, "tag": None, "needs": [*step.needs, *_reused_names(step)], "jobs": len(step.jobs),
+        "requirements": describe(first.requirements), "environment": _environment(first.python),
+        "env": _env(step, first), "commands": _commands(first), "artifacts": list(first.artifacts),
+        "variables": {name: {"value": value, "source": source} for name, (value, source) in step.variables.items()},
+        "misfit": None if step.skipped else misfit, "policy": _policy(step.policy),
+    }  # fmt: skip
+
+
+def _policy(policy: workflows.StepPolicy) -> dict[str, Any]:
+    retry = {"on": sorted(policy.retry_on), "max": policy.retry_max, "backoff": policy.backoff}
+    return {
+        "condition": policy.condition or None, "timeout": policy.timeout, "retry": retry if policy.retry_max else None,
+        "fail_fast": policy.fail_fast, "continue_on_failure": policy.continue_on_failure,
+    }  # fmt: skip
+
+
+def _env(step: workflows.PlannedStep, spec: JobSpec) -> dict[str, str]:
+    """The workflow's own environment; in place of what never shows, where it comes from."""
+    variables = {variable_name(name): text_of(value) for name, (value, _) in step.variables.items()}
+    own = {name: value for name, value in spec.environment.items() if variables.get(name) != value}
+    return {name: _MARKER.sub(_origin, value) for name, value in own.items()}
+
+
+def _origin(marker: re.Match[str]) -> str:
+    name = marker[1]
+    return f"${name.removeprefix(CALLERS)} of your shell" if name.startswith(CALLERS) else f"${{{{ secrets.{name} }}}}"
 
 
 def _reused_names(step: workflows.PlannedStep) -> list[str]:

@@ -78,7 +78,8 @@ def plan(context: Context, submission: Submission, run_name: str = "") -> workfl
     repository_id = database.read(lambda tx: find_repository(tx, project_id, submission.repository))
     run_values.check(submission.values)
     unreadable = _expose_nothing(context, submission, repository_id)
-    loaded = workflows.load(submission.files, registry())
+    known = registry()
+    loaded = workflows.load(submission.files, known, required=submission.workflow not in known)
     code = bytes.fromhex(submission.code.manifest_id) if submission.code else None
     planned = workflows.plan(
         loaded,
