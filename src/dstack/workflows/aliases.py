@@ -13,10 +13,21 @@ _MOST = 500_000
 
 
 class Use(NamedTuple):
-    """An alias in the text: `*name` in `line`, counted from 1."""
+    """An alias in the text: `*name`, and where it stands, counted from 1."""
 
     name: str
     line: int
+    column: int
+
+
+class Brought(NamedTuple):
+    """What an alias brought: the indices of the file's text from `start` to `end`. `whole` is the index of its very
+    beginning, where what is wrong is what it is and not something within; -1 for an entry that `<<` merged."""
+
+    start: int
+    end: int
+    use: Use
+    whole: int
 
 
 class Uses:
@@ -24,19 +35,19 @@ class Uses:
 
     def __init__(self, root: Node) -> None:
         self._root = root
-        self._brought: list[tuple[int, int, Use]] | None = None
+        self._brought: list[Brought] | None = None
 
-    def of(self, index: int) -> Use | None:
-        """The alias by which the tree holds what stands at `index` of the file's text; None for the tree's own text."""
+    def of(self, index: int) -> Brought | None:
+        """What the tree holds by an alias at `index` of the file's text; None for the tree's own text."""
         if self._root.start <= index < self._root.end:
             return None
         if self._brought is None:
             self._brought = list(_brought(self._root))
-        return next((use for start, end, use in self._brought if start <= index < end), None)
+        return next((brought for brought in self._brought if brought.start <= index < brought.end), None)
 
 
-def _brought(root: Node) -> Iterator[tuple[int, int, Use]]:
-    """(start, end, use) of what each alias under `root` brought."""
+def _brought(root: Node) -> Iterator[Brought]:
+    """What each alias under `root` brought."""
     waiting = [root]
     seen: set[int] = set()
     while waiting and len(seen) < _MOST:
@@ -45,6 +56,8 @@ def _brought(root: Node) -> Iterator[tuple[int, int, Use]]:
             continue
         seen.add(id(node))
         for place, use in node.uses.items():
-            for part in node.entry(place):
-                yield part.start, max(part.end, part.start + 1), use
+            parts = node.entry(place)
+            merged = len(parts) > 1 and not root.start <= parts[0].start < root.end
+            for part in parts:
+                yield Brought(part.start, max(part.end, part.start + 1), use, -1 if merged else part.start)
         waiting.extend(node.children())

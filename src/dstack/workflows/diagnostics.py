@@ -129,8 +129,8 @@ class Report:
 
     @contextmanager
     def about(self, uses: Uses) -> Generator[None]:
-        """While one workflow is checked: what an alias brought into it is told once, where it is defined, and says
-        where it is used."""
+        """While one workflow is checked: what is wrong within what an alias brought into it is told once, where it is
+        defined; where it cannot be what it is, where it is used. Either says where the other is."""
         before, self._uses = self._uses, uses
         try:
             yield
@@ -161,9 +161,15 @@ class Report:
         if key in self._told:
             return
         self._told.add(key)
-        use = self._uses.of(source.index(at)) if self._uses is not None else None
-        if use is not None:
-            message = f"{message} (used as `*{use.name}` in line {use.line})"
+        index = source.index(at)
+        brought = self._uses.of(index) if self._uses is not None else None
+        if brought is not None:
+            _, _, use, whole = brought
+            if whole == index:
+                message = f"{message} (`&{use.name}` is in line {at[0]})"
+                at = use.line, use.column
+            else:
+                message = f"{message} (used as `*{use.name}` in line {use.line})"
         self._kept[severity].append(Diagnostic(severity, source.file, *at, message, source.line(at[0]), hint))
 
     def argument(self, argument: str, message: str, hint: str = "", severity: Severity = "error") -> None:

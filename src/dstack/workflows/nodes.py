@@ -243,7 +243,8 @@ class _Composer:
                 self._end(event)
                 continue
             elif kind is yaml.AliasEvent:
-                self._add(self._alias(event), Use(event.anchor, event.start_mark.line + 1))
+                mark = event.start_mark
+                self._add(self._alias(event), Use(event.anchor, mark.line + 1, mark.column + 1))
             elif kind is yaml.DocumentStartEvent:
                 documents += 1
                 if documents > 1:
@@ -357,18 +358,19 @@ class _Composer:
             parent.items.append(node)
         elif (key := self.pending[-1]) is None:
             if not isinstance(node, ScalarNode):
-                self._refuse_key(node, parent)
+                self._refuse_key(node, parent, use)
             self.pending[-1] = node
         else:
             self.pending[-1] = None
             self._entry(parent, key, node, use)
 
-    def _refuse_key(self, node: Node, parent: MapNode) -> NoReturn:
+    def _refuse_key(self, node: Node, parent: MapNode, use: Use | None) -> NoReturn:
         if self.source.text.startswith("{{", parent.start):
             text = self.source.text[parent.start : parent.start + 60]
             written = f"${match[0]}" if (match := _BRACES.match(text)) is not None else "${{ name }}"
             raise _Refused(parent.at, "`{{ }}` is not an expression", f'write `"{written}"`')
-        raise _Refused(node.at, "a key must be text, not a list or mapping", "put text that starts so in quotes")
+        at = node.at if use is None else (use.line, use.column)
+        raise _Refused(at, "a key must be text, not a list or mapping", "put text that starts so in quotes")
 
     def _entry(self, parent: MapNode, key: ScalarNode, value: Node, use: Use | None) -> None:
         if key.text == "<<" and key.plain:

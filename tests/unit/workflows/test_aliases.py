@@ -50,18 +50,42 @@ def test_each_use_is_found_by_the_place_of_its_definition() -> None:
     def at(line: int, text: str) -> int:
         return source.index((line, TEXT.splitlines()[line - 1].index(text) + 1))
 
-    assert train.of(at(2, "commands")) == ("base", 6)
-    assert train.of(at(2, "echo")) == ("base", 6)
-    assert train.of(at(4, "words")) == ("other", 6)
-    assert train.of(at(7, "train")) is None
-    assert test.of(at(2, "echo")) == ("commands", 10)
-    assert test.of(at(3, "A: b")) is None
+    def use(uses: Uses, line: int, text: str) -> tuple[str, int, int] | None:
+        brought = uses.of(at(line, text))
+        return None if brought is None else (brought.use.name, brought.use.line, brought.use.column)
+
+    assert use(train, 2, "commands") == ("base", 6, 10)
+    assert use(train, 2, "echo") == ("base", 6, 10)
+    assert use(train, 4, "words") == ("other", 6, 17)
+    assert use(train, 7, "train") is None
+    assert use(test, 2, "echo") == ("commands", 10, 17)
+    assert use(test, 3, "A: b") is None
 
 
 def test_what_a_workflow_defines_itself_is_its_own() -> None:
     source, root = tree()
 
     assert Uses(workflow(root, 2)).of(source.index((13, 24))) is None
+
+
+def test_what_cannot_stand_where_it_is_used_is_told_there() -> None:
+    source, root = tree()
+    report = Report()
+    with report.about(Uses(workflow(root, 1))):
+        report.error(source, (2, 13), "expected text, not a list")
+
+    (found,) = report.diagnostics()
+    assert (found.line, found.column) == (10, 17)
+    assert found.message == "expected text, not a list (`&commands` is in line 2)"
+    assert found.source == "    before_run: *commands"
+
+
+def test_an_alias_that_cannot_be_a_key_is_told_where_it_stands() -> None:
+    report = Report()
+    compose(Source("f.yaml", "a: &a [x]\n*a : b\n"), report)
+
+    (found,) = report.diagnostics()
+    assert (found.line, found.column) == (2, 1)
 
 
 def test_a_mistake_behind_an_alias_is_told_once_with_its_use() -> None:

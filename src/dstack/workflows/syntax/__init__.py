@@ -60,7 +60,9 @@ def too_deep(max_depth: int) -> str:
 _COLON: Sequence[Rule] = (
     lines.no_space_after_colon, lines.block_text_ended, lines.dash_without_space, lines.no_colon,
 )  # fmt: skip
-_FLOW: Sequence[Rule] = (signs.expression_in_brackets, signs.open_bracket, signs.missing_comma)
+_FLOW: Sequence[Rule] = (
+    signs.open_bracket, signs.expression_in_brackets, signs.wrong_bracket, signs.missing_comma,
+)  # fmt: skip
 _KEYS: Sequence[Rule] = (
     signs.extra_bracket, lines.colon_alone, lines.beside_items, lines.block_text_ended, lines.misaligned,
     lines.item_beside_keys, lines.complete_already, lines.no_colon,
@@ -106,8 +108,8 @@ PROBLEMS: Mapping[str, Sequence[Rule]] = {
     # parser
     "did not find expected <document start>": (signs.document_end,),
     "did not find expected node content": (
-        signs.expression_in_brackets, signs.dash_in_brackets, signs.nothing_there, signs.open_bracket,
-        signs.extra_bracket, signs.ended, signs.cannot_start,
+        signs.open_bracket, signs.expression_in_brackets, signs.dash_in_brackets, signs.nothing_there,
+        signs.wrong_bracket, signs.extra_bracket, signs.ended, signs.cannot_start,
     ),
     "did not find expected '-' indicator": (
         lines.beside_items, lines.block_text_ended, lines.misaligned, lines.complete_already, lines.no_colon,

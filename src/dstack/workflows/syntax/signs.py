@@ -91,12 +91,18 @@ def open_bracket(trouble: Trouble) -> Finding | None:
         return None
     opened = trouble.source.position(trouble.bracket)
     sign = trouble.text[trouble.bracket]
-    if trouble.at_end or any(trouble.indent(line) <= trouble.indent(opened[0]) for line in trouble.since(opened[0])):
+    column = trouble.content(opened[0])
+    if trouble.at_end or any(trouble.indent(line) <= column for line in trouble.since(opened[0])):
         return Finding(opened, f"the `{sign}` opened here is not closed", f"close it with `{BRACKETS[sign]}`")
-    if trouble.after[:1] in ("]", "}"):
-        hint = f"the bracket opened in line {opened[0]} is closed with `{BRACKETS[sign]}`"
-        return Finding(trouble.at, f"`{trouble.after[0]}` closes the wrong bracket", hint)
     return None
+
+
+def wrong_bracket(trouble: Trouble) -> Finding | None:
+    if trouble.bracket is None or trouble.after[:1] not in ("]", "}"):
+        return None
+    closes = BRACKETS[trouble.text[trouble.bracket]]
+    hint = f"the bracket opened in line {trouble.source.position(trouble.bracket)[0]} is closed with `{closes}`"
+    return Finding(trouble.at, f"`{trouble.after[0]}` closes the wrong bracket", hint)
 
 
 def dash_in_brackets(trouble: Trouble) -> Finding | None:

@@ -19,6 +19,7 @@ ODD_SPACES = {
     "\u00a0": "a non-breaking space", "\u2007": "a figure space", "\u202f": "a narrow space",
     "\u3000": "an ideographic space", "\u200b": "a zero-width space", "\ufeff": "a zero-width space",
 }  # fmt: skip
+_DASHES = re.compile(r"\s*(?:- +)*")
 REACH = 300
 """Characters before and after the place that are looked at; a line may be endless."""
 _LINES = 200
@@ -84,10 +85,15 @@ class Trouble:
     def starts_line(self) -> bool:
         return not self.before.strip()
 
-    def indent(self, number: int | None = None) -> int:
-        """Blanks before what stands in a line (default: the place's)."""
-        line = self.line(number or self.at[0])
+    def indent(self, number: int) -> int:
+        """Blanks before what stands in a line."""
+        line = self.line(number)
         return len(line) - len(line.lstrip())
+
+    def content(self, number: int) -> int:
+        """The same, with the dashes of list items."""
+        match = _DASHES.match(self.line(number))
+        return match.end() if match is not None else 0
 
     def line(self, number: int) -> str:
         return self.source.line(number)
