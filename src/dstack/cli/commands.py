@@ -4,6 +4,7 @@ from __future__ import annotations
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
     # name: (module, function, what it does)
+    "init": ("dstack.cli.init", "init", "Propose the first workflows of a project."),
     "run": ("dstack.cli.group", "run_command", "Run a workflow and follow its output."),
     "runs": ("dstack.cli.runs", "runs", "List runs, or show one with its jobs."),
     "logs": ("dstack.cli.logs", "logs", "Show a run's output from its first line."),

@@ -4,6 +4,10 @@
 # ruff: noqa: E501
 # Command → its options: (spellings, kind of their value or empty, what they do).
 OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
+    'init': (
+        (('-y', '--yes'), '', 'Write what is proposed without a question'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
     'runs': (
         (('-a', '--all'), '', 'All runs there are, of all repositories'),
         (('-n', '--last'), 'files', 'The newest N instead of 10, and the unfinished'),
@@ -175,6 +179,7 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
 }
 # Command → the kinds of its arguments; the last one may come again where it ends in `*`.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
+    'init': ('',),
     'runs': ('run',),
     'logs': ('run', ''),
     'stop': ('run',),

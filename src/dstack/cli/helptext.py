@@ -7,6 +7,7 @@ Usage: dstack COMMAND [ARGUMENTS]...
   saves their artifacts while they run, and reuses them by tag.
 
 Commands:
+  init        Propose the first workflows of a project.
   run         Run a workflow and follow its output.
   runs        List runs, or show one with its jobs. Also: ps, status.
   logs        Show a run's output from its first line.

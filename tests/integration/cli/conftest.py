@@ -93,6 +93,10 @@ class Home:
     def json_of_nobody(self) -> list[Any]:
         return json.loads(self.run("server", "status", "--json", check=1).stdout)
 
+    def json_of_doctor(self) -> list[Any]:
+        """Whatever its exit code: a test machine may have no package index."""
+        return json.loads(self.run("doctor", "--json", check=None).stdout)
+
     def serving_processes(self) -> list[int]:
         """The processes that are servers of this home."""
         found: list[int] = []

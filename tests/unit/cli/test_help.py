@@ -33,6 +33,7 @@ def test_the_table_names_commands_that_exist(name: str) -> None:
 NO_DATA = {
     "server stop": "says which process ended",
     "completion": "code for a shell",
+    "init": "proposes a file, and asks",
     "config set": "says what it wrote",
     "config delete": "says what it removed",
     "runner": "is a program of its own",
