@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import pytest
@@ -11,10 +11,12 @@ from sqlalchemy import update
 
 from dstack.protocol import messages
 from dstack.server.db.tables import jobs, runners
+from dstack.server.loops.clock_watch import extend_leases
 from dstack.server.loops.sweep import SWEEP, next_deadline
+from dstack.server.services.apply import Batch
 from dstack.server.services.rows import StoredPolicy
 from tests.support.runner import FakeRunner
-from tests.support.world import World
+from tests.support.world import World, counted
 
 ONE = "workflows:\n  - {name: job, provider: bash, commands: ['true'], artifacts: [out]}\n"
 TWO = ONE + "  - {name: other, provider: bash, commands: ['true'], depends-on: [job]}\n"
@@ -268,3 +270,102 @@ def test_silence_before_the_start_is_counted_too(make_world: Callable[..., World
         world.sweep()
     assert world.run(name)["reason"] == "runner-lost"
     assert "lost each time before it started; at last its runner fell silent" in world.run(name)["reason_text"]
+
+
+# --- what it costs -----------------------------------------------------------------------------------------------
+
+
+def test_a_lost_runner_costs_nothing_until_something_of_it_may_end(world: World) -> None:
+    """A day is long, and a look every few seconds that writes is too much."""
+    runner = world.runner()
+    names = [world.submit(ONE, "job") for _ in range(2)]
+    give(world, names[0], StoredPolicy(retry_on=("runner-lost",), retry_max=1))
+    world.place()
+    runner.take_ids()
+    world.clock.advance(60)
+    assert world.sweep() == 1
+    lost_at = world.clock.now()
+    acted: list[float] = []
+    for at in (1, 299, 300, 301, HOUR, 86_399, 86_400, 86_401):
+        world.clock.advance(at - (world.clock.now() - lost_at) / 1e6)
+        if world.sweep():
+            acted.append(at)
+    assert acted == [300, 301, 86_400], "301: the one that went back to the queue has waited for its back-off"
+    assert [world.states(name)["job"] for name in names] == ["queued", "failed"]
+    assert state(world, runner) == "offline"
+
+
+def test_a_lost_runner_whose_jobs_have_ended_is_offline_soon(world: World) -> None:
+    runner, _ = begun(world)
+    world.clock.advance(60)
+    world.sweep()
+    assert state(world, runner) == "lost"
+    runner.finish("job")
+    world.sweep()
+    assert state(world, runner) == "offline"
+
+
+def test_a_server_that_was_away_for_days_hears_a_lost_runner_first(world: World) -> None:
+    runner, name = begun(world)
+    world.clock.advance(60)
+    world.sweep()
+    world.clock.advance(3 * 86_400)
+    extend_leases(world.context)
+    world.sweep()
+    assert world.states(name) == {"job": "running"}
+    runner.poll()
+    runner.finish("job")
+    assert world.run(name)["status"] == "done"
+
+
+def test_many_rows_are_read_and_written_together(world: World) -> None:
+    """Of runners that fall silent at once (a network that failed), and of jobs that wait for a runner that lives."""
+
+    def cost(count: int) -> int:
+        found = [world.runner(f"r{number}", slots=1) for number in range(count)]
+        for _ in range(3 * count):
+            world.submit(ONE, "job")
+        world.place()
+        for runner in found:
+            runner.take_ids()
+        poll_all(world, found, 290)
+        world.clock.advance(20)
+        statements: list[str] = []
+        with counted(statements):
+            assert world.sweep() == 2 * count, "those that wait for their runner's slot"
+        world.clock.advance(60)
+        with counted(statements):
+            assert world.sweep() == count
+        assert [state(world, runner) for runner in found] == ["lost"] * count
+        for runner in found:
+            runner.poll()
+            for key in list(runner.held):
+                runner.run(key)
+            runner.goodbye()
+        return len([text for text in statements if not text.startswith("UPDATE runners")])
+
+    assert cost(2) == cost(8)
+
+
+def poll_all(world: World, found: list[FakeRunner], seconds: float) -> None:
+    for _ in range(int(seconds // 10)):
+        world.clock.advance(10)
+        for runner in found:
+            runner.poll()
+
+
+def test_a_job_that_went_on_meanwhile_is_left_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On PostgreSQL what is due is found before its run is locked."""
+    runner, name = begun(world, StoredPolicy(timeout=100.0))
+    plain = Batch.load_jobs
+
+    def load(batch: Batch, ids: Iterable[uuid.UUID]) -> None:
+        plain(batch, ids)
+        for row in batch.jobs.values():
+            row.deadline_at = batch.tx.now + 1
+
+    poll_for(world, runner, 50)
+    world.clock.advance(50)
+    monkeypatch.setattr(Batch, "load_jobs", load)
+    world.sweep()
+    assert world.job_row(name, "job").outcome is None

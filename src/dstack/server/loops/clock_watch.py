@@ -55,6 +55,9 @@ def extend_leases(context: Context) -> None:
         # Also shortened: a lease longer than that comes from before the clock was set back.
         tx.execute(update(runners).where(online, runners.c.lease_until != until).values(lease_until=until))
         tx.execute(update(runners).where(online, runners.c.heartbeat_at > tx.now).values(heartbeat_at=tx.now))
+        # A lost one may have called in vain: what it holds does not end before it could call once more.
+        lost = and_(runners.c.project_id == context.project_id, runners.c.state == RunnerState.LOST.value)
+        tx.execute(update(runners).where(lost, runners.c.lease_until < until).values(lease_until=until))
         tx.execute(
             update(jobs)
             .where(jobs.c.project_id == context.project_id, jobs.c.deadline_at < until, jobs.c.state != "queued")

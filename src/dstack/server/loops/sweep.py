@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from sqlalchemy import and_, exists, func, or_, select, update
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import run as run_table
 from dstack.domain.lifecycle import runner as runner_table
+from dstack.domain.lifecycle.runner import RunnerState
 from dstack.domain.ports import SECOND
 from dstack.domain.reasons import Reason
 from dstack.server.db.engine import Transaction, declare_write
@@ -18,6 +20,7 @@ from dstack.server.services import run_values
 from dstack.server.services.apply import Batch
 from dstack.server.services.context import Context
 from dstack.server.services.facts import Facts
+from dstack.server.services.rows import JobRow
 from dstack.server.services.runner_moves import move
 
 SWEEP = declare_write("sweep")
@@ -43,13 +46,18 @@ def _due(tx: Transaction, context: Context) -> bool:
 
 
 def _silent(context: Context, now: int) -> Any:
-    """Runners whose lease is over, or lost for so long that what they hold ends."""
-    online = runner_table.RunnerState.ONLINE.value
-    lost = runner_table.RunnerState.LOST.value
-    longest = now - int(min(context.settings.lost_after, context.settings.lost_after_retry) * SECOND)
+    """Runners whose time is up: online ones whose lease is over, and lost ones of whose attempts some may end now
+    (their lease says when that is), or that hold none any more."""
+    held = exists(
+        select(attempts.c.id).where(
+            attempts.c.project_id == context.project_id,
+            attempts.c.runner_id == runners.c.id,
+            attempts.c.state != "ended",
+        )
+    )
     return or_(
-        and_(runners.c.state == online, runners.c.lease_until <= now),
-        and_(runners.c.state == lost, runners.c.lost_at <= longest),
+        and_(runners.c.state == RunnerState.ONLINE.value, runners.c.lease_until <= now),
+        and_(runners.c.state == RunnerState.LOST.value, or_(runners.c.lease_until <= now, ~held)),
     )
 
 
@@ -67,49 +75,58 @@ def _overdue_jobs(tx: Transaction, context: Context, batch: Batch) -> int:
     query = select(jobs.c.id).where(jobs.c.project_id == context.project_id, jobs.c.deadline_at <= tx.now)
     due = list(tx.execute(query.limit(BATCH)).scalars())
     batch.load_jobs(due)
-    postponed: list[UUID] = []
+    silent = _silent_holders(tx, context, [batch.jobs[job_id] for job_id in due])
+    postponed: list[JobRow] = []
     for job_id in due:
         row = batch.jobs[job_id]
+        if row.deadline_at is None or row.deadline_at > tx.now:
+            continue  # it went on before its run was locked
         match row.state:
             case "queued":
                 tx.notify("place")
-                postponed.append(job_id)
+                postponed.append(row)
             case "assigned":
-                if _runner_is_silent(tx, context, row.runner_id):
+                if row.runner_id in silent:
                     batch.job(job_id, job_table.Returned(row.attempt), Facts(detail="its runner fell silent"))
                 else:
-                    postponed.append(job_id)
+                    postponed.append(row)
             case "starting":
                 batch.job(job_id, job_table.SetupFailed(row.attempt, timeout=True))
             case "running":
                 if batch.job(job_id, job_table.TimeLimit(row.attempt)).outcome == "applied":
                     row.deadline_at = None
                 else:
-                    postponed.append(job_id)  # it is being stopped already
+                    postponed.append(row)  # it is being stopped already
             case "saving":
                 batch.job(job_id, job_table.SaveFailed(row.attempt), Facts(detail="the save deadline passed"))
             case _:
-                postponed.append(job_id)
-    _postpone(tx, context, batch, postponed)
+                postponed.append(row)
+    _postpone(tx, context, postponed)
     return len(due)
 
 
-def _postpone(tx: Transaction, context: Context, batch: Batch, ids: list[UUID]) -> None:
+def _silent_holders(tx: Transaction, context: Context, found: Iterable[JobRow]) -> set[UUID | None]:
+    """The runners of assigned jobs that were not heard for too long, or are not there."""
+    holders = {row.runner_id for row in found if row.state == "assigned"}
+    if not holders:
+        return set()
+    since = tx.now - int(context.settings.assigned_lost_after * SECOND)
+    query = select(runners.c.id).where(
+        runners.c.project_id == context.project_id, runners.c.id.in_(holders), runners.c.heartbeat_at > since
+    )
+    return holders - set(tx.execute(query).scalars())
+
+
+def _postpone(tx: Transaction, context: Context, found: Iterable[JobRow]) -> None:
     """Deadlines that turned out not to be one: of jobs whose runner lives, that are stopping, that backed off."""
-    for job_id in ids:
-        row = batch.jobs[job_id]
-        again = row.state == "assigned"
-        until = tx.now + int(context.settings.assigned_lost_after * SECOND) if again else None
+    again = tx.now + int(context.settings.assigned_lost_after * SECOND)
+    ids: dict[int | None, list[UUID]] = {}
+    for row in found:
+        ids.setdefault(again if row.state == "assigned" else None, []).append(row.id)
+    for until, those in ids.items():
         tx.execute(
-            update(jobs).where(jobs.c.project_id == context.project_id, jobs.c.id == job_id).values(deadline_at=until)
+            update(jobs).where(jobs.c.project_id == context.project_id, jobs.c.id.in_(those)).values(deadline_at=until)
         )
-
-
-def _runner_is_silent(tx: Transaction, context: Context, runner_id: UUID | None) -> bool:
-    heard = tx.execute(
-        select(runners.c.heartbeat_at).where(runners.c.project_id == context.project_id, runners.c.id == runner_id)
-    ).scalar()
-    return heard is None or heard + int(context.settings.assigned_lost_after * SECOND) <= tx.now
 
 
 def _overdue_runs(tx: Transaction, context: Context, batch: Batch) -> int:
@@ -126,52 +143,54 @@ def _overdue_runs(tx: Transaction, context: Context, batch: Batch) -> int:
 def _silent_runners(tx: Transaction, context: Context, batch: Batch) -> int:
     query = select(runners).where(runners.c.project_id == context.project_id, _silent(context, tx.now))
     silent = tx.execute(query.limit(BATCH)).all()
+    if not silent:
+        return 0
+    held = _held(tx, context, [row.id for row in silent])
+    lost = [row for row in silent if row.state == RunnerState.LOST]
+    batch.load_jobs(item.job_id for row in lost for item in held.get(row.id, ()))
     for row in silent:
-        if row.state == runner_table.RunnerState.ONLINE:
-            _lose(tx, context, row)
-        else:
-            _end_attempts(tx, context, batch, row)
+        (_end_attempts if row.state == RunnerState.LOST else _lose)(tx, context, batch, row, held.get(row.id, []))
     return len(silent)
 
 
-def _lose(tx: Transaction, context: Context, row: Any) -> None:
-    """The lease is over: lost while it holds attempts (they stay as they are), else offline."""
-    held = exists(
-        select(attempts.c.id).where(
-            attempts.c.project_id == context.project_id, attempts.c.runner_id == row.id, attempts.c.state != "ended"
-        )
+def _held(tx: Transaction, context: Context, ids: Sequence[UUID]) -> dict[UUID, list[Any]]:
+    """The live attempts of runners."""
+    query = select(attempts.c.runner_id, attempts.c.run_id, attempts.c.job_id, attempts.c.number).where(
+        attempts.c.project_id == context.project_id, attempts.c.runner_id.in_(ids), attempts.c.state != "ended"
     )
-    holds = bool(tx.execute(select(held)).scalar())
-    move(tx, context.project_id, row, runner_table.LeaseExpired(holds))
-    for run_id in _runs_of(tx, context, row.id):
+    found: dict[UUID, list[Any]] = {}
+    for item in tx.execute(query):
+        found.setdefault(item.runner_id, []).append(item)
+    return found
+
+
+def _lose(tx: Transaction, context: Context, _: Batch, row: Any, held: Sequence[Any]) -> None:
+    """The lease is over: lost while it holds attempts (they stay as they are), else offline."""
+    first = min(context.settings.lost_after, context.settings.lost_after_retry)
+    move(tx, context.project_id, row, runner_table.LeaseExpired(bool(held)), lease_until=tx.now + int(first * SECOND))
+    for run_id in {item.run_id for item in held}:
         tx.notify(f"run:{run_id.hex}")
 
 
-def _end_attempts(tx: Transaction, context: Context, batch: Batch, row: Any) -> None:
+def _end_attempts(tx: Transaction, context: Context, batch: Batch, row: Any, held: Sequence[Any]) -> None:
     """End what a lost runner holds, once its time is up: sooner where the policy retries it."""
-    query = select(attempts.c.job_id, attempts.c.number).where(
-        attempts.c.project_id == context.project_id, attempts.c.runner_id == row.id, attempts.c.state != "ended"
-    )
-    held = tx.execute(query).all()
-    batch.load_jobs(item.job_id for item in held)
-    left = 0
+    next_at: int | None = None
     for item in held:
         job = batch.jobs[item.job_id]
+        if job.attempt != item.number or job.state not in job_table.LIVE_ATTEMPT:
+            continue  # it ended before its run was locked
         retries = Reason.RUNNER_LOST in job.stored_policy().retry_on
         after = context.settings.lost_after_retry if retries else context.settings.lost_after
-        if row.lost_at + int(after * SECOND) <= tx.now:
+        ends_at = row.lost_at + int(after * SECOND)
+        if ends_at <= tx.now:
             batch.job(item.job_id, job_table.Lost(item.number), Facts(detail=f"runner {row.name} fell silent"))
         else:
-            left += 1
-    if not left:
+            next_at = ends_at if next_at is None else min(next_at, ends_at)
+    if next_at is None:
         move(tx, context.project_id, row, runner_table.NothingLeft())
-
-
-def _runs_of(tx: Transaction, context: Context, runner_id: UUID) -> list[UUID]:
-    query = select(attempts.c.run_id).distinct().where(
-        attempts.c.project_id == context.project_id, attempts.c.runner_id == runner_id, attempts.c.state != "ended"
-    )  # fmt: skip
-    return list(tx.execute(query).scalars())
+        return
+    this = (runners.c.project_id == context.project_id, runners.c.id == row.id, runners.c.version == row.version)
+    tx.execute(update(runners).where(*this).values(lease_until=next_at))
 
 
 def next_deadline(context: Context) -> float:
@@ -181,7 +200,7 @@ def next_deadline(context: Context) -> float:
     def read(tx: Transaction) -> float | None:
         job = select(func.min(jobs.c.deadline_at)).where(jobs.c.project_id == project, jobs.c.deadline_at.is_not(None))
         lease = select(func.min(runners.c.lease_until)).where(
-            runners.c.project_id == project, runners.c.state == "online"
+            runners.c.project_id == project, runners.c.state.in_([RunnerState.ONLINE.value, RunnerState.LOST.value])
         )
         found = [tx.execute(query).scalar() for query in (job, lease)]
         return min(((at - tx.now) / SECOND for at in found if at is not None), default=None)
