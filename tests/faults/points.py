@@ -67,6 +67,7 @@ ELSEWHERE = {
     "commit:tags.delete": "after a run",
     "commit:runs.delete": "after a run",
     "commit:repositories.register": "only where a repository is made known before its first run",
+    "commit:metrics.scan": "only when somebody looks at the metrics of a run",
     "runner.orphaned": "only for an attempt that the server does not know",
     "commit:secrets.set": "before a run",
     "commit:secrets.delete": "before a run",
