@@ -102,7 +102,7 @@ class _Filler:
     def workflow(self, node: MapNode) -> dict[str, Any]:
         data: dict[str, Any] = {}
         for self.key, value in node.entries.items():
-            data[self.key] = self.fill(value)
+            data[self.key] = self.fill(value) if value.dynamic else value.data
         return data
 
     def fill(self, node: Node) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dstack.domain import rules
 from dstack.domain.rules import Rule
@@ -36,13 +37,10 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A scalar with expressions, in pieces."""
+    """A scalar with expressions, in pieces; `names` are those among them."""
 
     parts: tuple[str | Name, ...]
-
-    @property
-    def names(self) -> tuple[Name, ...]:
-        return tuple(part for part in self.parts if isinstance(part, Name))
+    names: tuple[Name, ...] = ()
 
     def fill(self, lookup: Callable[[Name], Scalar]) -> Scalar:
         """The value; `lookup` says what a name stands for."""
@@ -55,11 +53,7 @@ class Template:
 class Condition(Template):
     """The value of `if:`. Filled in, it is its own text: what names stand for is put into the rule (`conditions`)."""
 
-    rule: Rule
-
-    @property
-    def names(self) -> tuple[Name, ...]:
-        return tuple(Name(part.name, -1, part.at) for part in rules.walk(self.rule) if isinstance(part, rules.Name))
+    rule: Rule = rules.TRUE
 
     def fill(self, lookup: Callable[[Name], Scalar]) -> Scalar:
         for name in self.names:
@@ -98,15 +92,18 @@ def parse(text: str) -> Template | None:
         ordinal += 1
     if rest := "".join(literal) + text[position:]:
         parts.append(rest)
-    return Template(tuple(parts))
+    return Template(tuple(parts), tuple([part for part in parts if isinstance(part, Name)]))
 
 
+@lru_cache(maxsize=256)
 def condition(text: str) -> Condition:
     """The condition that `text` says; raises BadExpression."""
     try:
-        return Condition((text,), rules.parse(text))
+        rule = rules.parse(text)
     except rules.BadRule as error:
         raise BadExpression(str(error), -1, error.hint, error.at) from None
+    names = tuple([Name(part.name, -1, part.at) for part in rules.walk(rule) if isinstance(part, rules.Name)])
+    return Condition((text,), names, rule)
 
 
 def _name(text: str, start: int, ordinal: int) -> tuple[Name, int]:

@@ -53,6 +53,9 @@ class Workflows(Mapping[str, Workflow]):
     def __getitem__(self, name: str) -> Workflow:
         return self._workflows[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._workflows
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._workflows)
 

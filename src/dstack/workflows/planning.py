@@ -232,7 +232,7 @@ class _Planner:
         if jobs is None:
             return None
         policies.warn(workflow, stated, len(jobs), self.report)
-        skipped = self.forecast.add(workflow.name, needs, stated, len(jobs))
+        skipped = self.forecast.add(workflow.name, needs, stated.rule, stated.condition)
         if skipped and workflow is self.root and place is not None:
             message = f"`{workflow.name}` will be skipped: {skipped}"
             self.report.warning(workflow.source, place.at, message, "what it depends on runs all the same")
