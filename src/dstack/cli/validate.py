@@ -10,15 +10,20 @@ from dstack.cli.render import count, diagnostics_text, write_json
 from dstack.cli.session import open_api
 from dstack.client.repository import read_files, require_root
 
+MOST_FILES = 50_000
+
 
 @click.command()
 @click.option("--repo", metavar="DIR", help="The folder that holds .dstack/ (default: from here upwards).")
 @click.option("--json", "as_json", is_flag=True, help="The diagnostics as a list of objects.")
 def validate(repo: str | None, as_json: bool) -> int:
-    """Check the workflow files of this repository. Exit code 2 when something is wrong."""
-    files = read_files(require_root(repo))
+    """Check the workflow files of this repository, and that the files they name are there.
+
+    Exit code 2 when something is wrong.
+    """
+    root = require_root(repo)
     with open_api() as api:
-        found = api.validate(files)
+        found = api.validate(read_files(root), code=code_of(root))
     problems = found.get("diagnostics", [])
     if as_json:
         write_json(problems)
@@ -30,3 +35,13 @@ def validate(repo: str | None, as_json: bool) -> int:
         sys.stdout.write(f"{count(len(found.get('workflows', [])), 'workflow')}: no errors\n")
         sys.stdout.flush()
     return 0
+
+
+def code_of(root: str) -> list[str] | None:
+    """The files that a run of this repository would be sent with; None for more than are worth sending for a check."""
+    from dstack.client.listing import Listing
+    from dstack.client.tree import look
+
+    paths = look(Listing(root)).paths
+    # A name that is no text cannot be named by a workflow either.
+    return [path for path in paths if path.isprintable()] if len(paths) <= MOST_FILES else None

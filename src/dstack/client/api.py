@@ -111,8 +111,11 @@ class Api:
     def plan(self, submission: Submission) -> Plan:
         return self._json("POST", f"{self._base}/plan", submission, repeat=True)
 
-    def validate(self, files: Mapping[str, str], *, describe: str | None = None) -> Validation:
-        body = {"files": files, "describe": describe}
+    def validate(
+        self, files: Mapping[str, str], *, describe: str | None = None, code: Sequence[str] | None = None
+    ) -> Validation:
+        """`code`: the files that a run would be sent with, where the workflows are to be held against them."""
+        body = {"files": files, "describe": describe, "code": code}
         return self._json("POST", f"{self._base}/validate", body, repeat=True)
 
     def runs(self, *, repository: str | None = None, active: bool = False, limit: int | None = None) -> list[Run]:

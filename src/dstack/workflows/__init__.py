@@ -21,9 +21,11 @@ Pure: files, tags and newest runs are handed in. Imports pydantic only through t
 | `inputs` | what earlier runs bring | model |
 | `context` | what providers may look at | checking |
 | `adhoc` | workflows of the command line | loading, options |
+| `checkup` | `check_code` | planning |
 | `planning` | `plan` | all above |
 """
 
+from dstack.workflows.checkup import check_code
 from dstack.workflows.diagnostics import Diagnostic, Invalid, UnknownTag, render
 from dstack.workflows.loading import load
 from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, StepPolicy, Workflow, Workflows
@@ -39,6 +41,7 @@ __all__ = [
     "UnknownTag",
     "Workflow",
     "Workflows",
+    "check_code",
     "load",
     "plan",
     "render",

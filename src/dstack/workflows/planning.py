@@ -75,7 +75,7 @@ def plan(
 def _plan(
     workflows: Workflows, name: str, args: list[str], run_name: str, code: Code, sources: Sources, known: Known
 ) -> RunPlan:
-    planner = _Planner(workflows, workflows[name], run_name, code)
+    planner = Planner(workflows, workflows[name], run_name, code)
     members = planner.settle(args)
     report = planner.report
     planner.delivery = Delivery(known, report)
@@ -110,7 +110,7 @@ def _check_text(args: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bound:
+class Bound:
     """A workflow with the values of this run."""
 
     filled: Filled
@@ -129,7 +129,7 @@ class _Values:
     environment: Mapping[str, str]
 
 
-class _Planner:
+class Planner:
     def __init__(self, workflows: Workflows, root: Workflow, run_name: str, code: Code) -> None:
         self.workflows = workflows
         self.root = root
@@ -139,7 +139,7 @@ class _Planner:
         self.delivery = Delivery(Known(), self.report)
         self.forecast = Forecast()
         self.choices = Choices()
-        self.bound: dict[str, _Bound] = {}
+        self.bound: dict[str, Bound] = {}
         self.values: dict[int, _Values] = {}
         self.providers: dict[str, Provider] = {}
         self.artifacts: dict[str, frozenset[str]] = {}
@@ -161,12 +161,12 @@ class _Planner:
                 break
             members.extend(sorted(more))
         self.report, self.choices, self.bound = report, chosen, reached
-        return [self.workflows[name] for name in dependencies.order([self.root.name], self._needs, self._tell_cycle)]
+        return [self.workflows[name] for name in dependencies.order([self.root.name], self.needs, self._tell_cycle)]
 
     def _declared_needs(self, name: str) -> list[str]:
         return [needed for needed in _run_needs(self.workflows[name].dependencies) if needed in self.workflows]
 
-    def _needs(self, name: str) -> list[str]:
+    def needs(self, name: str) -> list[str]:
         return [needed for needed in _run_needs(self.bound[name].dependencies) if needed in self.bound]
 
     def _tell_cycle(self, cycle: list[str]) -> None:
@@ -175,11 +175,11 @@ class _Planner:
         message = f"workflows depend on each other: {' → '.join(cycle)}"
         closing.tell(self.workflows[last].source, message, "remove one of these dependencies", self.report)
 
-    def _bind_all(self, choices: Choices, report: Report) -> dict[str, _Bound]:
+    def _bind_all(self, choices: Choices, report: Report) -> dict[str, Bound]:
         """Everything that the root reaches with the values of `choices`."""
         budget = Budget()
         everywhere = {**self.workflows.variables.everywhere, **choices.everywhere}
-        bound: dict[str, _Bound] = {}
+        bound: dict[str, Bound] = {}
         waiting = [self.root.name]
         while waiting:
             name = waiting.pop()
@@ -187,18 +187,18 @@ class _Planner:
                 continue
             own = {**self.workflows.variables.sections.get(name, {}), **choices.sections.get(name, {})}
             variables = {**everywhere, **own} if own else everywhere
-            bound[name] = self._bind(self.workflows[name], variables, choices, budget, report)
+            bound[name] = self.bind(self.workflows[name], variables, choices, budget, report)
             waiting.extend(needed for needed in _run_needs(bound[name].dependencies) if needed in self.workflows)
         return bound
 
-    def _bind(
+    def bind(
         self,
         workflow: Workflow,
         variables: Mapping[str, Variable],
         choices: Choices,
         budget: Budget,
         report: Report,
-    ) -> _Bound:
+    ) -> Bound:
         scope = Scope(variables, self.run_name, shlex.join(choices.args))
         filled = fill(workflow.source, workflow.node, scope, budget, report)
         needs = workflow.dependencies
@@ -208,14 +208,14 @@ class _Planner:
             needs = dependencies.read(workflow.source, workflow.node, filled.data, filled.unknown(), report, kept)
             needs = once(itertools.chain(needs, *(dependencies.given(*item, report) for item in given.items())))
         if workflow is not self.root or not choices.options:
-            return _Bound(filled, scope, variables, needs, ())
+            return Bound(filled, scope, variables, needs, ())
         data, overrides = options.override(filled.data, choices.options)
-        return _Bound(Filled(data, filled.missing), scope, variables, needs, overrides)
+        return Bound(Filled(data, filled.missing), scope, variables, needs, overrides)
 
     def step(self, workflow: Workflow, inputs: Inputs) -> PlannedStep | None:
         """The step of one workflow; None after reporting what is wrong."""
         bound = self.bound[workflow.name]
-        self._report_missing(workflow, bound)
+        self.report_missing(workflow, bound)
         needs = tuple(dict.fromkeys(_run_needs(bound.dependencies)))
         for dependency in bound.dependencies:
             if dependency.kind == "run" and dependency.workflow not in self.workflows:
@@ -240,7 +240,7 @@ class _Planner:
         self._warn_of_shared_paths(workflow, bound, reused)
         return PlannedStep(workflow.name, workflow.name, name, needs, reused, values.shown, jobs, stated, skipped)
 
-    def _warn_of_shared_paths(self, workflow: Workflow, bound: _Bound, reused: Sequence[ReusedInput]) -> None:
+    def _warn_of_shared_paths(self, workflow: Workflow, bound: Bound, reused: Sequence[ReusedInput]) -> None:
         """What steps of this run will write is not known yet, so that two of one path may or may not differ."""
         brought = {item.path: f"run {item.run_name}" for item in reused}
         for dependency in bound.dependencies:
@@ -253,7 +253,7 @@ class _Planner:
                     hint = "this works only if they hold the same files"
                     dependency.tell(workflow.source, message, hint, self.report, "warning")
 
-    def _report_missing(self, workflow: Workflow, bound: _Bound) -> None:
+    def report_missing(self, workflow: Workflow, bound: Bound) -> None:
         for missing in bound.filled.missing_names():
             name = missing.name.name
             if canonical(name) in bound.variables:
@@ -269,14 +269,14 @@ class _Planner:
         if found is None:
             for variable in variables.values():
                 if not variable.given:
-                    self._report_not_given(workflow, variable)
+                    self.report_not_given(workflow, variable)
             given = [variable for variable in variables.values() if variable.given]
             typed = {variable.name: plain(variable.value) for variable in given}
             shown = {variable.name: (plain(variable.value), variable.source) for variable in given}
             found = self.values[id(variables)] = _Values(typed, shown, environment(variables))
         return found
 
-    def _report_not_given(self, workflow: Workflow, variable: Variable) -> None:
+    def report_not_given(self, workflow: Workflow, variable: Variable) -> None:
         declared = self.workflows.variables
         own = canonical(variable.name) in declared.sections.get(workflow.name, {})
         option = f"{workflow.name}.{variable.name}" if own and workflow is not self.root else variable.name
@@ -286,7 +286,7 @@ class _Planner:
         self.report.error(declared.source, variable.at, f"the variable `{variable.name}` has no value", hint)
 
     def _jobs(
-        self, workflow: Workflow, bound: _Bound, values: _Values, reused: Sequence[ReusedInput], rule: StepRule
+        self, workflow: Workflow, bound: Bound, values: _Values, reused: Sequence[ReusedInput], rule: StepRule
     ) -> tuple[str, tuple[JobSpec, ...] | None, StepPolicy]:
         """The name of the provider, the jobs that it plans, and their policy."""
         nothing = StepPolicy()
@@ -310,7 +310,7 @@ class _Planner:
         if config is None or unknown:
             return name, None, nothing
         args = self.choices.args if workflow is self.root and "run.args" not in workflow.uses else ()
-        brought = self._brought(bound, reused, getattr(config, "working_dir", "."))
+        brought = self.brought(bound, reused, getattr(config, "working_dir", "."))
         context = Context(
             self.run_name, workflow.name, values.typed, tuple(args), self.code, brought, subject, self.report
         )
@@ -323,7 +323,7 @@ class _Planner:
         given = self.delivery.give(subject, planned, uses_secrets=any(map(name_of, workflow.uses)))
         return name, given, policies.policy(rule, config)
 
-    def _brought(self, bound: _Bound, reused: Sequence[ReusedInput], working_dir: str) -> list[str] | None:
+    def brought(self, bound: Bound, reused: Sequence[ReusedInput], working_dir: str) -> list[str] | None:
         """The folders that dependencies bring, from the root of the code; None where a step of them has no plan."""
         needed = _run_needs(bound.dependencies)
         if any(name not in self.artifacts for name in needed):

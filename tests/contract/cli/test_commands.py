@@ -239,6 +239,16 @@ class TestExplain:
 
 
 class TestValidate:
+    def test_the_files_that_would_be_sent_are_told(self, stub: StubApi, dstack: Dstack, repository: Path) -> None:
+        stub.on("POST …/validate", Reply(body={"diagnostics": [], "workflows": []}))
+        (repository / "data").mkdir()
+        (repository / "data" / "a b.csv").touch()
+        (repository / ".dstackignore").write_text("*.csv\n!a b.csv\n*.pt\n")
+        (repository / "model.pt").touch()
+        dstack("validate")
+        [call] = stub.named("POST …/validate")
+        assert call.json["code"] == [".dstack/workflows.yaml", ".dstackignore", "data/a b.csv", "train.py"]
+
     def test_no_errors(self, stub: StubApi, dstack: Dstack) -> None:
         stub.on("POST …/validate", Reply(body={"diagnostics": [], "workflows": [{"name": "train"}]}))
         done = dstack("validate")

@@ -24,6 +24,8 @@ class ValidateBody(msgspec.Struct, frozen=True):
     files: dict[str, str] = {}
     describe: str | None = None
     """A workflow or provider whose options are asked for."""
+    code: tuple[str, ...] | None = None
+    """The files that would be sent along."""
 
 
 class StopBody(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dstack import workflows
@@ -22,10 +22,13 @@ _MARKER = re.compile(r"\0([^\0]+)\0")
 """What `dstack.sdk.provider.secret_marker` makes."""
 
 
-def validate(files: Mapping[str, str], describe: str | None = None) -> dict[str, Any]:
+def validate(
+    files: Mapping[str, str], describe: str | None = None, code: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Everything wrong with the texts, and the workflows that could be read; `providers` are what runs without one.
 
-    `describe` names a workflow or provider whose options are told of, too.
+    `describe` names a workflow or provider whose options are told of, too; `code` are the paths of the files that would
+    be sent along, which the workflows are then held against.
     """
     providers = registry()
     answer: dict[str, Any] = {"diagnostics": [], "workflows": [], "providers": list(providers), "described": None}
@@ -36,6 +39,8 @@ def validate(files: Mapping[str, str], describe: str | None = None) -> dict[str,
         answer["diagnostics"] = list(error.diagnostics)
     else:
         answer.update(_view(loaded))
+        if code is not None:
+            answer["diagnostics"] += workflows.check_code(loaded, code)
         if describe is not None and describe in loaded:
             kind = loaded[describe].provider
     if kind is not None and kind in providers:
