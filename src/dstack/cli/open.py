@@ -60,7 +60,7 @@ def _fetch(session: Session, found: list[Artifact], folder: Path) -> list[tuple[
     if stale:
         size = sum(artifact.get("size", 0) for artifact, _ in stale)
         say(f"Fetching {count(len(stale), 'artifact')}, {size_words(size)}")
-        download(session.api, stale, overwrite=True)
+        download(session.api, stale, folder, overwrite=True)
         content = {str(place): artifact.get("manifest_id") for artifact, place in places}
         notes.write_text(json.dumps(content), encoding="utf-8")
     return places

@@ -28,7 +28,7 @@ def pull(session: Session, run: str, root: str, *, force: bool) -> int:
     pulled = Pulled(session.home, root)
     try:
         places = places_of(wanted, Path(root))
-        download(api, places, overwrite=force, is_ours=pulled.is_ours)
+        download(api, places, Path(root), overwrite=force, is_ours=pulled.is_ours)
     except Differs as error:
         names = [str(path.relative_to(root)) for path in error.paths]
         more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []

@@ -41,22 +41,25 @@ def download_to(
 ) -> list[tuple[Artifact, Path]]:
     """Restore `artifacts` below `target`; each with the folder it became. Raises what `download` and `places_of` do."""
     places = places_of(artifacts, target)
-    download(api, places, overwrite=overwrite)
+    download(api, places, target, overwrite=overwrite)
     return places
 
 
 def download(
     api: Api,
     places: Sequence[tuple[Artifact, Path]],
+    target: Path,
     *,
     overwrite: bool = False,
     is_ours: Callable[[Path], bool] = lambda path: False,
 ) -> None:
-    """Restore each artifact at its place.
+    """Restore each artifact at its place below `target`.
 
     Nothing is written before everything was compared; `is_ours` says of what differs that it may be overwritten. Raises
-    Differs unless `overwrite`, SnapshotError.
+    Differs unless `overwrite`, ArtifactError, SnapshotError.
     """
+    for artifact, place in places:
+        _stay_within(target, artifact, place)
     store = remote_store(api)
     if not overwrite:
         differing = [
@@ -65,6 +68,7 @@ def download(
         if differing:
             raise Differs(differing)
     for artifact, place in places:
+        _stay_within(target, artifact, place)  # again: the artifact before may have brought a link
         restore(store, bytes.fromhex(artifact.get("manifest_id", "")), place)
 
 
@@ -89,9 +93,20 @@ def _places(artifacts: Sequence[Artifact], target: Path) -> Iterator[tuple[Artif
         folder = target / artifact.get("job", "") if paths.count(path) > 1 else target
         place = Path(os.path.normpath(folder / path))
         # The name comes from a server: it must not lead out of the folder that was asked for.
-        if not place.is_relative_to(os.path.normpath(target)):
+        if "\0" in path or not place.is_relative_to(os.path.normpath(target)):
             raise ArtifactError(f"artifact `{path}` of {artifact.get('job')} would lie outside of {target}")
         yield artifact, place
+
+
+def _stay_within(target: Path, artifact: Artifact, place: Path) -> None:
+    """See that no link on the way to `place` leads out of `target`."""
+    real = Path(os.path.realpath(place))
+    if not real.is_relative_to(os.path.realpath(target)):
+        raise ArtifactError(
+            f"artifact `{artifact.get('path')}` of {artifact.get('job')} would lie outside of {target}: a link leads to "
+            f"{real}",
+            "choose another folder, or move the link away",
+        )
 
 
 def _differing(store: SnapshotStore, artifact: Artifact, place: Path) -> Iterator[Path]:

@@ -71,8 +71,8 @@ def _put(store: SnapshotStore, manifest_id: bytes, target: Path, stopped: Callab
 
 def _inside(work: Path, path: str, what: str) -> Path:
     """`path` below `work`, checked on the resolved path: code may bring links."""
-    found = (work / path).resolve()
-    if not found.is_relative_to(work.resolve()):
+    found = Path(os.path.realpath(work / path))
+    if not found.is_relative_to(os.path.realpath(work)):
         raise SetupError(f"{what} {path!r} leads out of the job's working copy")
     return found
 

@@ -74,14 +74,22 @@ def entries(store: SnapshotStore, manifest_id: bytes, prefix: bytes = b"") -> It
 def walk_tree(store: SnapshotStore, root: Root, paths: Iterable[bytes] | None = None) -> Iterator[Step]:
     """Every folder and file below `root`, or of it what is at and below `paths`, in the order of names.
 
-    Raises RestoreFailed for a path that is not there; MissingChunk, CorruptChunk, BadManifest.
+    Raises RestoreFailed for a path that is not there; MissingChunk, CorruptChunk, BadManifest, also where there is more
+    than the root says: folders that stand in each other many times could be a small snapshot without an end.
     """
     try:
         selection = None if paths is None else select(paths)
     except ValueError as error:
         raise RestoreFailed(f"not in the snapshot: {error}") from error
+    files = size = 0
     yield Enter(None)
-    yield from _Walk(store).below(root.tree_id, selection)
+    for step in _Walk(store).below(root.tree_id, selection):
+        if isinstance(step, Leaf):
+            files += 1
+            size += step.entry.size if isinstance(step.entry, FileEntry) else 0
+            if files > root.files or size > root.size:
+                raise BadManifest(root.tree_id, "more is below it than its snapshot says")
+        yield step
     yield Leave(None)
 
 

@@ -80,6 +80,7 @@ class LiveCapture:
         rescan: float = 30.0,
         clock: Clock | None = None,
     ) -> None:
+        self._root = root
         self._folders = {path: root / path for path in paths}
         self._store = store
         self._on_snapshot = on_snapshot
@@ -104,13 +105,11 @@ class LiveCapture:
     def final(self) -> dict[str, SavedSnapshot]:
         """Stop, and save every folder for good. To be called when the job has ended.
 
-        Raises CaptureFailed where a folder is gone, StoreRefused, and what the catalog raises.
+        Raises CaptureFailed where a folder is gone, or is a link that leads out of `root`; StoreRefused, and what the
+        catalog raises.
         """
         self.stop()
-        return {
-            path: save(folder, self._store, cache=self._caches[path], live=False)
-            for path, folder in self._folders.items()
-        }
+        return {path: self._save(path, live=False) for path in self._folders}
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the thread to end."""
@@ -166,7 +165,7 @@ class LiveCapture:
             changed: dict[str, SavedSnapshot] = {}
             for path, folder in self._folders.items():
                 try:
-                    snapshot = save(folder, self._store, cache=self._caches[path], live=True)
+                    snapshot = self._save(path, live=True)
                 except CaptureFailed:
                     continue  # the job removed it and may make it again
                 except Exception:  # noqa: BLE001 - whatever a catalog raises, the next change is tried again
@@ -181,6 +180,16 @@ class LiveCapture:
                 self._on_snapshot(changed)
             except Exception:  # noqa: BLE001 - the next snapshot, or the last one, has this one's files too
                 _log.warning("live snapshots of %s could not be reported", list(changed), exc_info=True)
+
+    def _save(self, path: str, *, live: bool) -> SavedSnapshot:
+        folder = self._folders[path]
+        real = os.path.realpath(folder)
+        if not Path(real).is_relative_to(os.path.realpath(self._root)):
+            raise CaptureFailed(
+                f"{path} was not saved: the job put a link there that leads out of its folder, to {real}. "
+                "Write into the folder itself, or copy the results there"
+            )
+        return save(folder, self._store, cache=self._caches[path], live=live)
 
     def _identities(self) -> dict[str, tuple[int, int] | None]:
         """Device and inode of each folder: a folder made anew is not the one that is watched."""

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from dstack.snapshots.errors import BadManifest
 from dstack.snapshots.listing import Enter, Leaf, Leave, walk_tree
 from dstack.snapshots.manifests import DirectoryEntry, FileEntry, Root, SymlinkEntry, file_chunks
-from dstack.snapshots.restore import KEPT_BITS, Restored, restore
+from dstack.snapshots.restore import KEPT_BITS, Restored, read_whole, restore
 from dstack.snapshots.store import SnapshotStore
 
 SMALL_BYTES: Final = 8 * 1024 * 1024
@@ -110,10 +110,7 @@ def _load(store: SnapshotStore, manifest_id: bytes, root: Root) -> _Plan:
                 symlinks.append((at, entry))
             case _:
                 pass
-    chunks = {
-        chunk_id: bytes(data)
-        for chunk_id, data in store.read_chunks(chunk.chunk_id for _, entry in entries for chunk in file_chunks(entry))
-    }
+    chunks = read_whole(store, manifest_id, [chunk for _, entry in entries for chunk in file_chunks(entry)])
     files = [
         _File(at, entry.mode & KEPT_BITS, entry.mtime, b"".join(chunks[chunk.chunk_id] for chunk in file_chunks(entry)))
         for at, entry in entries

@@ -146,6 +146,9 @@ def _decompress(chunk_id: bytes, location: ChunkLocation, stored: memoryview) ->
     if location.raw_length > MAX_PACK:
         raise CorruptChunk(chunk_id, location.pack_id, "its raw length is beyond what a chunk may have")
     try:
+        # What a frame says of itself outranks `max_output_size`: a few bytes could ask for gigabytes.
+        if zstandard.frame_content_size(stored) not in (-1, location.raw_length):
+            raise CorruptChunk(chunk_id, location.pack_id, "zstd would make more or less of it than its index says")
         return zstandard.ZstdDecompressor().decompress(stored, max_output_size=location.raw_length)
     except zstandard.ZstdError as error:
         raise CorruptChunk(chunk_id, location.pack_id, f"zstd says: {error}") from error

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from dstack.snapshots.errors import BadManifest, RestoreFailed, RestoreStopped
 from dstack.snapshots.listing import Enter, Entry, Leaf, Leave, Step, entries, walk_tree
-from dstack.snapshots.manifests import DirectoryEntry, FileEntry, SymlinkEntry, file_chunks
+from dstack.snapshots.manifests import ChunkRef, DirectoryEntry, FileEntry, SymlinkEntry, file_chunks
 from dstack.snapshots.scanning import shown
 from dstack.snapshots.store import SnapshotStore
 
@@ -49,7 +49,7 @@ class _Part(NamedTuple):
     entry: FileEntry
     offset: int
     end: int
-    chunks: list[bytes]
+    chunks: list[ChunkRef]
 
 
 _Work = _Part | Enter | Leaf | Leave
@@ -57,7 +57,7 @@ _Work = _Part | Enter | Leaf | Leave
 
 class _Batch(NamedTuple):
     work: list[_Work]
-    chunks: list[bytes]
+    chunks: list[ChunkRef]
 
 
 def restore(
@@ -76,11 +76,15 @@ def restore(
     root = store.root(manifest_id)
     links = {path: group for group, members in enumerate(store.links(root)) for path in members}
     batches = _batches(walk_tree(store, root, paths), links)
+
+    def read(chunks: list[ChunkRef]) -> dict[bytes, Bytes]:
+        return read_whole(store, manifest_id, chunks)
+
     with (
         ThreadPoolExecutor(AHEAD, thread_name_prefix="dstack-restore") as readers,
         _Target(target, manifest_id, links) as out,
     ):
-        for batch, chunks in _ahead(batches, store, readers):
+        for batch, chunks in _ahead(batches, read, readers):
             if stopped():
                 raise RestoreStopped(f"putting files into {target} was stopped")
             for work in batch.work:
@@ -88,15 +92,25 @@ def restore(
         return Restored(out.files, out.size)
 
 
+def read_whole(store: SnapshotStore, manifest_id: bytes, chunks: list[ChunkRef]) -> dict[bytes, Bytes]:
+    """The bytes of chunks, by id; raises BadManifest where they are not as many as it says, before memory is full."""
+    lengths: dict[bytes, int] = {}
+    found: dict[bytes, Bytes] = {}
+    for chunk_id, length in chunks:
+        if lengths.setdefault(chunk_id, length) != length:
+            raise BadManifest(manifest_id, f"it gives chunk {chunk_id.hex()} two lengths")
+    for chunk_id, data in store.read_chunks(lengths):
+        if len(data) != lengths[chunk_id]:
+            raise BadManifest(manifest_id, f"chunk {chunk_id.hex()} is not as long as it says")
+        found[chunk_id] = data
+    return found
+
+
 def _ahead(
-    batches: Iterator[_Batch], store: SnapshotStore, readers: ThreadPoolExecutor
+    batches: Iterator[_Batch], read: Callable[[list[ChunkRef]], dict[bytes, Bytes]], readers: ThreadPoolExecutor
 ) -> Iterator[tuple[_Batch, dict[bytes, Bytes]]]:
     """Each batch with its bytes, while those of the next ones are read."""
     reading: deque[tuple[_Batch, Future[dict[bytes, Bytes]]]] = deque()
-
-    def read(chunk_ids: list[bytes]) -> dict[bytes, Bytes]:
-        return dict(store.read_chunks(chunk_ids))
-
     for batch in batches:
         reading.append((batch, readers.submit(read, batch.chunks)))
         if len(reading) > AHEAD:
@@ -138,13 +152,13 @@ def _work(steps: Iterator[Step], links: dict[bytes, int]) -> Iterator[tuple[_Wor
 
 def _parts(leaf: Leaf, entry: FileEntry) -> Iterator[tuple[_Part, int]]:
     offset = size = 0
-    chunks: list[bytes] = []
-    for chunk_id, length in file_chunks(entry):
-        if chunks and size + length > BATCH_BYTES // 2:
+    chunks: list[ChunkRef] = []
+    for chunk in file_chunks(entry):
+        if chunks and size + chunk.length > BATCH_BYTES // 2:
             yield _Part(leaf, entry, offset, offset + size, chunks), size
             offset, size, chunks = offset + size, 0, []
-        chunks.append(chunk_id)
-        size += length
+        chunks.append(chunk)
+        size += chunk.length
     yield _Part(leaf, entry, offset, entry.size, chunks), size
 
 
@@ -193,8 +207,8 @@ class _Target:
         if self._file is None:
             self._file = self._create(entry.name)
         offset = part.offset
-        for chunk_id in part.chunks:
-            data = chunks[chunk_id]
+        for chunk in part.chunks:
+            data = chunks[chunk.chunk_id]
             if entry.holes:
                 _write_around(self._file, data, offset, entry.holes)
             else:

@@ -205,13 +205,14 @@ class TestEntries:
 FILE = FileEntry(b"file", 0o644, 0, 3, digest(b"abc"))
 
 
-def forge(store: RecordingStore, *found: AnyEntry, links: list[list[bytes]] | None = None) -> bytes:
+def forge(
+    store: RecordingStore, *found: AnyEntry, links: list[list[bytes]] | None = None, size: int = 1 << 40
+) -> bytes:
     """A snapshot with these entries at its top, however wrong they are. One chunk exists: `abc`."""
     top = Encoded(b"", DIRECTORY + msgspec.msgpack.encode(Directory((), found)))
     objects = [Encoded(digest(top.data), top.data), *([encode_links(links)] if links else [])]
-    objects.append(
-        encode_root(Root(objects[0].id, b"c" * 32, 0o755, 0, 1, 3, DEFAULT, objects[1].id if links else b""))
-    )
+    link_id = objects[1].id if links else b""
+    objects.append(encode_root(Root(objects[0].id, b"c" * 32, 0o755, 0, len(found), size, DEFAULT, link_id)))
     with PackWriter(store) as writer:
         writer.add(digest(b"abc"), b"abc")
         for made in objects:
@@ -276,11 +277,35 @@ class TestForged:
     def test_a_size_that_is_not_the_chunk_s(self, store: RecordingStore, target: Path) -> None:
         one = FileEntry(b"f", 0o644, 0, 99, digest(b"abc"))
         two = FileEntry(b"f", 0o644, 0, 9, digest(b"?"), (digest(b"abc") + b"\0\0\0\2") + digest(b"abc") + b"\0\0\0\7")
-        for entry in (one, two):
-            with pytest.raises(BadManifest, match="are not as long as it says"):
+        for entry, said in ((one, "is not as long as it says"), (two, "two lengths")):
+            with pytest.raises(BadManifest, match=said):
                 restore(store, forge(store, entry), target)
-            with pytest.raises(BadManifest, match="are not as long as it says"):
+            with pytest.raises(BadManifest, match=said):
                 Materialiser(store).unpack(forge(store, entry), target.parent / "other")
+
+    def test_more_than_it_says(self, store: RecordingStore, target: Path) -> None:
+        """Folders that stand in each other many times, and a chunk that comes a million times: small, and endless."""
+        below = encode_directory([FILE])[-1]
+        with PackWriter(store) as writer:
+            for _ in range(30):
+                writer.add_object(*below)
+                twice = [DirectoryEntry(name, 0o755, 0, below.id, b"c" * 32, 1, 3) for name in (b"a", b"b")]
+                below = encode_directory(twice)[-1]
+            writer.add_object(*below)
+            writer.finish()
+        often = (digest(b"abc") + b"\0\0\0\3") * 1_000_000
+        for entry in (
+            DirectoryEntry(b"d", 0o755, 0, below.id, b"c" * 32, 1, 3),
+            FileEntry(b"f", 0o644, 0, 3_000_000, digest(b"?"), often),
+        ):
+            manifest_id = forge(store, entry, size=3)
+            for read in (
+                lambda forged: restore(store, forged, target),
+                lambda forged: list(entries(store, forged)),
+                lambda forged: Materialiser(store).unpack(forged, target.parent / "other"),
+            ):
+                with pytest.raises(BadManifest, match="more is below it than its snapshot says"):
+                    read(manifest_id)
 
     def test_a_hole_where_there_is_data(self, store: RecordingStore, target: Path) -> None:
         restore(store, forge(store, FileEntry(b"f", 0o644, 0, 3, digest(b"abc"), b"", (0, 3))), target)

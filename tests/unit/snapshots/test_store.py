@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 
 import pytest
+import zstandard
 
 from dstack.snapshots.catalog import MemoryCatalog, rebuild
 from dstack.snapshots.chunking import digest
@@ -116,6 +118,24 @@ def test_an_unknown_or_wrong_codec_is_an_error_of_that_chunk(store: RecordingSto
     catalog.add([PackIndex(bytes.fromhex(key[-64:]), 0, (entry,))])
     with pytest.raises(CorruptChunk, match=r"zstd says|is not known"):
         SnapshotStore(store.blobs, catalog).read_chunk(entry.chunk_id)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_chunk_that_would_become_more_than_its_index_says(store: RecordingStore, told: bool) -> None:
+    """A few bytes that would be gigabytes are refused before they are: `told` is whether their frame says how many."""
+    bomb = zstandard.ZstdCompressor(write_content_size=told).compress(bytes(200_000_000))
+    assert len(bomb) < 100_000
+    key = put(store, [bomb])
+    catalog = MemoryCatalog()
+    entry = ChunkEntry(digest(bomb), 8, len(bomb), 100, 1)
+    catalog.add([PackIndex(bytes.fromhex(key[-64:]), 0, (entry,))])
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptChunk, match="zstd"):
+            SnapshotStore(store.blobs, catalog).read_chunk(entry.chunk_id)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_lost_catalog_is_made_again_from_the_packs(store: RecordingStore) -> None:
