@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
         chosen[-1] = values[-1]
     low, high = _range(chosen)
     return "".join(
-        _BARS[min(int((value - low) / (high - low) * len(_BARS)), len(_BARS) - 1)] if math.isfinite(value) else " "
+        _BARS[min(int(_part(value, low, high) * len(_BARS)), len(_BARS) - 1)] if math.isfinite(value) else " "
         for value in chosen
     )
 
@@ -43,8 +44,8 @@ def draw(across: Sequence[float], values: Sequence[float], width: int, label: Ca
     grid = _Grid(columns, HEIGHT)
     placed = [
         (
-            round((x - left) / (right - left) * (columns * 2 - 1)),
-            round((high - y) / (high - low) * (HEIGHT * 4 - 1)),
+            round(_part(x, left, right) * (columns * 2 - 1)),
+            round((1 - _part(y, low, high)) * (HEIGHT * 4 - 1)),
         )
         for x, y in points
     ]
@@ -79,7 +80,13 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     """The smallest and the largest finite value, moved apart where they are the same."""
     finite = [value for value in values if math.isfinite(value)] or [0.0]
     low, high = min(finite), max(finite)
-    if low < high and math.isfinite(high - low):
+    if low < high:
         return low, high
     room = max(abs(low), 1.0) * 0.5
-    return low - room, low + room
+    return max(low - room, -sys.float_info.max), min(low + room, sys.float_info.max)
+
+
+def _part(value: float, low: float, high: float) -> float:
+    """Where `value` lies between `low` (0) and `high` (1)."""
+    # Halves: the difference of two large numbers may be none.
+    return (value / 2 - low / 2) / (high / 2 - low / 2) if high / 2 > low / 2 else 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dstack.cli.plot import HEIGHT, draw, sparkline
@@ -41,6 +41,9 @@ def test_values_without_a_finite_one() -> None:
 _FLOATS = st.floats(allow_nan=True, allow_infinity=True)
 
 
+@example(points=[(0.0, 1.7e308)], width=40)
+@example(points=[(0.0, 1.7e308), (1.0, -1.7e308)], width=40)
+@example(points=[(0.0, 5e-324), (1.0, 0.0)], width=40)
 @given(st.lists(st.tuples(_FLOATS, _FLOATS), max_size=30), st.integers(1, 200))
 def test_any_values_give_lines_of_the_width_asked(points: list[tuple[float, float]], width: int) -> None:
     drawn = draw([x for x, _ in points], [y for _, y in points], width, lambda value: f"{value:.3g}")
