@@ -38,7 +38,7 @@ def draw(across: Sequence[float], values: Sequence[float], width: int, label: Ca
         return "  (no finite value)\n"
     low, high = _range([y for _, y in points])
     left, right = _range([x for x, _ in points])
-    labels = [label(high), label((high + low) / 2), label(low)]
+    labels = [label(high), label(high / 2 + low / 2), label(low)]
     margin = max(map(len, labels))
     columns = max(width - margin - 3, 10)
     grid = _Grid(columns, HEIGHT)
