@@ -61,7 +61,8 @@ def _command(path: str, command: click.Command, also: list[str]) -> Iterator[str
         for name in command.list_commands(context):
             inner = command.get_command(context, name)
             assert inner is not None
-            yield from _command(f"{path} {name}", inner, [])
+            if not inner.hidden:
+                yield from _command(f"{path} {name}", inner, [])
 
 
 def _indented(text: str) -> str:

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "untag": ("dstack.cli.untag", "untag", "Remove a tag, or all tags of a run."),
     "tags": ("dstack.cli.tags", "tags", "List tags."),
     "secrets": ("dstack.cli.secrets", "secrets", "Set, list and delete values that never show."),
+    "workflows": ("dstack.cli.workflows", "workflows", "List the workflows of this repository."),
     "validate": ("dstack.cli.validate", "validate", "Check the workflow files of this repository."),
     "schema": ("dstack.cli.schema", "schema", "Print the JSON Schema of the workflow files, for editors."),
     "rm": ("dstack.cli.rm", "rm", "Delete runs with their logs."),

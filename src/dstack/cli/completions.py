@@ -105,6 +105,11 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
         (('--json',), '', 'A list of objects; no value is ever in it'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
+    'workflows': (
+        (('--repo',), 'files', 'The folder that holds .dstack/ (default: from here upwards)'),
+        (('--json',), '', 'A list of objects, with the variables of each'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
     'validate': (
         (('--repo',), 'files', 'The folder that holds .dstack/ (default: from here upwards)'),
         (('--json',), '', 'The diagnostics as a list of objects'),

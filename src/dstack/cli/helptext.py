@@ -21,6 +21,7 @@ Commands:
   untag       Remove a tag, or all tags of a run.
   tags        List tags.
   secrets     Set, list and delete values that never show.
+  workflows   List the workflows of this repository.
   validate    Check the workflow files of this repository.
   schema      Print the JSON Schema of the workflow files, for editors.
   rm          Delete runs with their logs.

@@ -32,7 +32,8 @@ def validate(repo: str | None, as_json: bool) -> int:
     if any(problem.get("severity") != "warning" for problem in problems):
         return 2
     if not as_json:
-        sys.stdout.write(f"{count(len(found.get('workflows', [])), 'workflow')}: no errors\n")
+        number = len(found.get("workflows", []))
+        sys.stdout.write(f"{count(number, 'workflow')}: no errors\n" if number else "no workflow is defined yet\n")
         sys.stdout.flush()
     return 0
 

@@ -238,6 +238,26 @@ class TestExplain:
         assert dstack("explain", "x").out == "run x is queued\n  train waits for prepare\n  eval waits for a GPU\n"
 
 
+class TestWorkflows:
+    def test_none_yet(self, stub: StubApi, dstack: Dstack, repository: Path) -> None:
+        warning = {
+            "severity": "warning",
+            "file": "w.yaml",
+            "line": 1,
+            "column": 1,
+            "message": "the file holds no workflow",
+        }
+        stub.on("POST …/validate", Reply(body={"diagnostics": [warning], "workflows": []}))
+        done = dstack("workflows")
+        assert (done.code, done.out) == (0, "")
+        assert done.err == (
+            f"w.yaml:1:1: warning: the file holds no workflow\n{repository}/.dstack defines no workflow yet.\n"
+        )
+        assert dstack("validate").out == "no workflow is defined yet\n"
+        done = dstack("workflows", "--repo", str(repository.parent))
+        assert (done.code, "has no .dstack/workflows.yaml" in done.err) == (2, True)
+
+
 class TestValidate:
     def test_the_files_that_would_be_sent_are_told(self, stub: StubApi, dstack: Dstack, repository: Path) -> None:
         stub.on("POST …/validate", Reply(body={"diagnostics": [], "workflows": []}))

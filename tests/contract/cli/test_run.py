@@ -389,7 +389,9 @@ def test_without_a_name_the_workflows_are_listed(accepting: StubApi, dstack: Dst
     accepting.on("POST …/validate", Reply(body={"diagnostics": [], "workflows": known, "described": described}))
     done = dstack("run")
     assert done.code == 0
-    assert "train     bash      .dstack/workflows.yaml:2\n" in done.out
+    assert "train     bash      .dstack/workflows.yaml:2  Usage: x\n" in done.out
+    assert dstack("workflows").out == done.out
+    assert json.loads(dstack("workflows", "--json").out) == known
     done = dstack("run", "train", "--help")
     assert done.out.startswith("Usage: dstack run")
     assert done.out.endswith(
@@ -397,7 +399,7 @@ def test_without_a_name_the_workflows_are_listed(accepting: StubApi, dstack: Dst
         "  --lr VALUE  0.1  (.dstack/variables.yaml:3)\n"
         "  --n INT  has to be given; at least 1; at most 9; one of 1, 2  (.dstack/variables.yaml:4)\n"
         "      How many.\n"
-        "  --flag  True  (.dstack/variables.yaml:5)\n"
+        "  --flag  true  (.dstack/variables.yaml:5)\n"
         "\nOptions that override the file:\n"
         "  -p, --ports N  give it ports\n"
         "      --cpu N    ask for processors\n"
