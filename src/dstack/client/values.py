@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ITEM = re.compile(r"""^[ \t]*(?:-[ \t]+)+["']?([A-Za-z_]\w*)["']?[ \t]*(?:#.*)?\r?$""", re.MULTILINE | re.ASCII)
 """A line of a list that is one name."""
 _FLOW = re.compile(r"\[([^\[\]{}]*)\]")
+_EXPRESSION = re.compile(r"\$\{\{[^{}]*\}\}")
 _COMMENT = re.compile(r"(?:^|(?<=\s))#.*$", re.MULTILINE)
 
 
@@ -75,7 +76,7 @@ def names_in(workflow_files: Mapping[str, str]) -> set[str]:
 
 
 def _flow_items(text: str) -> Iterator[str]:
-    for content in _FLOW.findall(text):
+    for content in _FLOW.findall(_EXPRESSION.sub("", text)):
         for item in _COMMENT.sub("", content).split(","):
             name = item.strip().strip("\"'")
             if is_name(name):

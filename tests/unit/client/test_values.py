@@ -53,6 +53,7 @@ def test_a_workflow_file_gets_the_values_that_it_names() -> None:
         "env: [A, B]\n",
         "env: ['A', \"B\", C=1]\n",
         "environment: [\n  A,  # the first\n  B\n]\n",
+        "env: [A, 'C=Bearer ${{ secrets.C }}', B]\n",
         "env:\n- A\n- 'B'   # comment\n- C=1\n- D E\n",
         "x: &shared\n  - A\n  - B\nenv: *shared\n",
         "env:\r\n  - A\r\n  - B\r\n",
