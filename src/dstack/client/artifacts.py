@@ -103,8 +103,8 @@ def _stay_within(target: Path, artifact: Artifact, place: Path) -> None:
     real = Path(os.path.realpath(place))
     if not real.is_relative_to(os.path.realpath(target)):
         raise ArtifactError(
-            f"artifact `{artifact.get('path')}` of {artifact.get('job')} would lie outside of {target}: a link leads to "
-            f"{real}",
+            f"artifact `{artifact.get('path')}` of {artifact.get('job')} would lie outside of {target}: "
+            f"a link there leads to {real}",
             "choose another folder, or move the link away",
         )
 
