@@ -156,7 +156,10 @@ class _Reader:
         """How many words belong to an option beside itself; None for one that dstack does not know."""
         if word.startswith("--"):
             name, equals, _ = word[2:].partition("=")
-            declared = canonical(name.rpartition(".")[2]) in self.workflows.variables.everywhere or "." in name
+            variable = self.workflows.variables.everywhere.get(canonical(name.rpartition(".")[2]))
+            if variable is not None and variable.declaration.type == "bool":
+                return 0  # `--flag FILE` and `--flag=no FILE`
+            declared = variable is not None or "." in name
             if not declared and name.replace("_", "-") not in options.OPTIONS:
                 return None
             return 0 if equals or (name == "interruptible" and not declared) else 1

@@ -167,3 +167,12 @@ def test_a_declaration_of_its_own_takes_the_place_of_the_global_one(project: Mak
     example = declared("{default: 1, max: 5}", project, "global", "  train:\n    x: {default: a, type: str}\n")
 
     assert value(example) == ("a", "a")
+
+
+def test_a_flag_before_the_file_of_a_provider_run(project: Make) -> None:
+    example = declared("{type: bool, default: no}", project, "global")
+
+    (step,) = example.plan("python", "--x", "train.py", "a").steps
+    assert (step.variables["x"][0], step.jobs[0].argv) == (True, ("python", "train.py", "a"))
+    (step,) = example.plan("python", "--x=no", "train.py").steps
+    assert (step.variables["x"][0], step.jobs[0].argv) == (False, ("python", "train.py"))

@@ -8,6 +8,7 @@ failure at once, so that the default rule fails early; everything else when the 
   own end does not change by it: a run with a failed job failed.
 - `fail_fast`: the first job that fails for good (after its retries) stops its siblings, the other jobs of the same
   step. A step with one job has none, and other steps go on in any case.
+- A stop of the run ends steps that wait whatever their rule says: `always()` is about dependencies, not about people.
 - Skipped steps: one that was skipped because something before it failed counts as failed, so that `failed()` sees
   through it; one that its own rule kept from running is neither a success nor a failure.
 """
