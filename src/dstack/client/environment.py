@@ -1,7 +1,8 @@
 """What of the submitting shell goes with a run: a declared list of variables, and its Python.
 
 Nothing else does, so a run says the same thing wherever it is submitted from, and no credential that happens to be in
-a shell ends up in a database. What a job needs beyond this is declared in its workflow.
+a shell goes along unasked. What of the list may hold one, such as the address of a private package index, is stored by
+the server sealed only. What a job needs beyond this is declared in its workflow.
 """
 
 from __future__ import annotations
@@ -27,8 +28,17 @@ ALLOWED = (
     "DYLD_LIBRARY_PATH",
     "VIRTUAL_ENV",
     "CONDA_PREFIX",
+    "CONDA_DEFAULT_ENV",
+    "CONDA_SHLVL",
+    "CONDA_EXE",
+    "CONDA_PYTHON_EXE",
+    "MAMBA_EXE",
+    "MAMBA_ROOT_PREFIX",
     "PYENV_VERSION",
+    "PYENV_ROOT",
     "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
     # How text and time look
     "LANG",
     "LANGUAGE",
@@ -55,18 +65,41 @@ ALLOWED = (
     "CUDA_HOME",
     "CUDA_PATH",
     "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
     "HF_HOME",
     "HF_HUB_CACHE",
-    "HF_HUB_OFFLINE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_XET_CACHE",
+    "HF_ASSETS_CACHE",
     "HF_DATASETS_CACHE",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+    "HF_DATASETS_OFFLINE",
+    "HF_HUB_ENABLE_HF_TRANSFER",
+    "HF_HUB_DISABLE_TELEMETRY",
     "TRANSFORMERS_CACHE",
+    "TRANSFORMERS_OFFLINE",
+    "SENTENCE_TRANSFORMERS_HOME",
     "TORCH_HOME",
+    "TORCH_EXTENSIONS_DIR",
+    "TRITON_CACHE_DIR",
     "KERAS_HOME",
+    "TFHUB_CACHE_DIR",
+    "TFDS_DATA_DIR",
+    "SCIKIT_LEARN_DATA",
+    "NLTK_DATA",
+    "TIKTOKEN_CACHE_DIR",
+    "NUMBA_CACHE_DIR",
 )
 """Names, or prefixes that end in `*`."""
 
+NEVER = ("UV_PUBLISH_*",)
+"""What the prefixes would let through and no job needs: credentials for publishing."""
+
 _EXACT = frozenset(name for name in ALLOWED if not name.endswith("*"))
 _PREFIXES = tuple(name[:-1] for name in ALLOWED if name.endswith("*"))
+_NEVER = tuple(name.rstrip("*") for name in NEVER)
 
 
 def allowed_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -74,7 +107,7 @@ def allowed_environment(environ: Mapping[str, str] = os.environ) -> dict[str, st
     return {
         name: value
         for name, value in environ.items()
-        if (name in _EXACT or name.startswith(_PREFIXES)) and _is_text(value)
+        if (name in _EXACT or name.startswith(_PREFIXES)) and not name.startswith(_NEVER) and _is_text(value)
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +17,13 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runs, steps, submissions
 from dstack.server.db.types import Id
+from dstack.server.services import run_values
 from dstack.server.services.artifacts import newest_of_needs
 from dstack.server.services.context import Context
+from dstack.server.services.sealing import SealingError
 from dstack.server.services.stored import StoredPlan
 
+_log = logging.getLogger(__name__)
 _decode_spec = msgspec.msgpack.Decoder(JobSpec).decode
 _decode_plan = msgspec.msgpack.Decoder(StoredPlan).decode
 
@@ -103,6 +107,7 @@ class _Environment(msgspec.Struct, frozen=True):
     """The part of a stored submission that attempts need (its YAML texts can be megabytes)."""
 
     environment: dict[str, str] = {}
+    private: tuple[str, ...] = ()
     python: str | None = None
     python_version: str | None = None
 
@@ -113,10 +118,22 @@ def _submission(tx: Transaction, context: Context, run_id: UUID) -> _Environment
         of_run = (submissions.c.project_id == context.project_id, submissions.c.run_id == run_id)
         query = select(submissions.c.body).where(*of_run)
         cached = msgspec.msgpack.decode(tx.execute(query).scalar_one(), type=_Environment)
+        if cached.private:
+            cached = _with_private(tx, context, run_id, cached)
         while len(_seen) >= _KEEP:
             _seen.pop(next(iter(_seen)), None)
         _seen[run_id] = cached
     return cached
+
+
+def _with_private(tx: Transaction, context: Context, run_id: UUID, stored: _Environment) -> _Environment:
+    """With the variables that hold credentials; without those that cannot be opened, which need not matter."""
+    try:
+        opened = run_values.of_shell(tx, context, run_id)
+    except SealingError as error:
+        _log.warning("run %s goes on without %s of its shell: %s", run_id, ", ".join(stored.private), error.message)
+        return stored
+    return msgspec.structs.replace(stored, environment={**stored.environment, **opened})
 
 
 _KEEP = 64

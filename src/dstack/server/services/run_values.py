@@ -30,7 +30,11 @@ PIN = declare_write("secrets.pin")
 MAX_VALUES = 1000
 CALLERS = "env:"
 """What names of callers' values begin with in `JobSpec.secrets`; others are secrets."""
+SHELL = "shell:"
+"""What names of variables of the submitting shell begin with in the table: those that hold a credential."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PASSWORD = re.compile(r"://[^/@\s]+@")
+"""In an address, such as that of a private package index or a proxy."""
 
 
 def needed(specs: Iterable[JobSpec]) -> tuple[frozenset[str], frozenset[str]]:
@@ -49,6 +53,27 @@ def check(values: Mapping[str, str]) -> None:
             raise BadRequest(f"`{name[:60]}` cannot name an environment variable")
         if value:  # `K=` is empty on purpose
             secrets.checked_value(name, value)
+
+
+def private(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of a shell's environment that holds credentials: it is stored sealed only."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if value and (secrets.names_credential(name) or _PASSWORD.search(value))
+    }
+
+
+def of_shell(tx: Transaction, context: Context, run_id: UUID) -> dict[str, str]:
+    """What `keep` sealed of the submitting shell's environment. Raises SealingError."""
+    query = select(run_values.c.name, run_values.c.value).where(
+        run_values.c.project_id == context.project_id, run_values.c.run_id == run_id
+    )
+    return {
+        name.removeprefix(SHELL): context.sealer.open(sealed, _bound_value(context, run_id, name)).decode()
+        for name, sealed in tx.execute(query)
+        if name.startswith(SHELL)
+    }
 
 
 def keep(tx: Transaction, context: Context, run_id: UUID, values: Mapping[str, str]) -> None:

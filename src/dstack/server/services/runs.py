@@ -129,9 +129,11 @@ def _without_credentials(context: Context, submission: Submission) -> Submission
 
 
 def _values(submission: Submission, planned: workflows.RunPlan) -> dict[str, str]:
-    """Those of the caller's values that a job is given."""
+    """Those of the caller's values that a job is given, and what of the shell's environment is not for the clear."""
     needed, _ = run_values.needed(_specs(planned))
-    return {name: value for name, value in submission.values.items() if name in needed}
+    given = {name: value for name, value in submission.values.items() if name in needed}
+    private = run_values.private(submission.environment)
+    return given | {f"{run_values.SHELL}{name}": value for name, value in private.items()}
 
 
 def _specs(planned: workflows.RunPlan) -> list[JobSpec]:
@@ -320,10 +322,12 @@ class _KeyTaken(Exception):
 
 
 def _stored(submission: Submission) -> StoredSubmission:
+    private = run_values.private(submission.environment)
     return StoredSubmission(
         args=submission.args,
         files=submission.files,
-        environment=submission.environment,
+        environment={name: value for name, value in submission.environment.items() if name not in private},
+        private=tuple(private),
         python=submission.python.path if submission.python else None,
         python_version=submission.python.version if submission.python else None,
         root=submission.repository.root,

@@ -13,6 +13,8 @@ class StoredSubmission(msgspec.Struct, frozen=True, omit_defaults=True):
     args: tuple[str, ...] = ()
     files: dict[str, str] = {}
     environment: dict[str, str] = {}
+    private: tuple[str, ...] = ()
+    """Names of the submitting shell's variables whose values are sealed in `run_values`."""
     python: str | None = None
     python_version: str | None = None
     root: str | None = None
