@@ -216,5 +216,8 @@ def _selected(listing: Listing, selection: Selection) -> Iterator[Row]:
 
 
 def shown(path: bytes) -> str:
-    """A path for a message: odd bytes as escapes."""
-    return path.decode("utf-8", "backslashreplace") or "."
+    """A path for a message: odd bytes, and what a terminal would obey, as escapes."""
+    text = path.decode("utf-8", "backslashreplace") or "."
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
