@@ -20,14 +20,16 @@ def shared_postgresql(postgres_server: PostgresServer, postgresql_template: str)
     postgres_server.drop(name)
 
 
-@pytest.fixture(params=DATABASES)
-def emptied_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A migrated database of each kind without a row in it."""
-    if request.param == "sqlite":
-        yield request.getfixturevalue("sqlite_url")
-        return
-    url: str = request.getfixturevalue("shared_postgresql")
-    yield url
+@pytest.fixture
+def emptied_postgresql(shared_postgresql: str) -> Iterator[str]:
+    """That database, without a row in it."""
+    yield shared_postgresql
     tables = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
-    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
+    with psycopg.connect(shared_postgresql.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
         connection.execute(f"TRUNCATE {tables}")  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=DATABASES)
+def emptied_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database of each kind without a row in it."""
+    return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "emptied_postgresql")

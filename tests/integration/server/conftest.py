@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.emptied import emptied_url, shared_postgresql
+from tests.support.emptied import emptied_postgresql, emptied_url, shared_postgresql
 from tests.support.world import World
 
-__all__ = ["emptied_url", "shared_postgresql"]
+__all__ = ["emptied_postgresql", "emptied_url", "shared_postgresql"]
 
 
 @pytest.fixture

@@ -61,10 +61,10 @@ def test_the_back_off_grows_and_is_shown(world: World) -> None:
     assert waits == [1, 2, 4]
 
 
-def test_returned_attempts_do_not_count(world: World) -> None:
+def test_returned_attempts_count_neither_as_attempts_nor_as_rejections(world: World) -> None:
     runner = world.runner()
     name = world.submit(ONE, "job")
-    for number in range(1, 12):
+    for number in range(1, world.settings.max_unstarted):
         world.place()
         runner.poll()
         assert world.job(name)["attempt"] == number

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -28,21 +29,26 @@ BATCH = 500
 
 
 def sweep(context: Context) -> int:
-    """Act on every deadline that passed; returns how many rows had one. Reads first: an idle server writes nothing."""
-    if not context.database.read(lambda tx: _due(tx, context)):
-        return 0
-    return context.database.write(SWEEP, lambda tx: _sweep(tx, context))
+    """Act on every deadline that passed; returns how many rows had one. Reads first: an idle server writes nothing.
+
+    Each kind has a transaction of its own, which locks in the order of all others: a runner, then runs by id.
+    """
+    kinds = context.database.read(lambda tx: _due(tx, context))
+    return sum([context.database.write(SWEEP, partial(act, context)) for act in kinds])
 
 
-def _due(tx: Transaction, context: Context) -> bool:
+def _due(tx: Transaction, context: Context) -> list[Callable[[Context, Transaction], int]]:
+    """What acts on the kinds of which something is due."""
     project, now = context.project_id, tx.now
-    queries = (
-        select(jobs.c.id).where(jobs.c.project_id == project, jobs.c.deadline_at <= now),
-        select(runs.c.id).where(runs.c.project_id == project, runs.c.state == "planning", runs.c.deadline_at <= now),
-        select(runners.c.id).where(runners.c.project_id == project, _silent(context, now)),
-    )
-    overdue = any(tx.execute(query.limit(1)).first() is not None for query in queries)
-    return overdue or bool(run_values.left_over(tx, project))
+    queries = {
+        _overdue_jobs: select(jobs.c.id).where(jobs.c.project_id == project, jobs.c.deadline_at <= now),
+        _overdue_runs: select(runs.c.id).where(
+            runs.c.project_id == project, runs.c.state == "planning", runs.c.deadline_at <= now
+        ),
+        _silent_runners: select(runners.c.id).where(runners.c.project_id == project, _silent(context, now)),
+    }
+    found = [act for act, query in queries.items() if tx.execute(query.limit(1)).first() is not None]
+    return [*found, _left_over_values] if run_values.left_over(tx, project) else found
 
 
 def _silent(context: Context, now: int) -> Any:
@@ -61,17 +67,8 @@ def _silent(context: Context, now: int) -> Any:
     )
 
 
-def _sweep(tx: Transaction, context: Context) -> int:
+def _overdue_jobs(context: Context, tx: Transaction) -> int:
     batch = Batch(tx, context.project_id, context.settings, context.ids)
-    acted = _overdue_jobs(tx, context, batch) + _overdue_runs(tx, context, batch)
-    acted += _silent_runners(tx, context, batch)
-    batch.store()
-    left_over = run_values.left_over(tx, context.project_id)
-    run_values.forget(tx, context.project_id, left_over)
-    return acted + len(left_over)
-
-
-def _overdue_jobs(tx: Transaction, context: Context, batch: Batch) -> int:
     query = select(jobs.c.id).where(jobs.c.project_id == context.project_id, jobs.c.deadline_at <= tx.now)
     due = list(tx.execute(query.limit(BATCH)).scalars())
     batch.load_jobs(due)
@@ -102,6 +99,7 @@ def _overdue_jobs(tx: Transaction, context: Context, batch: Batch) -> int:
             case _:
                 postponed.append(row)
     _postpone(tx, context, postponed)
+    batch.store()
     return len(due)
 
 
@@ -129,7 +127,8 @@ def _postpone(tx: Transaction, context: Context, found: Iterable[JobRow]) -> Non
         )
 
 
-def _overdue_runs(tx: Transaction, context: Context, batch: Batch) -> int:
+def _overdue_runs(context: Context, tx: Transaction) -> int:
+    batch = Batch(tx, context.project_id, context.settings, context.ids)
     query = select(runs.c.id).where(
         runs.c.project_id == context.project_id, runs.c.state == "planning", runs.c.deadline_at <= tx.now
     )
@@ -137,12 +136,21 @@ def _overdue_runs(tx: Transaction, context: Context, batch: Batch) -> int:
     batch.load_runs(due)
     for run_id in due:
         batch.run(run_id, run_table.PlanFailed(timeout=True))
+    batch.store()
     return len(due)
 
 
-def _silent_runners(tx: Transaction, context: Context, batch: Batch) -> int:
+def _left_over_values(context: Context, tx: Transaction) -> int:
+    left_over = run_values.left_over(tx, context.project_id)
+    run_values.forget(tx, context.project_id, left_over)
+    return len(left_over)
+
+
+def _silent_runners(context: Context, tx: Transaction) -> int:
+    batch = Batch(tx, context.project_id, context.settings, context.ids)
     query = select(runners).where(runners.c.project_id == context.project_id, _silent(context, tx.now))
-    silent = tx.execute(query.limit(BATCH)).all()
+    # One that is being registered, or heard, at this moment is not silent.
+    silent = tx.execute(query.order_by(runners.c.id).limit(BATCH).with_for_update(skip_locked=True)).all()
     if not silent:
         return 0
     held = _held(tx, context, [row.id for row in silent])
@@ -150,6 +158,7 @@ def _silent_runners(tx: Transaction, context: Context, batch: Batch) -> int:
     batch.load_jobs(item.job_id for row in lost for item in held.get(row.id, ()))
     for row in silent:
         (_end_attempts if row.state == RunnerState.LOST else _lose)(tx, context, batch, row, held.get(row.id, []))
+    batch.store()
     return len(silent)
 
 

@@ -76,6 +76,14 @@ class Batch:
             self.load_runs([row[0] for row in self._select(rows.RUNS_OF_JOBS, wanted)])
         self._keep_jobs(self._select(rows.JOBS_BY_ID, wanted))
 
+    def load_free_jobs(self, ids: Sequence[UUID]) -> None:
+        """`load_jobs`, but for those whose runs another holds: for who holds runs himself, and may not wait."""
+        if self.tx.dialect == "postgresql":
+            found = list(self._select(rows.JOBS_RUNS, ids))
+            free = {run_id for (run_id,) in self._select(rows.FREE_RUNS, sorted({row[1] for row in found}))}
+            ids = [job_id for job_id, run_id in found if run_id in free]
+        self.load_jobs(ids)
+
     def load_jobs_of_steps(self, ids: Sequence[UUID]) -> None:
         self._keep_jobs(self._select(rows.JOBS_BY_STEP, ids))
 

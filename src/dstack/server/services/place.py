@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -54,7 +55,7 @@ def place(context: Context) -> int:
 
     def write(tx: Transaction) -> int:
         _be_alone(tx, context)
-        return len(place_in(tx, context).attempts)
+        return len(place_in(tx, context, Batch.load_jobs).attempts)
 
     return context.database.write(PLACE, write)
 
@@ -80,8 +81,10 @@ def _lock_key(context: Context) -> int:
     return int.from_bytes(context.project_id.bytes[:8], "big", signed=True)
 
 
-def place_in(tx: Transaction, context: Context) -> Placed:
-    """`place`, as a part of the caller's transaction."""
+def place_in(
+    tx: Transaction, context: Context, load: Callable[[Batch, list[UUID]], None] = Batch.load_free_jobs
+) -> Placed:
+    """`place`, as a part of the caller's transaction, which may hold runs: jobs of runs that others hold are left."""
     machines = find_machines(tx, context)
     batch = Batch(tx, context.project_id, context.settings, context.ids)
     chosen: list[tuple[UUID, UUID]] = []
@@ -106,9 +109,12 @@ def place_in(tx: Transaction, context: Context) -> Placed:
             more = bool(full)
             break
         after = (page[-1].priority, page[-1].queued_at, page[-1].id)
-    batch.load_jobs([job_id for job_id, _ in chosen])
+    load(batch, [job_id for job_id, _ in chosen])
     placed: list[tuple[UUID, UUID]] = []
     for job_id, runner_id in chosen:
+        if job_id not in batch.jobs:
+            more = True
+            continue
         attempt_id = context.ids.new(tx.now)
         answer = batch.job(job_id, job_table.Placed(), Facts(runner_id=runner_id, attempt_id=attempt_id))
         if answer.outcome == "applied":

@@ -43,7 +43,8 @@ def register(context: Context, request: messages.RegisterRequest) -> messages.Re
 
     def write(tx: Transaction) -> UUID:
         runner_id = request.runner_id
-        row = _row(tx, context, runner_id) if runner_id is not None else None
+        # Locked before the runs of what it holds: the sweep takes them in that order, too.
+        row = _row(tx, context, runner_id, _LOCK_RUNNER) if runner_id is not None else None
         values = _registered(tx, context, request)
         if row is None:
             runner_id = runner_id or context.ids.new(tx.now)
@@ -118,8 +119,9 @@ def report(context: Context, request: messages.EventsRequest) -> messages.Events
 # --- the pieces --------------------------------------------------------------------------------------------------
 
 
-def _row(tx: Transaction, context: Context, runner_id: UUID | None) -> Any:
-    return next(iter(tx.rows(_SELECT_RUNNER, {"project": context.project_id, "runner": runner_id})), None)
+def _row(tx: Transaction, context: Context, runner_id: UUID | None, query: Prepared | None = None) -> Any:
+    found = tx.rows(query or _SELECT_RUNNER, {"project": context.project_id, "runner": runner_id})
+    return next(iter(found), None)
 
 
 def _registered(tx: Transaction, context: Context, request: messages.RegisterRequest) -> dict[str, Any]:
@@ -333,11 +335,11 @@ def _facts(event: messages.AttemptEvent) -> Facts:
             return Facts(at=event.at)
 
 
-_SELECT_RUNNER = Prepared(
-    select(runners).where(
-        runners.c.project_id == bindparam("project", type_=Id), runners.c.id == bindparam("runner", type_=Id)
-    )
+_RUNNER = select(runners).where(
+    runners.c.project_id == bindparam("project", type_=Id), runners.c.id == bindparam("runner", type_=Id)
 )
+_SELECT_RUNNER = Prepared(_RUNNER)
+_LOCK_RUNNER = Prepared(_RUNNER.with_for_update())
 _SELECT_ATTEMPTS = Prepared(
     select(attempts.c.id, attempts.c.job_id, attempts.c.run_id, attempts.c.number).where(
         attempts.c.project_id == bindparam("project", type_=Id), attempts.c.id.in_(bindparam("ids", expanding=True))
