@@ -15,7 +15,7 @@ from dstack.cli.questions import agreed
 from dstack.cli.render import count, diagnostics_text, say
 from dstack.cli.session import Session
 from dstack.client.api import ApiError, Unreachable
-from dstack.client.repository import find_root, identify, is_repository, read_files
+from dstack.client.repository import find_root, identify, is_repository, read_files, real_path
 from dstack.client.wire import WireError
 from dstack.embedded import EmbeddedError
 
@@ -33,7 +33,7 @@ def init(folder: Path, yes: bool) -> int:
     one already, it stays as it is. In any case the server gets to know the repository, and editors get JSON Schemas
     that complete and check the files.
     """
-    root = Path(os.path.realpath(folder))
+    root = Path(real_path(str(folder)))
     if not root.is_dir():
         raise UserError(f"{folder} is not a folder")
     if root in (Path("/"), Path(os.path.realpath(os.path.expanduser("~")))):

@@ -12,7 +12,7 @@ from dstack.cli.session import Session
 from dstack.cli.shipping import Shipping
 from dstack.client.api import ApiError
 from dstack.client.environment import allowed_environment, find_python
-from dstack.client.repository import RepositoryError, identify, read_files, require_root
+from dstack.client.repository import RepositoryError, identify, read_files, real_path, require_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _find_root(options: RunOptions) -> tuple[str, RepositoryError | None]:
     try:
         return require_root(options.repo), None
     except RepositoryError as error:
-        folder = os.path.realpath(options.repo or os.getcwd())
+        folder = real_path(options.repo or os.getcwd())
         if options.workflow is None or not os.path.isdir(folder):
             raise
         return folder, error

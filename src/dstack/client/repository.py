@@ -7,6 +7,7 @@ because of a bare `.dstack`: the home folder has one.
 from __future__ import annotations
 
 import os
+import sys
 
 from dstack.client.git import git_folder, normalise_remote, read_head, read_remote
 
@@ -33,13 +34,39 @@ def is_repository(folder: str) -> bool:
     return os.path.isfile(f"{base}.yaml") or os.path.isfile(f"{base}.yml") or os.path.isdir(base)
 
 
+def real_path(path: str) -> str:
+    """`path` without links; where the file system takes `Project` and `project` for one, as that is spelled on disk.
+
+    Runs, tags and caches belong to a path: typed in another way it would be another repository.
+    """
+    real = os.path.realpath(path)
+    if sys.platform != "darwin":
+        return real
+    import fcntl
+
+    try:
+        fd = os.open(real, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return real  # not there, or not for us to look at: whoever needs it says so
+    try:
+        spelled = fcntl.fcntl(fd, _F_GETPATH, bytes(_MAX_PATH))
+    finally:
+        os.close(fd)
+    return os.fsdecode(spelled.partition(b"\0")[0])
+
+
+_F_GETPATH = 50
+"""`fcntl.F_GETPATH` of macOS (fcntl(2) there)."""
+_MAX_PATH = 1024
+
+
 def find_root(folder: str | None = None) -> str | None:
     """The real path of the nearest folder, from `folder` (default: the current one) upwards, that is a repository.
 
     Raises RepositoryError where the current folder was deleted.
     """
     try:
-        at = os.path.realpath(folder or os.getcwd())
+        at = real_path(folder or os.getcwd())
     except FileNotFoundError:
         raise RepositoryError("the current folder does not exist any more", "change to one that does") from None
     while not is_repository(at):
@@ -53,7 +80,7 @@ def find_root(folder: str | None = None) -> str | None:
 def require_root(given: str | None) -> str:
     """The root `given` with --repo, else the nearest one upwards. Raises RepositoryError."""
     if given is not None:
-        root = os.path.realpath(given)
+        root = real_path(given)
         if is_repository(root):
             return root
         if not os.path.isdir(root):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -211,3 +214,19 @@ def test_what_no_server_takes_is_not_sent(tmp_path: Path, monkeypatch: pytest.Mo
 
     with pytest.raises(RepositoryError, match=r"up to .*more\.yaml hold more than"):
         read_files(str(tmp_path))
+
+
+def test_on_a_mac_a_folder_is_called_as_it_is_spelled_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file system takes `Project` and `project` for one; here a link does the same."""
+    (tmp_path / "Project" / ".dstack" / "workflows").mkdir(parents=True)
+
+    def spell(fd: int, command: int, room: bytes) -> bytes:
+        assert (command, len(room)) == (50, 1024)
+        return os.readlink(f"/proc/self/fd/{fd}").replace("project", "Project").encode() + bytes(3)
+
+    (tmp_path / "project" / ".dstack" / "workflows").mkdir(parents=True)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "fcntl", spell)
+    assert find_root(f"{tmp_path}/project") == f"{tmp_path}/Project"
+    assert require_root(f"{tmp_path}/project") == f"{tmp_path}/Project"
+    assert repository.real_path(f"{tmp_path}/nowhere") == f"{tmp_path}/nowhere"
