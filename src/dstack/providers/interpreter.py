@@ -6,10 +6,10 @@ import posixpath
 import re
 from typing import Annotated, Self, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from dstack.sdk.config import WorkflowConfig
-from dstack.sdk.fields import NotBlank, Text, Texts, count, listed, spelled_as, wrong
+from dstack.sdk.fields import NotBlank, Text, Texts, count, listed, wrong
 from dstack.sdk.provider import PlanContext, PlanError, PythonEnv
 
 MAX_PORTS = 100
@@ -46,7 +46,19 @@ def _port(value: object, index: int) -> int:
     return port
 
 
-Version = Annotated[Text, AfterValidator(_check_version), spelled_as(f"^{_VERSION.pattern}$")]
+Version = Annotated[
+    Text,
+    AfterValidator(_check_version),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": f"^{_VERSION.pattern}$"},
+                {"type": "number", "minimum": 3, "exclusiveMaximum": 4},
+            ]
+        },
+        mode="validation",
+    ),
+]
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _HowMany = Annotated[int, Field(ge=0, le=MAX_PORTS)]
 Ports = Annotated[
@@ -99,7 +111,8 @@ def python_env(workflow: InterpreterConfig, ctx: PlanContext) -> PythonEnv | Non
     )
     if version is None and not requirements:
         return None
-    return PythonEnv(version, requirements)
+    key = "version" if workflow.version is not None else "python"
+    return PythonEnv(version, requirements, ctx.position((key,)) if version is not None else "")
 
 
 def missing_file(name: str, path: str, at: tuple[str | int, ...], ctx: PlanContext) -> PlanError:

@@ -128,7 +128,7 @@ class EnvironmentManager:
         venv = self.kept.root / key
         await whole(shutil.rmtree, venv, ignore_errors=True)
         uv = _Uv(self._uv or find_uv(), environment, order.code_root, on_output)
-        base = await _base_python(uv, wanted, order.environment)
+        base = await _base_python(uv, wanted, order)
         code, message = await uv.run("venv", "--no-project", "--python", base, str(venv), show=False)
         if code != 0:
             raise SetupError(f"the Python environment could not be made with {base}: {_brief(message)}")
@@ -215,19 +215,20 @@ def find_uv() -> Path:
     return Path(path)
 
 
-async def _base_python(uv: _Uv, wanted: str, environment: Mapping[str, str]) -> str:
+async def _base_python(uv: _Uv, wanted: str, order: Order) -> str:
     """The interpreter to build on. Raises SetupError that names those present."""
     if "/" in wanted:
         return wanted
-    found = pythons.find(wanted, environment)
+    found = pythons.find(wanted, order.environment)
     if found is not None:
         return str(found)
     asked = (await uv.output("python", "find", "--no-project", "--system", wanted)).decode().strip()
     if asked:
         return asked
-    present = ", ".join(pythons.minor_versions(environment))
+    present = ", ".join(pythons.minor_versions(order.environment))
+    where = f"{order.spec.asked_at}: " if order.spec is not None and order.spec.asked_at else ""
     raise SetupError(
-        f"Python {wanted} is not installed on this machine; present: {present or 'none'}. "
+        f"{where}Python {wanted} is not installed on this machine; present: {present or 'none'}. "
         f"Install it (for example `uv python install {wanted}`) or set `version` to one that is present"
     )
 

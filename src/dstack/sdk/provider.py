@@ -21,6 +21,8 @@ class PythonEnv(msgspec.Struct, frozen=True, omit_defaults=True):
 
     version: str | None = None
     requirements: tuple[str, ...] = ()
+    asked_at: str = ""
+    """Where `version` stands, as `file:line:col`: whether it is there is known only where the job runs."""
 
 
 class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -81,6 +83,10 @@ class PlanContext(Protocol):
 
     def near(self, path: str) -> str:
         """A file of the code whose path is like `path`; empty where there is none."""
+        ...
+
+    def position(self, at: tuple[str | int, ...]) -> str:
+        """Where the value of the key at `at` stands, as `file:line:col`."""
         ...
 
     def warn(self, message: str, *, at: tuple[str | int, ...] = (), hint: str = "") -> None:

@@ -153,6 +153,12 @@ def _one_per_union(errors: Sequence[_Error]) -> list[_Error]:
     return found
 
 
+def position(subject: Subject, path: Path) -> str:
+    """Where the value at `path` stands, as `file:line:col`."""
+    _, (line, column), _ = _place(subject.node, path)
+    return f"{subject.source.file}:{line}:{column}"
+
+
 def _report(config: type[Any], subject: Subject, error: _Error, report: Report) -> None:
     path = error.path
     if error.kind == "missing":

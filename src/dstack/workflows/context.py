@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dstack.workflows.checking import Subject, blame
+from dstack.workflows.checking import Subject, blame, position
 from dstack.workflows.diagnostics import Report
 
 ReadText = Callable[[str], str | None]
@@ -58,6 +58,9 @@ class Context:
         # The same name in another folder says more than a similar name.
         same = [file for file in self.code.files if posixpath.basename(file) == name]
         return self.report.nearest(path, same) or next(iter(same), "") or self.report.nearest(path, self.code.files)
+
+    def position(self, at: tuple[str | int, ...]) -> str:
+        return position(self.subject, at)
 
     def warn(self, message: str, *, at: tuple[str | int, ...] = (), hint: str = "") -> None:
         blame(self.subject, at, message, hint, self.report, "warning")

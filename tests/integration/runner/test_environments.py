@@ -206,8 +206,10 @@ def test_a_version_that_is_present_can_be_asked_for(bench: Bench, tmp_path: Path
 
 
 def test_an_absent_version_names_those_present(bench: Bench) -> None:
-    with pytest.raises(SetupError, match=r"^Python 3\.4 is not installed on this machine; present: ") as caught:
-        bench.prepare(version="3.4")
+    order = Order(uuid.uuid4(), PythonEnv("3.4", asked_at="w.yaml:7:14"), bench.code, bench.environment)
+    told = r"^w\.yaml:7:14: Python 3\.4 is not installed on this machine; present: "
+    with pytest.raises(SetupError, match=told) as caught:
+        asyncio.run(bench.manager.prepare(order, bench.output.append))
     assert f"3.{sys.version_info.minor}" in str(caught.value)
 
 

@@ -14,6 +14,7 @@ from dstack.sdk.provider import JobSpec
 class Context:
     files: set[str] | None = None
     """Of the code; None: whatever script is asked for is there."""
+    places: dict[tuple[str | int, ...], str] = field(default_factory=dict[tuple[str | int, ...], str])
     args: tuple[str, ...] = ()
     run_name: str = "goose-1"
     workflow_name: str = "train"
@@ -29,6 +30,9 @@ class Context:
 
     def near(self, path: str) -> str:
         return min(self.files or (), default="")
+
+    def position(self, at: tuple[str | int, ...]) -> str:
+        return self.places.get(at, "")
 
     def warn(self, message: str, *, at: tuple[str | int, ...] = (), hint: str = "") -> None:
         self.warnings.append((message, at))
