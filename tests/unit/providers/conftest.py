@@ -14,12 +14,13 @@ from dstack.sdk.provider import JobSpec
 class Context:
     files: set[str] | None = None
     """Of the code; None: whatever script is asked for is there."""
-    places: dict[tuple[str | int, ...], str] = field(default_factory=dict[tuple[str | int, ...], str])
     args: tuple[str, ...] = ()
     run_name: str = "goose-1"
     workflow_name: str = "train"
     variables: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    places: dict[tuple[str | int, ...], str] = field(default_factory=dict[tuple[str | int, ...], str])
+    """Where values stand."""
     warnings: list[tuple[str, tuple[str | int, ...]]] = field(default_factory=list[tuple[str, tuple[str | int, ...]]])
 
     def read_text(self, path: str) -> str | None:
