@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.emptied import emptied_url, shared_postgresql
+from tests.support.emptied import emptied_postgresql, emptied_url, shared_postgresql
 from tests.support.http import Asked
 from tests.support.world import World
 
-__all__ = ["emptied_url", "shared_postgresql"]
+__all__ = ["emptied_postgresql", "emptied_url", "shared_postgresql"]
 
 
 @pytest.fixture
