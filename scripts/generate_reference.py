@@ -129,9 +129,15 @@ def _kind(field: Mapping[str, Any]) -> str:
             any_of = [option for option in any_of if option.get("type") not in _ANY_TEXT - {"string"}]
         elif "boolean" in plain:
             any_of = [option for option in any_of if "enum" not in option]
+        elif "integer" in plain:
+            any_of = [option for option in any_of if "pattern" not in option]
         kinds = dict.fromkeys(_kind(option) for option in any_of if option.get("type") != "null")
         return " or ".join(kinds)
     kind = field.get("type")
+    if kind == "array" and "enum" in field["items"]:
+        return "a list of these"
+    if isinstance(kind, list):
+        return _WORDS[kind[0]]
     if kind == "array":
         return f"list of {_kind(field.get('items', {})) or 'values'}"
     if kind == "object":
