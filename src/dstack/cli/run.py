@@ -6,6 +6,7 @@ import os
 import sys
 
 from dstack.cli.errors import USAGE as USAGE_ERROR
+from dstack.cli.errors import near
 from dstack.cli.options import RunOptions, parse
 from dstack.cli.render import diagnostics_text, show_table, write_json
 from dstack.cli.session import Session
@@ -90,8 +91,9 @@ def _find_root(options: RunOptions) -> tuple[str, RepositoryError | None]:
 
 def _require_provider(session: Session, name: str, missing: RepositoryError) -> None:
     """Ask whether `name` is a provider, before the code of a folder is sent that is no repository."""
-    if name not in session.api.validate({}).get("providers", []):
-        raise missing
+    providers = session.api.validate({}).get("providers", [])
+    if name not in providers:
+        raise RepositoryError(missing.message, near(name, providers, cutoff=0.75) or missing.hint)
 
 
 def _declared(root: str, words: list[str]) -> set[str]:

@@ -33,9 +33,15 @@ _SKIPPED_FOLDERS = frozenset(
 )
 _SKIPPED_FILES = re.compile(r"(setup|conftest|__init__|test_.*|.*_test|noxfile|tasks|fabfile|versioneer|_version)\.py")
 _WRITERS = frozenset(
-    "save savez savez_compressed savetxt dump to_csv to_parquet to_json to_pickle to_feather savefig save_pretrained "
-    "save_model save_file makedirs mkdir write_text write_bytes imsave SummaryWriter export".split()
+    "save savez savez_compressed savetxt dump to_csv to_parquet to_json to_pickle to_feather savefig save_model "
+    "save_file imsave export".split()
 )
+_MAKERS = frozenset("makedirs mkdir save_pretrained SummaryWriter".split())
+"""What is given the name of a folder, and not of a file."""
+_METHODS = frozenset("mkdir write_text write_bytes".split())
+"""What a path itself has, so that what is given is no path."""
+_PLACES = frozenset("path f fp file filename fname path_or_buf save_directory log_dir logdir dir directory out".split())
+"""Names of arguments that say where."""
 _OUTPUT_OPTION = re.compile(
     r"(out|output|save|checkpoint|ckpt|model|log|result|work|exp)s?([-_]?(dir|path|folder|file))?"
 )
@@ -163,18 +169,28 @@ class _Seen(ast.NodeVisitor):
                 self.written += self._texts(
                     [node.func.value] if isinstance(node.func, ast.Attribute) else node.args[:1]
                 )
-        elif name in _WRITERS:
-            self.written += self._texts([*node.args, *(keyword.value for keyword in node.keywords)])
+        elif name in _METHODS and isinstance(node.func, ast.Attribute) and self._texts([node.func.value]):
             # Path("out").mkdir(), (Path("out") / name).write_text(…)
-            self.written += self._texts([node.func.value]) if isinstance(node.func, ast.Attribute) else []
+            written = self._texts([node.func.value])
+            self.written += self._folders(written) if name in _MAKERS else written
+        elif name in _WRITERS or name in _MAKERS:
+            places = [keyword.value for keyword in node.keywords if keyword.arg in _PLACES]
+            written = self._texts([*node.args, *places])
+            self.written += self._folders(written) if name in _MAKERS else written
         self.generic_visit(node)
+
+    def _folders(self, texts: Sequence[str]) -> list[str]:
+        return [f"{text.rstrip('/')}/" for text in texts]
 
     def _option(self, node: ast.Call) -> None:
         flags = [text for text in self._texts(node.args) if text.startswith("--")]
         self.options += flags[:1]
         default = next((keyword.value for keyword in node.keywords if keyword.arg == "default"), None)
         if flags and default is not None and _OUTPUT_OPTION.fullmatch(flags[0].lstrip("-").lower()):
-            self.written += self._texts([default])
+            texts = self._texts([default])
+            self.written += [
+                text if _FILE.fullmatch(text.rpartition("/")[2]) else f"{text.rstrip('/')}/" for text in texts
+            ]
 
     def _opens_for_writing(self, node: ast.Call, *, method: bool) -> bool:
         """By its mode: the second argument of the function, the first of a path's method."""
@@ -191,8 +207,8 @@ class _Seen(ast.NodeVisitor):
             elif isinstance(node, ast.Name):
                 found += self._names.get(node.id, [])
             elif isinstance(node, ast.JoinedStr) and node.values:
-                first = node.values[0]
-                found += self._texts([first.value if isinstance(first, ast.FormattedValue) else first])
+                first, tail = node.values[0], "".join(self._texts(node.values[1:2]))
+                found += [text + tail for text in self._texts([_value(first)])]
             elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
                 found += [f"{text.rstrip('/')}/" for text in self._texts([node.left])]
             elif isinstance(node, ast.Call) and _called(node) in ("Path", "PurePath", "str", "join"):
@@ -201,6 +217,11 @@ class _Seen(ast.NodeVisitor):
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 found += self._texts([node.func.value])
         return found
+
+
+def _value(node: ast.expr) -> ast.expr:
+    """What stands in the braces of a formatted text."""
+    return node.value if isinstance(node, ast.FormattedValue) else node
 
 
 def _called(node: ast.Call) -> str:
@@ -215,7 +236,7 @@ def _folder(root: Path, text: str) -> str:
     if not _FOLDER.fullmatch(text) or ".." in text.split("/"):
         return ""
     first, slash, _ = text.partition("/")
-    if not slash and "." in first:
+    if not slash:
         return ""  # a file beside the script
     place = root / first
     # What holds files already is rather read than written, unless it is called like an output.

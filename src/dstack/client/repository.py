@@ -92,7 +92,7 @@ def require_root(given: str | None) -> str:
     if root is None:
         raise RepositoryError(
             f"no .dstack/workflows.yaml in {os.getcwd()} or any folder above it",
-            "change to the folder of your project, or name it with --repo DIR",
+            "change to the folder of your project, or name it with --repo DIR; `dstack init` begins a new one",
         )
     return root
 

@@ -181,8 +181,8 @@ class Report:
         else:
             self._left_out[severity] += 1
 
-    def nearest(self, word: str, known: Collection[str]) -> str:
-        """The most similar of `known`; empty where none is similar."""
+    def nearest(self, word: str, known: Collection[str], cutoff: float = 0.6) -> str:
+        """The most similar of `known`; empty where none is similar. `cutoff`: from 0, anything, to 1, the same."""
         if self.full:
             return ""
         word = word[:_MAX_WORD]
@@ -192,7 +192,7 @@ class Report:
         self._comparisons -= len(known)
         if self._comparisons < 0:
             return ""
-        return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), "")
+        return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), "")
 
     def near(self, word: str, known: Collection[str]) -> str:
         """A hint with the most similar of `known`, or nothing."""

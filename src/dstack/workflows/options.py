@@ -206,8 +206,7 @@ class _Reader:
             word = self.args[self.next]
             self.next += 1
             if word == "--":
-                for argument in self.args[self.next :]:
-                    self._program(argument)
+                self._rest(self.args[self.next :])
                 return
             if word.startswith("--"):
                 self._long(word)
@@ -322,15 +321,31 @@ class _Reader:
         if "=" not in word and self.next < len(self.args) and not self.args[self.next].startswith("-"):
             self.next += 1
 
+    def _rest(self, words: list[str]) -> None:
+        """What follows `--`, so that nothing of it is doubtful."""
+        if self.accepts_args:
+            self.choices.args += words
+            return
+        for word in words:
+            self._program(word)
+
     def _program(self, word: str) -> None:
         """A word that is not dstack's."""
-        near = self.report.nearest(word.partition("=")[0], list(self._known())) if word.startswith("--") else ""
+        name = word.partition("=")[0]
         if self.accepts_args:
-            if near:
+            # Most of what goes to a program is meant for it: only what is nearly one of ours is doubtful.
+            known = [option[2:] for option in self._known()] if name.startswith("--") else []
+            if near := self.report.nearest(name[2:], known, cutoff=0.8) if known else "":
                 message = f"`{word}` goes to the program of `{self.root.name}`"
-                self.report.argument(word, message, f"did you mean `{near}`?", "warning")
+                self.report.argument(word, message, f"did you mean `--{near}`?", "warning")
+            elif word in self.workflows:
+                message = f"`{word}` is a workflow, and here an argument for the program of `{self.root.name}`"
+                hint = "a run begins with one workflow; what it needs is named by its `depends-on`"
+                self.report.argument(word, message, hint, "warning")
             self.choices.args.append(word)
-        elif word.startswith("-"):
+            return
+        near = self.report.nearest(name, list(self._known())) if name.startswith("--") else ""
+        if word.startswith("-"):
             self._skip_value(word)
             hint = f"did you mean `{near}`?" if near else "declare it in .dstack/variables.yaml to use it as a variable"
             self.report.argument(word, f"`{self.root.name}` has no option `{word.partition('=')[0]}`", hint)

@@ -436,6 +436,17 @@ def test_a_provider_runs_in_any_folder(
     assert dstack("run", "bash", "-c", "true", "--repo", str(tmp_path)).code == 0
 
 
+def test_a_misspelt_provider_outside_of_a_repository(
+    stub: StubApi, dstack: Dstack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stub.on("POST …/validate", Reply(body={"diagnostics": [], "workflows": [], "providers": ["bash", "python"]}))
+    done = dstack("run", "pyhton", "train.py")
+    assert (done.code, "hint: did you mean `python`?" in done.err) == (2, True)
+    done = dstack("run", "train")
+    assert (done.code, "`dstack init` begins a new one" in done.err) == (2, True)
+
+
 def test_nobody_answers(dstack: Dstack, stub: StubApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSTACK_SERVER", "nonsense")
     done = dstack("run", "train")

@@ -82,6 +82,10 @@ class TestScripts:
             ("p.add_argument('--data-dir', default='data')", []),
             ("torch.save(m, '/tmp/x/y')\ntorch.save(m, '../up/y')\nplt.savefig('a b/c')", []),
             ("np.savetxt('model.txt', x, fmt='%.3f')", []),
+            ("Path('out/a').write_text('words/x')", ["out"]),
+            ("df.to_json('report/a', orient='a/b')\nnp.savez('data')", ["report"]),
+            ("SummaryWriter(log_dir='tensorboard')", ["tensorboard"]),
+            ("p.add_argument('--model-path', default='model.pt')", []),
         ],
     )
     def test_where_it_writes(self, tmp_path: Path, text: str, outputs: list[str]) -> None:

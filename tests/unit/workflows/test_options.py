@@ -138,6 +138,18 @@ def test_a_misspelled_variable_is_passed_on_with_a_warning(example: Any) -> None
     assert warning.hint == "did you mean `--epoch`?"
 
 
+@pytest.mark.parametrize("words", [("--epochs-of-mine", "3"), ("--lr", "1"), ("--depth", "2"), ("--", "--epoch", "3")])
+def test_what_is_meant_for_the_program_is_passed_on_without_a_word(words: tuple[str, ...], example: Any) -> None:
+    assert example.plan("train", *words).warnings == ()
+
+
+def test_the_name_of_another_workflow_is_an_argument_with_a_warning(example: Any) -> None:
+    plan = example.plan("train", "prepare")
+    [warning] = plan.warnings
+    assert warning.message == "`prepare` is a workflow, and here an argument for the program of `train`"
+    assert example.plan("train", "--", "prepare").warnings == ()
+
+
 def test_options_override_the_file(project: MakeProject) -> None:
     example = project(WORKFLOWS, "variables: {global: {lr: 1, rows: 1, seed: 1, shared: 1}}", {"r.txt"})
     words = "-e LR=2 -eNEW= --env=X=a=b -a out -a ./logs/ -i --cpu 4 --memory=2GiB --gpu 2 --gpu-name V100"
