@@ -20,6 +20,7 @@ Pure: files, tags and newest runs are handed in. Imports pydantic only through t
 | `options` | words of the command line | model, checking |
 | `inputs` | what earlier runs bring | model |
 | `context` | what providers may look at | checking |
+| `outputs` | what workflows say that they write | checking |
 | `adhoc` | workflows of the command line | loading, options |
 | `checkup` | `check_code` | planning |
 | `planning` | `plan` | all above |

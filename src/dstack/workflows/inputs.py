@@ -16,6 +16,9 @@ NewestDone = Callable[[str], list[ReusedInput]]
 Elsewhere = Callable[[str, str | None, str | None], list[ReusedInput]]
 """(repository, workflow or None, tag or None) → the same of another repository."""
 
+LATEST = "latest"
+"""The tag that, where nobody set it, means the newest run that ended well."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -92,5 +95,6 @@ class Inputs:
             if not hint and error.known:
                 hint = f"known: {', '.join(error.known[:10])}"
             elif not hint and dependency.workflow is not None and dependency.repository is None:
-                hint = f"run `dstack run {dependency.workflow}`, then `dstack tag RUN {dependency.tag}`"
+                then = "" if dependency.tag == LATEST else f", then `dstack tag RUN {dependency.tag}`"
+                hint = f"run `dstack run {dependency.workflow}`{then or ' first'}"
         dependency.tell(workflow.source, message, hint, report)

@@ -211,7 +211,8 @@ class _Loader:
 
     def workflows(self) -> list[Workflow]:
         """All entries checked, one by one and against each other."""
-        for source, root in self.variable_files:
+        # Where the names of workflows could not be read, nothing is known of sections either.
+        for source, root in self.variable_files if self.names or not self.report.errors else ():
             variables.check_sections(source, root, self.names, self.report)
         found: list[Workflow] = []
         for entry in self.entries:

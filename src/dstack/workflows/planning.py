@@ -28,6 +28,7 @@ from dstack.workflows.inputs import Elsewhere, Inputs, NewestDone, ResolveTag, S
 from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, StepPolicy, Workflow, Workflows
 from dstack.workflows.nodes import expression_position
 from dstack.workflows.options import Choices
+from dstack.workflows.outputs import warn_of_files
 from dstack.workflows.provider_names import ProviderNames, parse
 from dstack.workflows.secrets import name_of
 from dstack.workflows.variables import Variable, canonical, environment
@@ -319,6 +320,7 @@ class Planner:
         except PlanError as error:
             blame(subject, error.at, str(error), error.hint, self.report)
             return name, None, nothing
+        warn_of_files(subject, getattr(config, "artifacts", ()), self.report)
         planned = [_with_variables(job, values.environment) for job in jobs]
         given = self.delivery.give(subject, planned, uses_secrets=any(map(name_of, workflow.uses)))
         return name, given, policies.policy(rule, config)

@@ -9,7 +9,7 @@ import pytest
 
 from dstack.sdk.config import WorkflowConfig
 from dstack.sdk.provider import JobSpec, PlanContext, PlanError, Provider
-from dstack.workflows import ReusedInput, load, plan
+from dstack.workflows import Invalid, ReusedInput, load, plan
 
 Make = Callable[..., Any]
 
@@ -301,3 +301,35 @@ workflows:
     assert step.jobs[0].requirements.memory == 64 * 10**9
     assert step.jobs[0].artifacts == ("checkpoint",)
     assert step.variables == {"gpu": (2, "command line")}
+
+
+@pytest.mark.parametrize("spelled", ["[model.pt, out]", "model.pt", "[{path: model.pt}]"])
+def test_an_artifact_that_is_called_like_a_file_is_a_warning(spelled: str, project: Make) -> None:
+    [warning] = project("workflows:\n" + workflow("train", more=f"    artifacts: {spelled}\n")).plan("train").warnings
+
+    assert (warning.line, warning.message) == (5, "an artifact is a folder, and `model.pt` is called like a file")
+
+
+def test_an_option_may_name_such_an_artifact_and_a_folder_may_have_a_dot(project: Make) -> None:
+    example = project("workflows:\n" + workflow("train"))
+
+    assert [warning.source for warning in example.plan("train", "-a", "loss.csv").warnings] == ["-a loss.csv"]
+    assert example.plan("train", "-a", "runs/v1.2", "-a", ".cache").warnings == ()
+
+
+def test_latest_needs_no_tag(project: Make) -> None:
+    text = "workflows:\n" + workflow("prepare") + workflow("a", "prepare:latest") + workflow("b", "prepare:v1")
+
+    [latest] = project(text).wrong("a")
+    [tagged] = project(text).wrong("b")
+
+    assert latest.hint == "run `dstack run prepare` first"
+    assert tagged.hint == "run `dstack run prepare`, then `dstack tag RUN v1`"
+
+
+def test_sections_of_variables_are_not_doubted_where_no_workflow_could_be_read(project: Make) -> None:
+    example = project("train:\n  provider: bash\n", "variables: {train: {epochs: 1}}\n")
+    with pytest.raises(Invalid) as caught:
+        example.load()
+
+    assert [error.message for error in caught.value.diagnostics] == ["`workflows:` is missing"]
