@@ -8,7 +8,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from dstack.cli.scripts import Script, find_scripts
@@ -16,6 +16,7 @@ from dstack.cli.scripts import Script, find_scripts
 SCHEMA = "workflows.schema.json"
 """Beside the file, for editors."""
 MOST_SCRIPTS = 6
+_REQUIREMENTS = ("requirements/base.txt", "requirements/requirements.txt", "requirements.in")
 _PLAIN = re.compile(r"[A-Za-z0-9_./-][A-Za-z0-9_./ =<>~!+-]*")
 
 
@@ -40,8 +41,8 @@ class Proposal:
 
 def propose(root: Path) -> Proposal:
     """What `dstack init` shows for the project at `root`."""
-    requirements = find_requirements(root)
     scripts = _chosen(find_scripts(root))
+    requirements = find_requirements(root, [str(PurePosixPath(script.path).parent) for script in scripts])
     notes = [requirements.said] if requirements.said else []
     if scripts:
         blocks = list(_python_blocks(scripts, requirements))
@@ -58,9 +59,10 @@ def propose(root: Path) -> Proposal:
     return Proposal(head + "\n".join(blocks), first, notes)
 
 
-def find_requirements(root: Path) -> Requirements:
-    """From requirements.txt, or the dependencies that pyproject.toml names."""
-    for name in ("requirements.txt", "requirements/base.txt", "requirements/requirements.txt", "requirements.in"):
+def find_requirements(root: Path, folders: Sequence[str] = ()) -> Requirements:
+    """From requirements.txt, at the root or in one of the scripts' `folders`, or what pyproject.toml names."""
+    beside = [f"{folder}/requirements.txt" for folder in dict.fromkeys(folders) if folder != "."]
+    for name in ("requirements.txt", *_REQUIREMENTS, *beside):
         if (root / name).is_file():
             return Requirements(name, f"Packages: {name}")
     folder = _source_folder(root)
@@ -111,6 +113,8 @@ def _python_blocks(scripts: Sequence[Script], requirements: Requirements) -> Ite
         lines = [f"  - name: {script.name}"]
         lines += [f"    help: {_spelled(script.about)}"] if script.about else []
         lines += ["    provider: python", f"    script: {_spelled(shlex.quote(script.path))}"]
+        if script.operands:
+            lines.append(f"    # args: {' '.join(script.operands)}  # it takes {_some(len(script.operands))}")
         if requirements.value is not None:
             lines += _listing("requirements", requirements.value)
         if requirements.source_folder:
@@ -131,6 +135,10 @@ def _python_blocks(scripts: Sequence[Script], requirements: Requirements) -> Ite
             example = f"dstack run {script.name} {script.options[0]} VALUE"
             lines.append(f"    # takes {', '.join(script.options[:8])}: {example}")
         yield "\n".join(lines) + "\n"
+
+
+def _some(count: int) -> str:
+    return "an argument" if count == 1 else f"{count} arguments"
 
 
 def _listing(key: str, value: str | list[str]) -> list[str]:

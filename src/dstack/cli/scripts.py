@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ LARGEST = 1 << 20
 
 _ROLES: dict[Role, re.Pattern[str]] = {
     "prepare": re.compile(
-        r"prepare|preprocess|prepro|download|make_?data|build_?data|get_?data|fetch|tokeni[sz]e|split"
+        r"prepare|preprocess|prepro|download|(make|build|get|gen(erate)?)_?data|fetch|tokeni[sz]e|split|featur"
     ),
     "train": re.compile(r"train|fit|fine_?tune|pretrain|learn"),
     "evaluate": re.compile(r"eval|test_?model|predict|infer|generate|sample|score|report"),
@@ -60,6 +60,8 @@ class Script:
     """Files that it writes beside itself, in no folder of their own."""
     options: tuple[str, ...] = ()
     """Such as `--epochs`."""
+    operands: tuple[str, ...] = ()
+    """What it takes without a name, in capitals: what argparse calls them, or `ARGUMENT` where it reads `sys.argv`."""
     about: str = ""
     """The first line of its docstring."""
 
@@ -73,7 +75,9 @@ class Script:
 
 def find_scripts(root: Path) -> list[Script]:
     """The scripts below `root`, those that seem to be of use first."""
-    found = [script for path in _python_files(root) if (script := _read(root, path)) is not None]
+    trees = {path: tree for path in _python_files(root) if (tree := _parsed(path)) is not None}
+    imported = {name for tree in trees.values() for name in _imports(tree)}
+    found = [script for path, tree in trees.items() if (script := _read(root, path, tree, imported)) is not None]
     order: dict[Role, int] = {"prepare": 0, "train": 1, "evaluate": 2, "other": 3}
     return sorted(found, key=lambda script: (order[script.role], script.path.count("/"), script.path))
 
@@ -98,23 +102,36 @@ def _python_files(root: Path) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def _read(root: Path, path: Path) -> Script | None:
-    """The script at `path`; None for what is only imported."""
+def _parsed(path: Path) -> ast.Module | None:
     try:
-        if path.stat().st_size > LARGEST:
-            return None
-        tree = ast.parse(path.read_bytes())
+        return ast.parse(path.read_bytes()) if path.stat().st_size <= LARGEST else None
     except (OSError, SyntaxError, ValueError, RecursionError):
         return None
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """The last parts of what is imported, which may be names of files: of `from a.b import c`, both `b` and `c`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.rpartition(".")[2] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "").rpartition(".")[2], *(alias.name for alias in node.names))
+
+
+def _read(root: Path, path: Path, tree: ast.Module, imported: Collection[str]) -> Script | None:
+    """The script at `path`; None for what is only imported."""
     role = _role(path.stem)
-    if not (_has_main(tree) or (role != "other" and _acts(tree)) or (path.stem in _ENTRIES and _acts(tree))):
+    # Without a guard, its name says that it is run, or that nothing imports it.
+    named = role != "other" or path.stem in _ENTRIES or path.stem not in imported
+    if not _has_main(tree) and not (named and _acts(tree)):
         return None
     seen = _Seen()
     seen.visit(tree)
     outputs = tuple(dict.fromkeys(name for text in seen.written if (name := _folder(root, text))))
     loose = tuple(dict.fromkeys(text for text in seen.written if _FILE.fullmatch(text)))
     about = (ast.get_docstring(tree) or "").partition("\n")[0].rstrip(".")[:100]
-    return Script(path.relative_to(root).as_posix(), role, outputs, loose, tuple(dict.fromkeys(seen.options)), about)
+    options, operands = tuple(dict.fromkeys(seen.options)), tuple(seen.operands)
+    return Script(path.relative_to(root).as_posix(), role, outputs, loose, options, operands, about)
 
 
 def _role(stem: str) -> Role:
@@ -150,6 +167,7 @@ class _Seen(ast.NodeVisitor):
     def __init__(self) -> None:
         self.written: list[str] = []
         self.options: list[str] = []
+        self.operands: list[str] = []
         self._names: dict[str, list[str]] = {}
         """Variables → the texts that were assigned to them."""
 
@@ -182,9 +200,20 @@ class _Seen(ast.NodeVisitor):
     def _folders(self, texts: Sequence[str]) -> list[str]:
         return [f"{text.rstrip('/')}/" for text in texts]
 
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        """`sys.argv[1]`"""
+        of, index = node.value, node.slice
+        argv = isinstance(of, ast.Attribute) and of.attr == "argv"
+        if argv and isinstance(index, ast.Constant) and isinstance(index.value, int):
+            self.operands += ["ARGUMENT"] * (index.value - len(self.operands))
+        self.generic_visit(node)
+
     def _option(self, node: ast.Call) -> None:
-        flags = [text for text in self._texts(node.args) if text.startswith("--")]
+        names = self._texts(node.args)
+        flags = [text for text in names if text.startswith("--")]
         self.options += flags[:1]
+        if _called(node) == "add_argument" and names and not any(text.startswith("-") for text in names):
+            self.operands.append(names[0].upper())
         default = next((keyword.value for keyword in node.keywords if keyword.arg == "default"), None)
         if flags and default is not None and _OUTPUT_OPTION.fullmatch(flags[0].lstrip("-").lower()):
             texts = self._texts([default])
@@ -212,10 +241,19 @@ class _Seen(ast.NodeVisitor):
             elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
                 found += [f"{text.rstrip('/')}/" for text in self._texts([node.left])]
             elif isinstance(node, ast.Call) and _called(node) in ("Path", "PurePath", "str", "join"):
-                inside = len(node.args) > 1
-                found += [f"{text.rstrip('/')}/" if inside else text for text in self._texts(node.args[:1])]
+                found += self._joined(node.args)
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 found += self._texts([node.func.value])
+        return found
+
+    def _joined(self, nodes: Sequence[ast.expr]) -> list[str]:
+        """`join("a", "b")` is `a/b`, `join("a", name)` is `a/`."""
+        found = self._texts(nodes[:1])
+        for node in nodes[1:]:
+            part = node.value if isinstance(node, ast.Constant) else None
+            found = [f"{text.rstrip('/')}/{part if isinstance(part, str) else ''}" for text in found]
+            if not isinstance(part, str):
+                break
         return found
 
 
@@ -235,11 +273,15 @@ def _folder(root: Path, text: str) -> str:
     text = text.removeprefix("./")
     if not _FOLDER.fullmatch(text) or ".." in text.split("/"):
         return ""
-    first, slash, _ = text.partition("/")
-    if not slash:
-        return ""  # a file beside the script
-    place = root / first
+    first, *below = text.split("/")
+    if not below or first in ("src", "tests") or (root / first).is_file():
+        return ""  # what has no folder is a file beside the script
     # What holds files already is rather read than written, unless it is called like an output.
-    if place.is_dir() and any(place.iterdir()) and not _OUTPUT_OPTION.fullmatch(first.lower()):
-        return ""
-    return "" if place.is_file() or first in ("src", "tests") else first
+    if not _holds_files(root / first) or _OUTPUT_OPTION.fullmatch(first.lower()):
+        return first
+    second = f"{first}/{below[0]}"
+    return second if len(below) > 1 and below[0] and not _holds_files(root / second) else ""
+
+
+def _holds_files(place: Path) -> bool:
+    return place.is_dir() and any(place.iterdir())

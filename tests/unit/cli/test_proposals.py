@@ -65,6 +65,25 @@ class TestScripts:
     def test_a_script_without_a_guard(self, tmp_path: Path) -> None:
         assert script(tmp_path, "import x\nfor epoch in range(3):\n    print(epoch)\n").role == "train"
 
+    def test_what_nothing_imports_is_run(self, tmp_path: Path) -> None:
+        write(
+            tmp_path,
+            {
+                "min-char-rnn.py": "data = open('input.txt').read()\nwhile True:\n    pass\n",
+                "model.py": "torch.set_num_threads(1)\n",
+                "lib/plots.py": "matplotlib.use('Agg')\n",
+                "constants.py": "A = 1\n",
+                "notebook_helper.py": "import model\nfrom lib import plots\n",
+            },
+        )
+        assert [item.name for item in find_scripts(tmp_path)] == ["min-char-rnn"]
+
+    def test_what_it_takes_without_a_name(self, tmp_path: Path) -> None:
+        text = "import sys\nif len(sys.argv) != 3:\n    sys.exit(1)\na = sys.argv[1]\nopen(sys.argv[2])\nmain()\n"
+        assert script(tmp_path, text).operands == ("ARGUMENT", "ARGUMENT")
+        text = "p.add_argument('data')\np.add_argument('-o')\np.add_argument('--lr')\nmain()\n"
+        assert script(tmp_path, text).operands == ("DATA",)
+
     @pytest.mark.parametrize(
         ("text", "outputs"),
         [
@@ -95,6 +114,11 @@ class TestScripts:
         write(tmp_path, {"data/a.csv": "1", "output/old.txt": "1"})
         assert script(tmp_path, "x.save('data/b')\nx.save('output/b')\n").outputs == ("output",)
 
+    def test_a_folder_below_one_with_files(self, tmp_path: Path) -> None:
+        write(tmp_path, {"data/a.csv": "1", "data/raw/b.csv": "1"})
+        text = "os.makedirs(os.path.join('data', 'prepared'))\nos.makedirs('data/raw')\nx.save('data/more/b')\n"
+        assert script(tmp_path, text).outputs == ("data/prepared", "data/more")
+
     def test_its_options_and_its_words(self, tmp_path: Path) -> None:
         found = script(
             tmp_path, '"""Train it.\n\nLong."""\np.add_argument("-e", "--epochs")\np.add_argument("x")\nmain()\n'
@@ -112,6 +136,12 @@ class TestRequirements:
     def test_a_file(self, tmp_path: Path) -> None:
         write(tmp_path, {"requirements.txt": "numpy\n", "pyproject.toml": "[project]\ndependencies = ['x']\n"})
         assert find_requirements(tmp_path).value == "requirements.txt"
+
+    def test_a_file_beside_the_scripts(self, tmp_path: Path) -> None:
+        write(tmp_path, {"src/train.py": "fit(sys.argv[1])\n", "src/requirements.txt": "numpy\n"})
+        [found] = entries(propose(tmp_path)).values()
+        assert (found["script"], found["requirements"]) == ("src/train.py", "src/requirements.txt")
+        assert "    # args: ARGUMENT  # it takes an argument\n" in propose(tmp_path).text
 
     def test_of_a_project(self, tmp_path: Path) -> None:
         listed = "['torch>=2', \"x; sys_platform == 'linux'\"]"
