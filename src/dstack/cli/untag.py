@@ -20,5 +20,7 @@ def untag(name: str, workflow: str | None, as_json: bool) -> None:
     if as_json:
         write_json(removed)
         return
+    if not removed:
+        say(f"{name} removed")  # the first answer, which said more, was lost
     for item in removed:
         say(f"{item.get('workflow')}:{item.get('name')} removed; it was {item.get('run')}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import json
+import os
 import time
 
 from dstack.client.wire import ConnectFailed, WireError, quote
@@ -188,8 +189,10 @@ class Api:
         return self._json("POST", f"{self._base}/tags", body, repeat=True)["items"]
 
     def untag(self, name: str, *, repository: str | None = None, workflow: str | None = None) -> list[Tag]:
+        """What was removed; empty where that was done by the same request before, whose answer was lost."""
         query = _query({"repository": repository, "workflow": workflow})
-        return self._json("DELETE", f"{self._base}/tags/{quote(name)}{query}")["items"]
+        key = os.urandom(16).hex()
+        return self._json("DELETE", f"{self._base}/tags/{quote(name)}{query}", key=key)["items"]
 
     def artifacts(
         self,

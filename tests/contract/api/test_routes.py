@@ -336,8 +336,10 @@ def test_tags(asked: Asked) -> None:
     assert asked.get("tags", repository=REPOSITORY)["items"] == made
     assert asked.get("tags", repository="git:never:.")["items"] == []
 
-    removed = asked.ok(asked.client.delete(f"{BASE}/tags/good", params={"workflow": "train"}))["items"]
+    mine: Any = {"params": {"workflow": "train"}, "headers": {"idempotency-key": "once"}}
+    removed = asked.ok(asked.client.delete(f"{BASE}/tags/good", **mine))["items"]
     assert [item["workflow"] for item in removed] == ["train"]
+    assert asked.ok(asked.client.delete(f"{BASE}/tags/good", **mine)) == {"items": []}, "its answer was lost"
     asked.refused(asked.client.delete(f"{BASE}/tags/bad"), 404, "not-found")
     never = asked.client.delete(f"{BASE}/tags/good", params={"repository": "git:never:."})
     asked.refused(never, 404, "not-found")

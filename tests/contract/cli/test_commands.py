@@ -209,6 +209,13 @@ class TestTags:
         assert dstack("untag", "v1").err == "train:v1 removed; it was odd-cat-1\n"
         assert stub.calls[0].query == {"repository": str(repository)}
 
+    def test_untag_whose_first_answer_was_lost(self, stub: StubApi, dstack: Dstack, repository: Path) -> None:
+        stub.on("DELETE …/tags/v1", Reply(close=True), Reply(body={"items": []}))
+        done = dstack("untag", "v1")
+        assert (done.code, done.err) == (0, "v1 removed\n")
+        first, second = stub.named("DELETE …/tags/v1")
+        assert first.headers["idempotency-key"] == second.headers["idempotency-key"] != ""
+
     def test_list(self, stub: StubApi, dstack: Dstack) -> None:
         stub.on("GET …/tags", Reply(body={"items": [self.TAG]}))
         assert dstack("tags", "list").out.startswith("TAG  WORKFLOW  RUN        TAGGED")

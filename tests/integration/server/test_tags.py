@@ -160,6 +160,21 @@ def test_untag_of_one_workflow_leaves_the_others(world: World) -> None:
     assert listing(world) == [("prepare", "good", name, False)]
 
 
+def test_untag_sent_again_is_no_error_and_removes_nothing(world: World) -> None:
+    """The answer was lost, and meanwhile somebody may have set the tag anew."""
+    runner = world.runner()
+    name = prepared(world, runner, "1")
+    world.tag(name, "good")
+    assert len(tags.untag(world.context, "good", None, None, "key")) == 1
+    assert tags.untag(world.context, "good", None, None, "key") == []
+    world.tag(name, "good")
+    assert tags.untag(world.context, "good", None, None, "key") == []
+    assert len(tags.untag(world.context, "good", None, None, "another")) == 1
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            tags.untag(world.context, "good", None, None, "a third")
+
+
 def test_untag_of_nothing_names_what_there_is(world: World) -> None:
     runner = world.runner()
     world.tag(prepared(world, runner, "1"), "good")

@@ -264,6 +264,7 @@ class _Api:
             request.path_params["name"],
             repository,
             text_of(request.query_params, "workflow"),
+            request.headers.get("idempotency-key"),
         )
         return _json({"items": _shown(removed)})
 

@@ -12,7 +12,7 @@ from sqlalchemy import and_, delete, insert, select
 
 from dstack.domain.ports import Ids
 from dstack.server.db.engine import Transaction, declare_write
-from dstack.server.db.tables import repositories, runs, steps, submissions, tag_history, tags
+from dstack.server.db.tables import idempotency_keys, repositories, runs, steps, submissions, tag_history, tags
 from dstack.server.services.artifacts import newest_of_run
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, Conflict, NotFound
@@ -131,10 +131,19 @@ def _reused(tx: Transaction, project_id: UUID, run_id: UUID) -> tuple[UUID, dict
     }
 
 
-def untag(context: Context, name: str, repository_id: UUID | None, workflow: str | None) -> list[dict[str, Any]]:
-    """Remove the rows of a tag (or of a run's name: all its tags); returns what was removed."""
+def untag(
+    context: Context, name: str, repository_id: UUID | None, workflow: str | None, key: str | None = None
+) -> list[dict[str, Any]]:
+    """Remove the rows of a tag (or of a run's name: all its tags); returns what was removed.
+
+    `key` marks the request: sent again, because its answer was lost, it removes nothing, and that is no error.
+    """
 
     def write(tx: Transaction) -> list[dict[str, Any]]:
+        if key is not None:
+            row = {"project_id": context.project_id, "key": key, "object_id": context.ids.new(tx.now)}
+            if not tx.insert_new(idempotency_keys, {**row, "created_at": tx.now}):
+                return []
         where = [tags.c.project_id == context.project_id, tags.c.name == name]
         if repository_id is not None:
             where.append(tags.c.repository_id == repository_id)
