@@ -17,6 +17,10 @@ def main(arguments: list[str] | None = None) -> int:
         import dstack
 
         return _write(f"dstack {dstack.__version__}\n")
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None and sys.stdout.errors == "strict":
+        # A letter that the terminal does not know, or a byte of a file's name, is shown as its code.
+        reconfigure(errors="backslashreplace")
     try:
         if arguments[0] == "__complete":
             from dstack.cli.complete import complete

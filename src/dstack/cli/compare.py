@@ -8,7 +8,7 @@ import sys
 import click
 
 from dstack.cli.metrics import figure
-from dstack.cli.render import status_words, write_json, write_table
+from dstack.cli.render import printable, status_words, write_json, write_table
 from dstack.cli.session import open_api
 from dstack.client.types import Comparison, Metric
 
@@ -95,7 +95,7 @@ def _code(found: Comparison) -> None:
             continue
         sys.stdout.write(f"Code of {difference['run']}{_commit(run)} beside {first['name']}{_commit(first)}:\n")
         for file in difference["files"]:
-            sys.stdout.write(f"  {_MARKS.get(file['change'], '?')} {file['path']}\n")
+            sys.stdout.write(f"  {_MARKS.get(file['change'], '?')} {printable(file['path'])}\n")
 
 
 def _commit(run: dict[str, object]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from dstack.cli.checks import check_all
-from dstack.cli.render import paint, write_json
+from dstack.cli.render import paint, printable, write_json
 from dstack.cli.session import Session
 
 _COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
@@ -28,8 +28,8 @@ def doctor(as_json: bool) -> int:
         width = max(len(check.name) for check in found)
         for check in found:
             word = paint(check.status.ljust(7), _COLOURS[check.status], sys.stdout)
-            sys.stdout.write(f"{word}  {check.name.ljust(width)}  {check.text}\n")
+            sys.stdout.write(f"{word}  {check.name.ljust(width)}  {printable(check.text)}\n")
             if check.fix:
-                sys.stdout.write(f"{' ' * (width + 11)}{check.fix}\n")
+                sys.stdout.write(f"{' ' * (width + 11)}{printable(check.fix)}\n")
         sys.stdout.flush()
     return 1 if any(check.status == "problem" for check in found) else 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import codecs
-import json
-import sys
 
 from dstack.cli.follow import Follower
+from dstack.cli.render import write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,5 +67,4 @@ def _write_text(job: str, attempt: int, offset: int, text: str) -> None:
 
 def _write(value: object) -> None:
     # At once: whoever reads may be waiting for it.
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
-    sys.stdout.flush()
+    write_json(value, indent=None)

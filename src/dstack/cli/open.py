@@ -39,7 +39,7 @@ def open_run(run: str, only_path: bool, as_json: bool) -> None:
     if as_json:
         write_json([{**item, "target": str(target)} for item, target in targets])
         return
-    sys.stdout.write(f"{folder}\n")
+    sys.stdout.buffer.write(os.fsencode(folder) + b"\n")  # a script may go there: no letter of it is replaced
     sys.stdout.flush()
     if not only_path:
         _show(folder)

@@ -9,6 +9,7 @@ from dstack.cli.render import count, say, size_words
 from dstack.cli.session import Session
 from dstack.client.artifacts import Differs, download, files_of, places_of
 from dstack.client.code import Listing
+from dstack.client.notes import quoted
 from dstack.client.pulled import Pulled
 from dstack.client.tree import look
 from dstack.client.types import Artifact
@@ -30,7 +31,7 @@ def pull(session: Session, run: str, root: str, *, force: bool) -> int:
         places = places_of(wanted, Path(root))
         download(api, places, Path(root), overwrite=force, is_ours=pulled.is_ours)
     except Differs as error:
-        names = [str(path.relative_to(root)) for path in error.paths]
+        names = [quoted(str(path.relative_to(root))) for path in error.paths]
         more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
         say(error_text(f"nothing was pulled: {count(len(names), 'file')} here would be overwritten", None).rstrip())
         for name in [*names[:SHOWN], *more]:

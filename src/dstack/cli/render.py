@@ -49,12 +49,19 @@ def paint(text: str, colour: str | None, stream: TextIO) -> str:
 
 def say(text: str) -> None:
     """One line for the person, on stderr: stdout carries data or a job's output."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(harmless(text) + "\n")
     sys.stderr.flush()
 
 
-def write_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(value: object, *, indent: int | None = 2) -> None:
+    """`value` on stdout; what that cannot show, bytes of a file's name for example, as an escape of JSON."""
+    separators = None if indent else (",", ":")
+    text = json.dumps(value, indent=indent, ensure_ascii=False, separators=separators)
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent, separators=separators)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
@@ -78,11 +85,13 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]], colours: 
     for index, row in enumerate(rows):
         colour = colours[index] if index < len(colours) else None
         style = names.get(colour, colour) if colour else ""
-        table.add_row(*(Text(cell, style=style if columns[at] == "STATUS" else "") for at, cell in enumerate(row)))
+        styles = [style if column == "STATUS" else "" for column in columns]
+        table.add_row(*(Text(printable(cell), style=own) for cell, own in zip(row, styles, strict=True)))
     Console().print(table)
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(line[at]) for line in (columns, *rows)) for at in range(len(columns))]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in (columns, *rows)
@@ -107,27 +116,37 @@ def _diagnostic(diagnostic: Diagnostic) -> str:
     file, line, column = diagnostic.get("file"), diagnostic.get("line"), diagnostic.get("column")
     is_warning = diagnostic.get("severity") == "warning"
     word = paint("warning:" if is_warning else "error:", "yellow" if is_warning else "red", sys.stderr)
-    where = ":".join(_printable(str(part)) for part in (file, line, column) if part is not None) if file else ""
+    where = ":".join(printable(str(part)) for part in (file, line, column) if part is not None) if file else ""
     # Editors and people find the place by its form; the word is needed only where there is none, or for a warning.
     head = f"{where}: {word + ' ' if is_warning else ''}" if where else f"{word} "
     message = diagnostic.get("message", "")
-    text = f"{head}{_printable(message)}\n"
+    text = f"{head}{printable(message)}\n"
     source = diagnostic.get("source")
     # Of the command line there is no line to show, only the word, which the message mostly holds.
     if source and not (file is None and source in message):
         source = source.rstrip("\r\n")
-        text += f"    {_printable(source)}\n"
+        text += f"    {printable(source)}\n"
         if column and column <= len(source) + 1:
             text += f"    {_under(source[: column - 1])}{paint('^', 'red', sys.stderr)}\n"
     hint = diagnostic.get("hint")
-    return text + f"  hint: {_printable(hint)}\n" if hint else text
+    return text + f"  hint: {printable(hint)}\n" if hint else text
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """`text` with nothing that a terminal would obey; tabs stay."""
     if text.isprintable():
         return text
     return "".join(char if char == "\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def harmless(text: str) -> str:
+    """The same of a text for stderr, with our own colours and ends of lines in it, which stay."""
+    if text.isprintable():
+        return text
+    import re
+
+    parts = re.split(r"(\x1b\[\d*m|\n)" if is_coloured(sys.stderr) else "(\n)", text)
+    return "".join(part if at % 2 else printable(part) for at, part in enumerate(parts))
 
 
 def _under(text: str) -> str:

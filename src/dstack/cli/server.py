@@ -8,7 +8,7 @@ import sys
 import click
 
 from dstack.cli.errors import UserError
-from dstack.cli.render import ago, count, write_json
+from dstack.cli.render import ago, count, printable, write_json
 from dstack.cli.session import Session
 from dstack.client.api import Api, Unreachable
 from dstack.client.profiles import LOCAL, choose
@@ -87,7 +87,7 @@ def stop(timeout: float) -> None:
     holder = read_holder(home)
     unfinished = _unfinished_jobs(home)
     if not stop_server(home, timeout):
-        sys.stdout.write(f"no server runs for {home}\n")
+        sys.stdout.write(f"no server runs for {printable(home)}\n")
     else:
         sys.stdout.write(f"stopped process {holder['pid']}\n" if holder else "stopped\n")
         if unfinished:
@@ -126,17 +126,18 @@ def _show(info: Info, home: str, *, as_json: bool) -> None:
         ("store", info.get("store", "")),
         ("log", log_path(home)),
     ]
-    sys.stdout.write("".join(f"{name:<9} {value}\n" for name, value in facts))
+    sys.stdout.write("".join(f"{name:<9} {printable(value)}\n" for name, value in facts))
     sys.stdout.flush()
 
 
 def _show_nobody(home: str) -> None:
     if wait_unlocked(home, 0.0):
-        sys.stdout.write(f"no server runs for {home}\n")
+        sys.stdout.write(f"no server runs for {printable(home)}\n")
     else:
         holder = read_holder(home)
         who = f"process {holder['pid']}" if holder else "a process"
-        sys.stdout.write(f"{who} has {home} and does not answer: it is starting or ending; see {log_path(home)}\n")
+        words = f"{who} has {home} and does not answer: it is starting or ending; see {log_path(home)}"
+        sys.stdout.write(f"{printable(words)}\n")
     sys.stdout.flush()
 
 

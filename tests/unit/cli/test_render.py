@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
+import subprocess
 import sys
 
 import pytest
 
-from dstack.cli.render import ago, diagnostics_text, duration, plain_table, size_words, status_colour, write_table
+from dstack.cli import render
+from dstack.cli.errors import error_text
+from dstack.cli.render import ago, diagnostics_text, duration, plain_table, say, size_words, status_colour, write_table
 
 NOW = 1_700_000_000
 
@@ -130,6 +134,33 @@ def test_nothing_of_a_file_reaches_the_terminal_that_it_would_obey() -> None:
     )
 
     assert not set(text) & {"\x1b", "\x07", "\u202e", "\x9b"}
+
+
+def test_no_name_reaches_the_terminal_that_it_would_obey(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "\x1b]0;title\x07\u202ebidi\x9b31m\udcff"
+    monkeypatch.setattr(render, "is_coloured", lambda stream: stream is sys.stderr)
+
+    say(f"\x1b[32mours\x1b[0m {evil}")
+    write_table(["NAME"], [[evil]])
+    text = error_text(evil, evil).removeprefix("\x1b[31merror:\x1b[0m")
+    shown = capsys.readouterr()
+
+    assert shown.err.startswith("\x1b[32mours\x1b[0m \N{REPLACEMENT CHARACTER}]0;title")
+    for said in (shown.err[len("\x1b[32mours\x1b[0m") :], shown.out, text):
+        assert "title" in said
+        assert not set(said) & {"\x1b", "\x07", "\u202e", "\x9b", "\udcff"}
+
+
+def test_json_of_what_no_encoding_has() -> None:
+    """A name that is not UTF-8, or a letter that standard output does not know: the same value comes back."""
+    value = {"target": "b\udcff", "path": "emoji-\N{DUCK} … é"}
+    for encoding in ("utf-8", "latin-1", "ascii"):
+        command = f"from dstack.cli.render import write_json; write_json({value!a})"
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, check=True)
+        assert json.loads(done.stdout.decode(encoding)) == value
 
 
 def test_the_caret_stands_behind_tabs_and_wide_letters() -> None:
