@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 
-from dstack.cli.render import diagnostics_text, paint
+from dstack.cli.render import diagnostics_text, harmless, paint
 from dstack.client.api import ApiError, Unreachable
 from dstack.client.profiles import ProfileError, choose
 from dstack.client.repository import RepositoryError
@@ -95,8 +95,8 @@ def _report_rare(error: BaseException) -> int:
 
 
 def error_text(message: str, hint: str | None) -> str:
-    text = f"{paint('error:', 'red', sys.stderr)} {message}\n"
-    return text + f"  hint: {hint}\n" if hint else text
+    text = f"{paint('error:', 'red', sys.stderr)} {harmless(message)}\n"
+    return text + f"  hint: {harmless(hint)}\n" if hint else text
 
 
 def api_error_text(error: ApiError) -> str:

@@ -108,6 +108,7 @@ def read_files(root: str) -> dict[str, str]:
         path = waiting.pop(0)
         if path in files:
             continue
+        _require_text(root, path)
         content = _read_file(f"{root}/{path}", left)
         left -= len(content)
         files[path] = text = _decode(f"{root}/{path}", content)
@@ -122,12 +123,16 @@ def _is_inside(root: str, path: str) -> bool:
     return real.startswith(f"{root.rstrip('/')}/") and os.path.isfile(real)
 
 
-def _read_file(path: str, most: int) -> bytes:
-    """What a file holds; of one with more than `most` bytes nothing is kept."""
+def _require_text(root: str, path: str) -> None:
+    """See that `path`, below `root`, can be sent: the names above are this machine's own business."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise RepositoryError(f"the name of {_shown(path)} is not UTF-8", "rename the file") from None
+        raise RepositoryError(f"the name of {_shown(f'{root}/{path}')} is not UTF-8", "rename the file") from None
+
+
+def _read_file(path: str, most: int) -> bytes:
+    """What a file holds; of one with more than `most` bytes nothing is kept."""
     try:
         with open(path, "rb") as file:
             content = file.read(most + 1)

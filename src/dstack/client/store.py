@@ -13,8 +13,8 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Literal, TypeVar
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 
@@ -177,7 +177,7 @@ def _call(api: Api, name: str, body: object, answer: type[_T]) -> _T:
 
 def _local_path(request: SignedRequest) -> Path | None:
     parts = urlsplit(request.url)
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+    return Path(os.fsdecode(unquote_to_bytes(parts.path))) if parts.scheme == "file" else None
 
 
 def _target(request: SignedRequest) -> str:

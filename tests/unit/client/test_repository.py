@@ -103,6 +103,16 @@ def test_what_lies_outside_of_the_repository_is_not_sent(tmp_path: Path) -> None
     assert set(read_files(str(root))) == {".dstack/workflows.yaml"}
 
 
+def test_the_folder_may_have_any_name(tmp_path: Path) -> None:
+    """What is above the repository is not sent; the name of a file within that is no text cannot be."""
+    root = make(Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9 \n")))
+    assert list(read_files(str(root))) == [".dstack/workflows.yaml"]
+    assert identify(str(root)).get("key", "").endswith(r"caf\xe9 " + "\n")
+    Path(os.fsdecode(bytes(root) + b"/.dstack/\xff.yaml")).touch()
+    with pytest.raises(RepositoryError, match=r"\.dstack/\\xff\.yaml is not UTF-8"):
+        read_files(str(root))
+
+
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
     root = make(tmp_path)
     (root / ".dstack" / "workflows.yaml").write_bytes(b"a: \xff\n")
