@@ -9,7 +9,7 @@ import click
 from dstack.cli.arguments import current_repository, since
 from dstack.cli.deleting import delete_runs, is_finished_and_untagged
 from dstack.cli.render import ago, count, say, write_json, write_table
-from dstack.cli.session import open_api
+from dstack.cli.session import Session
 
 
 @click.command()
@@ -22,14 +22,15 @@ from dstack.cli.session import open_api
 def prune(yes: bool, everywhere: bool, before: int | None, as_json: bool) -> None:
     """List the finished runs without a tag, and with -y delete them."""
     repository = None if everywhere else current_repository()
-    with open_api() as api:
+    session = Session()
+    with session.api as api:
         found = [
             item
             for item in api.runs(repository=repository)
             if is_finished_and_untagged(item) and (before is None or item.get("submitted_at", 0) < before)
         ]
         if yes:
-            outcomes = delete_runs(api, [item.get("name", "") for item in found])
+            outcomes = delete_runs(session, [item.get("name", "") for item in found])
     if as_json:
         write_json(outcomes if yes else found)  # pyright: ignore[reportPossiblyUnboundVariable]
     elif not found:

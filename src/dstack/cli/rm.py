@@ -10,7 +10,7 @@ from dstack.cli.errors import UserError
 from dstack.cli.interrupts import has_terminal
 from dstack.cli.questions import agreed
 from dstack.cli.render import count, say, write_json
-from dstack.cli.session import open_api
+from dstack.cli.session import Session
 from dstack.client.types import Run
 
 
@@ -28,7 +28,8 @@ def rm(runs: tuple[str, ...], everything: bool, force: bool, yes: bool, as_json:
     """
     if bool(runs) == everything:
         raise click.UsageError("name one RUN or more, or `--all`")
-    with open_api() as api:
+    session = Session()
+    with session.api as api:
         names = list(runs)
         if everything:
             found = api.runs(repository=current_repository())
@@ -37,7 +38,7 @@ def rm(runs: tuple[str, ...], everything: bool, force: bool, yes: bool, as_json:
                 say("There is no finished run to delete here.")
         if names and not yes:
             _ask(names)
-        results = delete_runs(api, names, force=force)
+        results = delete_runs(session, names, force=force)
     if as_json:
         write_json(results)
     return 1 if any(not item["deleted"] for item in results) and not everything else 0

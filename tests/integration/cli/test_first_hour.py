@@ -35,3 +35,31 @@ def test_from_a_script_to_a_versioned_result(home: Home) -> None:
     assert [
         check for check in home.json_of_doctor() if check["status"] == "problem" and check["name"] != "packages"
     ] == []
+
+
+def test_a_misspelt_option_is_told_of_before_anything_runs(home: Home) -> None:
+    (home.repository / ".dstack" / "workflows.yaml").write_text(
+        "workflows:\n  - {name: prepare, provider: bash, commands: [echo prepared]}\n"
+        "  - {name: train, provider: python, script: t.py, depends-on: [prepare]}\n"
+    )
+    (home.repository / ".dstack" / "variables.yaml").write_text("variables:\n  train:\n    epochs: 3\n")
+    (home.repository / "t.py").write_text("import sys\nprint(sys.argv[1:])\n")
+    done = home.run("run", "train", "--epoch", "5")
+    assert done.stderr.startswith(
+        "warning: `--epoch` goes to the program of `train`\n  hint: did you mean `--epochs`?\nRUN "
+    )
+    assert "['--epoch', '5']" in done.stdout
+    assert "warning" not in home.run("run", "train", "--", "--epoch", "5").stderr
+
+
+def test_a_provider_runs_what_stands_on_the_command_line(home: Home) -> None:
+    """Also in a folder that is no repository yet."""
+    shutil.rmtree(home.repository / ".dstack")
+    (home.repository / "train.py").write_text(TRAIN)
+    assert home.run("run", "python", "train.py", "--epochs", "1").stdout == "epoch 0\n"
+    assert home.run("run", "bash", "-c", "ls; exit 3", check=3).stdout == "train.py\n"
+    done = home.run("run", "-d", "bash", "-c", "echo 1 > out/x", "-a", "out")
+    name = done.stdout.strip()
+    home.run("logs", "-f", name)
+    assert [item["path"] for item in home.json("artifacts", "list", name)] == ["out"]
+    assert "did you mean `python`?" in home.run("run", "pyhton", "train.py", check=2).stderr

@@ -122,8 +122,10 @@ def test_runs_are_deleted_with_what_they_hold(home: Home) -> None:
     assert kinds[:3] == ["store", "logs", "database"]
     assert "is tagged `old`" in home.run("rm", "-y", first, check=1).stderr
     home.run("untag", "old")
+    fetched = Path(home.run("open", first, "--path").stdout.strip())
     assert home.run("prune").stdout.splitlines()[1].startswith(first)
     home.run("prune", "-y")
+    assert list(fetched.parent.iterdir()) == [], "nor is there a copy of its results"
     assert [run["name"] for run in home.json("runs", "-a")] == [second]
     assert "there is no run" in home.run("logs", first, check=2).stderr
     assert len(list((home.path / "server" / "logs").glob("*.log"))) == 1
