@@ -120,10 +120,10 @@ def _summary(run: Run, asked_tags: Sequence[str]) -> None:
 
 
 def _hint(api: Api, name: str, root: str | None) -> None:
-    from dstack.cli.unshipped import unshipped_files
+    from dstack.cli.unshipped import missed
 
     try:
-        for text in unshipped_files(api, name, root):
+        for text in missed(api, name, root):
             say(f"  hint: {text}")
     except (ApiError, Unreachable):
         pass  # how the run ended has been told, and its exit code is known

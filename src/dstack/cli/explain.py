@@ -8,7 +8,7 @@ import click
 
 from dstack.cli.render import write_json
 from dstack.cli.session import open_api
-from dstack.cli.unshipped import unshipped_files
+from dstack.cli.unshipped import missed
 from dstack.client.repository import find_root
 from dstack.client.types import Explanation
 
@@ -20,7 +20,7 @@ def explain(run: str, as_json: bool) -> None:
     """Say why RUN waits, or why it failed: the job that caused it, how it ended, and its last lines."""
     with open_api() as api:
         found = api.explain(run)
-        hints = unshipped_files(api, run, find_root(), found)
+        hints = missed(api, run, find_root(), found)
     if as_json:
         write_json([found])
     else:

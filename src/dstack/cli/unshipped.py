@@ -1,4 +1,4 @@
-"""The hint that a file which a job did not find is here, and was not shipped."""
+"""Hints on what a job did not find: a file that is here and was not shipped, or a package."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from dstack.client.types import Explanation
 
 
-def unshipped_files(api: Api, name: str, root: str | None, found: Explanation | None = None) -> list[str]:
-    """What to say of files that the run `name` missed, if the repository at `root` is the one it was submitted from.
+def missed(api: Api, name: str, root: str | None, found: Explanation | None = None) -> list[str]:
+    """What to say of files and packages that the run `name` missed, if it was submitted from the repository at `root`.
 
     `found` is the explanation of its end, where the caller has it.
     """
@@ -17,7 +17,7 @@ def unshipped_files(api: Api, name: str, root: str | None, found: Explanation | 
     tail = cause.get("tail", []) if cause else []
     if root is None or not tail:
         return []
-    from dstack.client.missing import missing_files, names_missed
+    from dstack.client.missing import missing_files, missing_package, names_missed
     from dstack.client.repository import RepositoryError, identify
 
     names = names_missed(tail)
@@ -27,6 +27,8 @@ def unshipped_files(api: Api, name: str, root: str | None, found: Explanation | 
     if run.get("repository") != identify(root).get("key"):
         return []
     try:
-        return missing_files(root, run.get("workflow", ""), names)
+        files = missing_files(root, run.get("workflow", ""), names)
     except RepositoryError:
         return []  # what cannot be read now says nothing of the run
+    package = None if files else missing_package(root, tail)
+    return [package] if package else files

@@ -49,6 +49,22 @@ def missing_files(root: str, workflow: str, names: Sequence[str]) -> list[str]:
     return [_told(listing, tree, path) for path in found if path not in shipped][:MOST]
 
 
+def missing_package(root: str, lines: Sequence[str]) -> str | None:
+    """What to say of a Python program that ended with `lines`, if it lacks a module that is none of those at `root`."""
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    found = _MODULE.search(last)
+    if found is None or os.path.lexists(f"{root}/{_top(found)}") or os.path.lexists(f"{root}/{_top(found)}.py"):
+        return None
+    return (
+        f"{quoted(_top(found))} is not installed for this job: name its package in the file that `requirements` (or "
+        "`-r FILE`) gives. A job without requirements has the packages of the python3 that your shell finds"
+    )
+
+
+def _top(found: re.Match[str]) -> str:
+    return found[1].partition(".")[0]
+
+
 def _named(line: str) -> Iterator[str]:
     """What may be the path of a file that a line complains of."""
     if not _SIGNS.search(line):

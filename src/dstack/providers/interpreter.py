@@ -15,6 +15,7 @@ from dstack.sdk.provider import PlanContext, PlanError, PythonEnv
 MAX_PORTS = 100
 
 _FILE = "-r "
+_PACKAGE = re.compile(r"[A-Za-z][\w-]*([\[=<>~! ].*)?")
 _VERSION = re.compile(r"3(\.\d{1,3}){0,2}")
 
 
@@ -138,4 +139,8 @@ def _checked(line: str, index: int, working_dir: str, ctx: PlanContext) -> str:
             raise PlanError(f"`{name}` lies outside the repository", at=at, hint="name a file of the repository")
         if ctx.read_text(path) is not None:
             return _FILE + path
-    raise missing_file(name, posixpath.normpath(posixpath.join(working_dir, name)), at, ctx)
+    path = posixpath.normpath(posixpath.join(working_dir, name))
+    missing = missing_file(name, path, at, ctx)
+    if _PACKAGE.fullmatch(name) and not ctx.near(path):
+        missing.hint = f"packages stand in a file such as requirements.txt, or in a list: `requirements: [{name}]`"
+    raise missing

@@ -59,6 +59,14 @@ def test_a_requirements_file_must_be_in_the_code(requirements: object, planned: 
     assert caught.value.at[0] == "requirements"
 
 
+@pytest.mark.parametrize("name", ["numpy", "scikit-learn", "torch>=2.1"])
+def test_a_package_where_a_file_is_expected(name: str, planned: Planned) -> None:
+    with pytest.raises(PlanError) as caught:
+        planned("bash", {"commands": ["b"], "requirements": name})
+
+    assert caught.value.hint.endswith(f"or in a list: `requirements: [{name}]`")
+
+
 @pytest.mark.parametrize(
     ("written", "requirements"),
     [
