@@ -399,7 +399,8 @@ class _Composer:
         for key, value, use in merges:
             for index, other in enumerate(value.items if isinstance(value, ListNode) else [value]):
                 if not isinstance(other, MapNode):
-                    self.report.error(self.source, key.at, "`<<` merges mappings only", "write `<<: *name`")
+                    named = f", and `&{use.name}` is none (line {other.line})" if use is not None else ""
+                    self.report.error(self.source, key.at, f"`<<` merges mappings only{named}", "write `<<: *name`")
                     continue
                 self.allowance.merged -= 1 + len(other.entries)
                 if self.allowance.merged < 0:

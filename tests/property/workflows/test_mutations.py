@@ -148,7 +148,7 @@ def test_a_mutation_plans_or_is_told_where_it_is(part: Part, put: str) -> None:
 
 
 def lines(diagnostic: Diagnostic) -> list[int]:
-    """Where it is, and where the alias is used that brought what it is about."""
+    """Where it is, and where it says that an alias of what it is about stands, or what that alias names."""
     if diagnostic.line is None:
         return []
-    return [diagnostic.line, *map(int, re.findall(r"used as `\*base` in line (\d+)", diagnostic.message))]
+    return [diagnostic.line, *map(int, re.findall(r"`[*&]base` (?:in line |is none \(line )(\d+)", diagnostic.message))]

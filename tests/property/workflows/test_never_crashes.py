@@ -13,13 +13,19 @@ from dstack.providers import registry
 from dstack.workflows import Invalid, ReusedInput, RunPlan, UnknownTag, load, plan, render
 
 WORKFLOWS = """\
+x-policy: &policy
+  timeout: 1h30m
+  retry: {on: [lost, oom], max: "${{ tries }}", backoff: 30s}
+include: more.yaml
+code: {exclude: ["*.bin"]}
 workflows:
   - name: prepare
     provider: python
     script: prepare.py --rows ${{ rows }}
     artifacts: [./data/]
     requirements: requirements.txt
-    environment: {A: b, C: "${{ seed }}"}
+    environment: {A: b, C: "${{ seed }}", KEY: "x-${{ secrets.KEY }}"}
+    <<: *policy
   - name: train
     help: Trains it
     provider: python
@@ -44,6 +50,9 @@ workflows:
       echo done
     env: [A=1, B]
     depends-on: [train]
+    if: success() and seed == 2 or not flag
+    fail-fast: true
+    continue_on_failure: yes
   - <<: *base
     name: again
     working_dir: src
@@ -51,18 +60,27 @@ workflows:
 """
 VARIABLES = """\
 variables:
-  global: {seed: 2, gpu: 0}
+  global:
+    seed: {default: 2, type: int, min: 1, max: 9, help: Where to begin}
+    gpu: 0
+    flag: {type: bool, default: no}
+    tries: {choices: [1, 2, 3], default: 2}
+    mode: {choices: [quick, thorough], default: quick}
   prepare: {rows: 10}
   train: {lr: 3.10, batch-size: 8}
 """
-FILES = {".dstack/workflows.yaml": WORKFLOWS, ".dstack/variables.yaml": VARIABLES}
+MORE = "workflows: [{name: more, provider: bash, commands: [echo]}]\n"
+FILES = {".dstack/workflows.yaml": WORKFLOWS, ".dstack/variables.yaml": VARIABLES, "more.yaml": MORE}
 
 PIECES = [
     "workflows:", "variables:", "\n", "\n  ", "\n    ", "- ", "name: ", "a", "train", "provider: ", "bash", "python",
     "commands: ", "[", "]", "{", "}", ",", ":", "&x ", "*x", "<<: ", "|", ">", "'", '"', "${{", "}}", "$${{", " ", "\t",
     "!!str ", "!!python/object ", "---", "...", "#", "?", "%", "@", "`", "~", "3.10", "true", "depends-on: ", "deps: ",
-    "artifacts: ", "resources: ", "include: ", "x-a: ", "gpu: ", "cpu: ", "script: ", "/", "..", "=", "\\", "\r", "\x85", "\u2028", "\0",
-    "\ud800", "\ufeff", "é", "\U0001f600", "-1", "1e9", "0", "env: ", "args: ", "run.args", "seed", "global",
+    "artifacts: ", "resources: ", "include: ", "x-a: ", "gpu: ", "cpu: ", "script: ", "/", "..", "=", "\\", "\r",
+    "\x85", "\u2028", "\0", "\ud800", "\ufeff", "é", "\U0001f600", "-1", "1e9", "0", "env: ", "args: ",
+    "run.args", "seed",
+    "global", "if: ", "success()", "failed(", " and ", " or ", "not ", "==", "secrets.KEY", "default: ", "type: ",
+    "choices: ", "timeout: ", "retry: ", "1h30m", "*policy", "\u00a0", "“",
 ]  # fmt: skip
 pieces = st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
 

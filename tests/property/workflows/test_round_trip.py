@@ -92,7 +92,7 @@ def dumped(data: Any, *, flow: bool) -> str:
     return yaml.dump(data, Dumper=_Dumper, default_flow_style=flow, allow_unicode=True, sort_keys=False, width=10**6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), st.sampled_from(sorted(registry())), st.booleans())
 def test_what_the_schema_describes_is_read_as_it_is(data: st.DataObject, provider: str, flow: bool) -> None:
     entry = data.draw(entries(provider))
@@ -117,7 +117,6 @@ scalars = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | texts
 sections = st.dictionaries(names, scalars, max_size=3) | st.none()
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["global", "train"]), sections) | st.none(), st.booleans())
 def test_variables_are_read_as_they_are(tree: dict[str, Any] | None, flow: bool) -> None:
     assert list(VARIABLES.iter_errors({"variables": tree})) == []
@@ -131,7 +130,7 @@ def test_variables_are_read_as_they_are(tree: dict[str, Any] | None, flow: bool)
     assert {item.name: item.value for item in found.variables.of("train").values()} == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(["bash", "python", "curl", "docker"]), st.dictionaries(st.sampled_from(KEYS), values, max_size=2)
 )
