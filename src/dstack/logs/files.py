@@ -102,7 +102,10 @@ class FileLogStore:
     def seal_now(self, stream: StreamId) -> None:
         """See `LogStore.seal`. A stream without a byte is made, so that it reads as sealed."""
         with self._lock:
-            handle = self._writable(stream)
+            handle = self._readable(stream)
+            if handle is None:
+                os.close(os.open(self._path(stream, "log"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _SEALED))
+                return
             os.fchmod(handle.fd, _SEALED)
             handle.sealed = True
 

@@ -48,6 +48,15 @@ def test_a_sealed_stream_takes_nothing_more_and_answers_with_its_length_also_aft
     again.close()
 
 
+def test_a_stream_without_a_byte_is_sealed_too(tmp_path: Path) -> None:
+    store = FileLogStore(tmp_path)
+    store.seal_now(STREAM)
+    assert store.read_now(STREAM) == LogPage(b"", 0, 0, True)
+    assert store.append_now(STREAM, 0, b"late") == 0
+    assert store.append_now(STREAM, 5, b"later") == 0
+    store.close()
+
+
 def test_more_streams_than_open_files_keep_their_bytes(tmp_path: Path) -> None:
     store = FileLogStore(tmp_path)
     streams = [uuid.UUID(int=number) for number in range(200)]
