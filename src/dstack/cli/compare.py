@@ -50,6 +50,10 @@ def _parameters(found: Comparison, columns: list[str]) -> None:
             [_variable(item["step"], item["name"], found), *("" if v is None else str(v) for v in item["values"])]
             for item in found["variables"]
         ),
+        *(
+            [f"{printable(item['path'])} of", *("" if run is None else run for run in item["values"])]
+            for item in found["inputs"]
+        ),
     ]
     write_table(["", *columns], rows)
     if not found["variables"]:

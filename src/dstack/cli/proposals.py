@@ -46,7 +46,8 @@ def propose(root: Path) -> Proposal:
     notes = [requirements.said] if requirements.said else []
     if scripts:
         blocks = list(_python_blocks(scripts, requirements))
-        first = next((script for script in scripts if script.role == "train"), scripts[0]).name
+        main = next((script for script in scripts if script.role == "train"), None)
+        first = (main or next((script for script in scripts if script.role == "other"), scripts[0])).name
         notes += _loose_notes(scripts)
     elif shell := sorted(path.name for path in root.glob("*.sh") if path.is_file())[:MOST_SCRIPTS]:
         blocks = [_shell_block(name) for name in shell]
@@ -98,8 +99,10 @@ def _dependencies(path: Path) -> list[str]:
 
 
 def _chosen(scripts: Sequence[Script]) -> list[Script]:
-    """Those that are worth a workflow: what prepares, trains and evaluates; if nothing does, the first others."""
-    known = [script for script in scripts if script.role != "other"] or list(scripts)
+    """Those that are worth a workflow: what prepares, trains and evaluates; if nothing trains by its name, all."""
+    known = [script for script in scripts if script.role != "other"]
+    if not any(script.role == "train" for script in known):
+        known = list(scripts)
     seen: dict[str, Script] = {}
     for script in known:
         seen.setdefault(script.name, script)

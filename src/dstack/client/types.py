@@ -110,6 +110,13 @@ class ComparedVariable(TypedDict):
     values: list[Any]
 
 
+class ComparedInput(TypedDict):
+    step: str
+    path: str
+    values: list[str | None]
+    """Runs of which it was reused."""
+
+
 class ComparedMetric(TypedDict):
     job: str
     name: str
@@ -141,6 +148,7 @@ class Comparison(TypedDict):
 
     runs: list[dict[str, Any]]
     variables: list[ComparedVariable]
+    inputs: list[ComparedInput]
     metrics: list[ComparedMetric]
     code: ComparedCode
     packages: list[ComparedPackage]

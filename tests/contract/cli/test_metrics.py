@@ -63,6 +63,7 @@ def a_comparison(**other: Any) -> dict[str, Any]:
         "runs": [{**a_run("a-1"), "commit": "0123456789abcdef"}, {**a_run("b-1"), "commit": None}],
         "variables": [{"step": "train", "name": "lr", "values": [0.1, None]},
                       {"step": "prepare", "name": "seed", "values": [1, 2]}],
+        "inputs": [{"step": "train", "path": "data", "values": ["red-fox-1", "red-fox-2"]}],
         "metrics": [{"job": "train", "name": "loss", "values": [a_metric(), None]},
                     {"job": "train", "name": "acc", "values": [a_metric("acc"), a_metric("acc", max=2.0)]}],
         "code": {"content_ids": ["aa", "bb"],
@@ -76,11 +77,12 @@ def a_comparison(**other: Any) -> dict[str, Any]:
 def test_what_sets_runs_apart(stub: StubApi, dstack: Dstack) -> None:
     stub.on("GET …/compare", Reply(body=a_comparison()))
     assert dstack("compare", "a-1", "b-1").out == (
-        "                a-1    b-1\n"
-        "workflow        train  train\n"
-        "status          Done   Done\n"
+        "                a-1        b-1\n"
+        "workflow        train      train\n"
+        "status          Done       Done\n"
         "--lr            0.1\n"
-        "--prepare.seed  1      2\n"
+        "--prepare.seed  1          2\n"
+        "data of         red-fox-1  red-fox-2\n"
         "\n"
         "METRIC, last (best)  a-1          b-1\n"
         "loss                 0.25 (0.25)\n"
@@ -97,7 +99,7 @@ def test_what_sets_runs_apart(stub: StubApi, dstack: Dstack) -> None:
 
 def test_the_same_code_and_parameters(stub: StubApi, dstack: Dstack) -> None:
     same = {"content_ids": ["aa", "aa"], "differences": [{"run": "b-1", "files": []}]}
-    stub.on("GET …/compare", Reply(body=a_comparison(variables=[], metrics=[], code=same, packages=[])))
+    stub.on("GET …/compare", Reply(body=a_comparison(variables=[], inputs=[], metrics=[], code=same, packages=[])))
     out = dstack("compare", "a-1", "b-1").out
     assert "All parameters are the same.\n" in out
     assert out.endswith("\nThe code is the same.\n")

@@ -108,6 +108,27 @@ def test_an_attempt_has_room_for_so_many(world: World, monkeypatch: pytest.Monke
     assert series(world, name)[0]["count"] == 3
 
 
+def test_runs_are_compared_by_what_they_reused(world: World) -> None:
+    files = """
+workflows:
+  - {name: prepare, provider: bash, commands: ["true"], artifacts: [data, same]}
+  - {name: evaluate, provider: bash, commands: ["true"], depends-on: ["prepare:latest"]}
+"""
+    runner = world.runner(slots=4)
+    prepared: list[str] = []
+    names: list[str] = []
+    for content in "ab":
+        world.clock.advance(1)
+        prepared.append(world.submit(files, "prepare"))
+        world.place()
+        runner.poll()
+        runner.run("prepare", 0, {"data": content, "same": "1"})
+        names.append(world.submit(files, "evaluate"))
+    assert compare.compare(world.context, names)["inputs"] == [
+        {"step": "evaluate", "path": "data", "values": prepared}
+    ]  # fmt: skip
+
+
 def test_runs_are_compared(world: World) -> None:
     variables = "variables:\n  train: {lr: 0.1, seed: 2}\n"
     names: list[str] = []

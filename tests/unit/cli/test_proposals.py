@@ -180,6 +180,11 @@ class TestProposals:
         assert found["requirements"] == ["a[b]>=1,<2", 'c; x == "y"']
         assert found["environment"] == {"PYTHONPATH": "src"}
 
+    def test_where_nothing_trains_by_its_name(self, tmp_path: Path) -> None:
+        write(tmp_path, {"main.py": "main()\n", "sample.py": "main()\n"})
+        proposal = propose(tmp_path)
+        assert (list(entries(proposal)), proposal.first) == (["sample", "main"], "main")
+
     def test_shell_scripts(self, tmp_path: Path) -> None:
         write(tmp_path, {"build all.sh": "make\n", "train.sh": "make\n"})
         found = entries(propose(tmp_path))

@@ -10,7 +10,6 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import select
 
-from dstack.sdk.scalars import Scalar
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import runs, steps
 from dstack.server.services import metrics, packages, views
@@ -35,13 +34,16 @@ class _Compared:
     code: tuple[bytes, bytes] | None
     """(manifest id, content id)"""
     variables: Values
+    inputs: Values
+    """(step, path) → (content id, run), of what was reused from earlier runs."""
     packages: Values
 
 
 def compare(context: Context, names: Sequence[str]) -> dict[str, Any]:
     """What differs between the runs called `names`, a value of each in that order. Raises NotFound.
 
-    `variables`: those that differ, null where a run has none. `metrics`: all, null where a run has none. `code`: where
+    `variables`: those that differ, null where a run has none. `inputs`: those of earlier runs that differ, each by the
+    run that made it. `metrics`: all, null where a run has none. `code`: where
     each comes from, and by which files it differs from the first run's. `packages`: those that differ, of all the jobs
     of a run together.
     """
@@ -56,6 +58,11 @@ def compare(context: Context, names: Sequence[str]) -> dict[str, Any]:
             {"step": step, "name": name, "values": values}
             for (step, name), values in _side_by_side([item.variables for item in found])
             if len({str(value) for value in values}) > 1
+        ],
+        "inputs": [
+            {"step": step, "path": path, "values": [value and value[1] for value in values]}
+            for (step, path), values in _side_by_side([item.inputs for item in found])
+            if len({value and value[0] for value in values}) > 1
         ],
         "metrics": [
             {"job": job, "name": name, "values": [value and _figures(value) for value in values]}
@@ -82,17 +89,19 @@ def _look(tx: Transaction, project_id: UUID, name: str) -> _Compared:
     code = (bytes(row.code_manifest_id), bytes(row.code_content_id)) if row.code_manifest_id else None
     held = packages.versions(packages.of_run(tx, project_id, run_id))
     by_name = {("", name): version for name, version in held.items()}
-    return _Compared(view, row.commit, row.branch, code, _variables(tx, project_id, run_id), by_name)
+    plans = _plans(tx, project_id, run_id)
+    variables = {(step, name): value for step, plan in plans for name, (value, _) in plan.variables.items()}
+    inputs = {(step, item.path): (item.content_id, item.run_name) for step, plan in plans for item in plan.inputs}
+    return _Compared(view, row.commit, row.branch, code, variables, inputs, by_name)
 
 
-def _variables(tx: Transaction, project_id: UUID, run_id: UUID) -> Values:
+def _plans(tx: Transaction, project_id: UUID, run_id: UUID) -> list[tuple[str, StoredPlan]]:
     query = select(steps.c.name, steps.c.plan).where(steps.c.project_id == project_id, steps.c.run_id == run_id)
-    found: dict[tuple[str, str], Scalar] = {}
-    for name, plan in tx.execute(query.order_by(steps.c.position)):
-        if plan is not None:
-            decoded = msgspec.msgpack.decode(plan, type=StoredPlan)
-            found.update({(name, variable): value for variable, (value, _) in decoded.variables.items()})
-    return found
+    return [
+        (name, msgspec.msgpack.decode(plan, type=StoredPlan))
+        for name, plan in tx.execute(query.order_by(steps.c.position))
+        if plan is not None
+    ]
 
 
 def _side_by_side(columns: Sequence[Values]) -> list[tuple[tuple[str, str], list[Any]]]:
