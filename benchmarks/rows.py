@@ -9,6 +9,7 @@ from benchmarks import graphs
 from benchmarks.measure import Case, CommandFailed, Row
 from benchmarks.ours import SLOTS, Dstack, plain_environment, write
 from benchmarks.peers import Peer, Shape
+from benchmarks.submissions import submit_row
 
 NAMES = (
     "help",
@@ -21,6 +22,9 @@ NAMES = (
     "chain",
     "lines-buffered",
     "lines-unbuffered",
+    "submit-10000-first",
+    "submit-10000-unchanged",
+    "submit-10000-changed",
 )
 """In this order; `idle` is watched before them."""
 
@@ -40,6 +44,9 @@ def rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path, names: set[str]) 
         "chain": lambda: chain_row(dstack, peers, scratch, 100),
         "lines-buffered": lambda: lines_row(dstack, peers, scratch, buffered=True),
         "lines-unbuffered": lambda: lines_row(dstack, [], scratch, buffered=False),
+        "submit-10000-first": lambda: submit_row(dstack, peers, scratch, "first"),
+        "submit-10000-unchanged": lambda: submit_row(dstack, peers, scratch, "unchanged"),
+        "submit-10000-changed": lambda: submit_row(dstack, peers, scratch, "changed"),
     }
     unknown = {wanted for wanted in names if wanted != "idle" and not any(_is(name, wanted) for name in NAMES)}
     if unknown:

@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 
 _KEPT = 4
 """Trees that are remembered: workflows may differ in what they ship."""
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Shipped:
     """A tree that the server has. `diff` is None where it is not known."""
 
-    def __init__(self, code: CodeRef, notes: list[str], surroundings: str, diff: str | None) -> None:
+    def __init__(
+        self, code: CodeRef, notes: list[str], surroundings: str, special: dict[str, str], diff: str | None
+    ) -> None:
         self.code = code
         self.notes = notes
         self.surroundings = surroundings
+        self.special = special
+        """What is no file in the folders of the tree, ignored or not → what it is."""
         self.diff = diff
 
 
@@ -49,14 +53,21 @@ class CodeCache:
 
     def find(self, digest: str, commit: str | None) -> Shipped | None:
         """What is known of the tree with this digest; of its difference from `commit`, if it was that of the last."""
-        for known, code, notes, surroundings in self._content["trees"]:
+        for known, code, notes, surroundings, special in self._content["trees"]:
             if known == digest:
-                return Shipped(code, notes, surroundings, self._diff([digest, commit]))
+                return Shipped(code, notes, surroundings, special, self._diff([digest, commit]))
+        return None
+
+    def special(self, surroundings: str) -> dict[str, str] | None:
+        """What is no file in folders that look so, if that is known."""
+        for *_, known, special in self._content["trees"]:
+            if known == surroundings:
+                return special
         return None
 
     def remember(self, digest: str, commit: str | None, shipped: Shipped, confirmed_size: int) -> None:
         others = [tree for tree in self._content["trees"] if tree[0] != digest]
-        entry = [digest, shipped.code, shipped.notes, shipped.surroundings]
+        entry = [digest, shipped.code, shipped.notes, shipped.surroundings, shipped.special]
         self._content["trees"] = [entry, *others][:_KEPT]
         self._content["confirmed_size"] = confirmed_size
         self._content["diff_of"] = [digest, commit] if shipped.diff is not None else None

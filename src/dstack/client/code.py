@@ -47,18 +47,16 @@ def ship_code(listing: Listing, cache: CodeCache, commit: str | None, save: Save
         confirmed = _confirm(tree, cache.confirmed_size, confirm)
         difference = _differ(listing, tree, commit)
         code, problems = save(listing.root, tree.paths, cache.files_path)
-        again = look_again(listing.root, tree)
         if not problems:
             break
-        if again.digest == tree.digest or attempt == _TRIES:
+        if attempt == _TRIES or look_again(listing.root, tree).digest == tree.digest:
             raise _not_shipped(problems)
-        changed, listing = listing, Listing(listing.root)
-        listing.include, listing.exclude = changed.include, changed.exclude
+        listing = listing.again()
     else:
         raise AssertionError("the last try ends the loop")
-    shipped = _told(listing, tree, code, difference)
-    # Files that changed during the save, or just before, are looked at once more next time.
-    if tree.newest < tree.looked_at - _RACY and again.digest == tree.digest:
+    shipped = _told(listing, tree, cache, code, difference)
+    # What changes after the look bears a later time, unless it comes too soon for the file system's clock.
+    if tree.newest < tree.looked_at - _RACY:
         cache.remember(tree.digest, commit, shipped, confirmed)
     return shipped
 
@@ -68,7 +66,7 @@ def _as_before(listing: Listing, tree: Tree, known: Shipped, cache: CodeCache, c
     if known.surroundings == tree.surroundings and (known.diff is not None or not listing.asks_git):
         return known
     difference = None if known.diff is not None else _differ(listing, tree, commit)
-    shipped = _told(listing, tree, known.code, difference)
+    shipped = _told(listing, tree, cache, known.code, difference)
     if difference is None:
         shipped.diff = known.diff
     cache.remember(tree.digest, commit, shipped, cache.confirmed_size)
@@ -83,14 +81,18 @@ def _differ(listing: Listing, tree: Tree, commit: str | None) -> Difference | No
     return Difference(listing, tree, commit)
 
 
-def _told(listing: Listing, tree: Tree, code: CodeRef, difference: Difference | None) -> Shipped:
-    from dstack.client.notes import notes
+def _told(listing: Listing, tree: Tree, cache: CodeCache, code: CodeRef, difference: Difference | None) -> Shipped:
+    """With what a person should know of it."""
+    from dstack.client.notes import notes, special_files
 
-    found = notes(listing, tree)
+    special = cache.special(tree.surroundings)
+    if special is None:
+        special = special_files(listing, tree)
+    found = notes(listing, tree, special)
     diff = difference.text() if difference is not None else None
     if difference is not None and difference.problem:
         found.append(f"the run does not record what differs from the commit: {difference.problem}")
-    return Shipped(code, found, tree.surroundings, diff)
+    return Shipped(code, found, tree.surroundings, special, diff)
 
 
 def _confirm(tree: Tree, confirmed: int, confirm: Confirm) -> int:

@@ -277,12 +277,9 @@ def _set(glob: str, at: int) -> tuple[str, int]:
         high = low
         if glob[at : at + 1] == "-" and glob[at + 1 : at + 2] not in ("", "]"):
             high, at = _member(glob, at + 1)
-        if low <= high:
-            pieces.append(f"{re.escape(low)}-{re.escape(high)}")
-    inner = "".join(pieces)
-    if not inner:  # only ranges such as `z-a`, which hold nothing
-        return ("[^/]" if negated else "(?!)"), at + 1
-    return f"(?!/)[{'^' if negated else ''}{inner}]", at + 1
+        # To git, a range the wrong way round still holds what it begins with.
+        pieces.append(f"{re.escape(low)}-{re.escape(high)}" if low < high else re.escape(low))
+    return f"(?!/)[{'^' if negated else ''}{''.join(pieces)}]", at + 1
 
 
 def _member(glob: str, at: int) -> tuple[str, int]:

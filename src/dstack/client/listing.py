@@ -58,6 +58,12 @@ class Listing:
         self._excluded: IgnoreRules | None = None
         self._started = self._start(root) if self.git is not None else None
 
+    def again(self) -> Listing:
+        """A new look, by the same patterns. Raises RepositoryError."""
+        listing = Listing(self.root)
+        listing.include, listing.exclude = self.include, self.exclude
+        return listing
+
     @property
     def asks_git(self) -> bool:
         return self.git is not None and not self.without_git
@@ -121,14 +127,16 @@ class Listing:
             raise RepositoryError(f"git ls-files failed in {where}: {error}") from error
         if git.complaints:
             self._note_complaints(git.complaints, folder)
-        before = f"{folder}/" if folder else ""
-        found: list[str] = []
-        for entry in output.split("\0"):
-            path = before + entry[2:].rstrip("/")
-            if entry.startswith("? "):
-                self.untracked.add(path)
-            found.append(path)
-        found.pop()  # behind the last NUL
+        entries = output.split("\0")
+        entries.pop()  # behind the last NUL
+        # A letter, a space, the path; only a repository within this one, which git does not track, ends with a slash.
+        found = [entry[2:] for entry in entries if entry[0] != "?"]
+        untracked = [entry[2:].rstrip("/") for entry in entries if entry[0] == "?"]
+        found += untracked
+        if folder:
+            found = [f"{folder}/{path}" for path in found]
+            untracked = [f"{folder}/{path}" for path in untracked]
+        self.untracked.update(untracked)
         if not found and not folder and self.git is not None and self.git.top != self.root:
             return None  # a repository above ignores the whole folder
         return found
@@ -216,7 +224,8 @@ class Listing:
         for found in (self.unreadable, self.special):
             for path in [path for path in found if self.ignores(path)]:
                 del found[path]
-        return sorted(set(paths))
+        # Sorted first, because git gives sorted runs; files in a conflict are named several times.
+        return list(dict.fromkeys(sorted(paths)))
 
     def _add_rules(self, paths: Iterable[str]) -> None:
         ending = f"/{_RULES}"

@@ -25,13 +25,21 @@ _POINTER_SIZE = 1024
 """A pointer is smaller (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md)."""
 
 
-def notes(listing: Listing, tree: Tree) -> list[str]:
-    """Of what is not shipped, or shipped as something else than it seems."""
+def special_files(listing: Listing, tree: Tree) -> dict[str, str]:
+    """Pipes, sockets and devices, ignored or not. git does not name them at all, so the folders are looked through."""
+    walk = Walk(listing.root, listing.rules())
+    walk.special_in(tree.folders)
+    return walk.special
+
+
+def notes(listing: Listing, tree: Tree, special: Mapping[str, str]) -> list[str]:
+    """Of what is not shipped, or shipped as something else than it seems. `special` is of `special_files`."""
     found: list[str] = []
     if listing.without_git:
         found.append(f"{listing.without_git}: all files are shipped, also those that a .gitignore names")
-    if special := _special(listing, tree):
-        found.append(f"not shipped: {_names(f'{quoted(path)} ({kind})' for path, kind in sorted(special.items()))}")
+    missed = {path: kind for path, kind in sorted(special.items()) if not _is_ignored(listing, path)}
+    if missed:
+        found.append(f"not shipped: {_names(f'{quoted(path)} ({kind})' for path, kind in missed.items())}")
     if listing.bare_submodules:
         names = _names(map(quoted, sorted(listing.bare_submodules)))
         found.append(f"submodules that are not checked out go as empty folders: {names} (git submodule update --init)")
@@ -59,18 +67,10 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(all_of_them[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _special(listing: Listing, tree: Tree) -> Mapping[str, str]:
-    """Pipes, sockets and devices. git does not name them at all, so their folders are looked through."""
-    walk = Walk(listing.root, listing.rules())
-    walk.special_in(tree.folders)
-    found = {path: kind for path, kind in walk.special.items() if not listing.ignores(path)}
-    if not listing.asks_git:
-        return found
-    return {path: kind for path, kind in found.items() if not _git_ignores(listing.root, path)}
-
-
-def _git_ignores(root: str, path: str) -> bool:
-    folder, _, name = f"{root}/{path}".rpartition("/")
+def _is_ignored(listing: Listing, path: str) -> bool:
+    if listing.ignores(path) or not listing.asks_git:
+        return listing.ignores(path)
+    folder, _, name = f"{listing.root}/{path}".rpartition("/")
     try:
         GitOutput(folder, "check-ignore", "-q", "--", f"./{name}").read()
     except GitFailed:

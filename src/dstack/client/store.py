@@ -19,7 +19,6 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import msgspec
 
 from dstack.client.api import Api, ApiError
-from dstack.client.types import CodeRef
 from dstack.sdk.blobs import Buffer, ObjectInfo, SignedRequest
 from dstack.snapshots.blobs.local import sync_files, write_once
 from dstack.snapshots.capture import save
@@ -27,6 +26,9 @@ from dstack.snapshots.errors import StoreRefused
 from dstack.snapshots.interfaces import ChunkLocation, PackIndex
 from dstack.snapshots.statcache import FileCache
 from dstack.snapshots.store import SnapshotStore
+
+if TYPE_CHECKING:
+    from dstack.client.types import CodeRef
 
 _T = TypeVar("_T")
 _ENCODER = msgspec.msgpack.Encoder()

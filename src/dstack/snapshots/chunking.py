@@ -7,13 +7,15 @@ give equal chunks for ever, or nothing is stored once.
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 from blake3 import blake3
-from pyfastcdc import FastCDC, NormalizedChunking
 
 from dstack.sdk.blobs import Buffer
+
+if TYPE_CHECKING:
+    from pyfastcdc import NormalizedChunking
 
 ID_LENGTH: Final = 32
 
@@ -40,12 +42,17 @@ class Chunker:
     """Cuts one stream at a time; make one per thread."""
 
     def __init__(self, parameters: ChunkerParameters = DEFAULT) -> None:
+        # Loaded by whom has a file to cut: small files are one chunk each, and the command line often has no other.
+        from pyfastcdc import FastCDC
+
+        # Another level than the library knows is a ValueError there.
+        level = cast("NormalizedChunking", parameters.normalization)
         self.parameters = parameters
         self._fastcdc = FastCDC(
             parameters.average,
             min_size=parameters.minimum,
             max_size=parameters.maximum,
-            normalized_chunking=cast(NormalizedChunking, parameters.normalization),  # another one is a ValueError there
+            normalized_chunking=level,
             seed=parameters.seed,
         )
 

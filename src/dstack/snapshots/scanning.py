@@ -21,6 +21,7 @@ Selection = dict[bytes, Optional["Selection"]]
 MAX_DEPTH: Final = 500
 """Folders within folders; each costs an open file while it is walked."""
 
+_NO_NAME: Final = (b"", b".", b"..")
 _STAT: Final = struct.Struct(">IQQQqq")
 ROW_LENGTH: Final = _STAT.size
 _FOLDER: Final = struct.Struct(">Iq32s32s")
@@ -80,17 +81,27 @@ class Listing:
 def select(paths: Iterable[bytes]) -> Selection:
     """A selection of exactly these relative paths. Raises ValueError for one that leads out of the folder."""
     selection: Selection = {}
+    levels: dict[bytes, Selection] = {b"": selection}
     for path in paths:
-        names = path.split(b"/")
-        if not path or b"\0" in path or any(name in (b"", b".", b"..") for name in names):
+        parent, slash, name = path.rpartition(b"/")
+        if name in _NO_NAME or b"\0" in name or (slash and not parent):
             raise ValueError(f"{os.fsdecode(path)!r} is not a relative path of plain names")
-        level = selection
-        for name in names[:-1]:
-            below = level.get(name)
-            if below is None:
-                below = level[name] = {}
-            level = below
-        level.setdefault(names[-1], None)
+        level = levels.get(parent)
+        if level is None:
+            level = levels[parent] = _level(selection, path, parent)
+        level.setdefault(name, None)
+    return selection
+
+
+def _level(selection: Selection, path: bytes, folder: bytes) -> Selection:
+    """The selection within `folder`, made if need be."""
+    for name in folder.split(b"/"):
+        if name in _NO_NAME or b"\0" in name:
+            raise ValueError(f"{os.fsdecode(path)!r} is not a relative path of plain names")
+        below = selection.get(name)
+        if below is None:
+            below = selection[name] = {}
+        selection = below
     return selection
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dstack.client.ignore import IgnoreRules
 
-NAMES = st.sampled_from(["a", "b", "ab", "a.b", "b.a", "-", "a b", "[a]", "!a", "#a", "a*", "ba", "x", "\\"])
+NAMES = st.sampled_from(["a", "b", "ab", "a.b", "b.a", "-", "a b", "[a]", "!a", "#a", "a*", "ba", "x", "z", "\\"])
 WORDS = r"a b x . - * ? ** *** [ab] [!a] [^b] [a-c] []a] [[:alpha:]] [[:nope:]] \* \a [a \ [z-a] [!z-a] [b-] [\]]"
 PIECES = st.sampled_from([*WORDS.split(), " ", "\\ "])
 SEGMENTS = st.lists(PIECES, min_size=1, max_size=3).map("".join)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -124,7 +122,7 @@ def write_once(path: Path, data: Buffer | Path) -> bool:
     """
     if path.exists():
         return False
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(data, Path):
@@ -213,7 +211,8 @@ def _copy(source: Path, target: Path) -> None:
             reader.seek(0)
             writer.truncate(0)
             writer.seek(0)
-            shutil.copyfileobj(reader, writer, 1 << 20)
+            while piece := reader.read(1 << 20):
+                writer.write(piece)
 
 
 _CANNOT_SHARE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
