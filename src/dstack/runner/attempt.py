@@ -246,6 +246,7 @@ class Attempt:
 
     async def _finish_log(self) -> None:
         await cancelled(self._shipping)
+        self._shipping = None  # what it had in hand, megabytes of a log, would stay until the collector comes by
         self._metrics.finish()
         await self._shipper.finish()
 
