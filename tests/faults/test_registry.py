@@ -23,6 +23,7 @@ EXCEPTIONS = {
     "snapshots/restore.py: os.link": "gives a restored file its second name; a restore cut off is begun again",
     "server/db/postgresql.py: transaction.commit": "Database.write itself, between its two points",
     "client/cache.py: os.replace": "what the command remembers to have shipped; without it, it looks again",
+    "client/copying.py: os.replace": "a file copied out of an artifact: the old file or the new one, both whole",
     "client/environment.py: os.replace": "which version an interpreter has; without it, it asks again",
     "cli/complete.py: os.replace": "names to offer when no server runs; without them none are",
     "client/profiles.py: os.replace": "a person's settings: the old file or the new one, both whole",

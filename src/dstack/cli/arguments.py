@@ -1,4 +1,4 @@
-"""What commands take: a run's name, `:TAG`, a time that lies back."""
+"""What commands take: a run's name, `:TAG`, a time that lies back, a snapshot."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import click
 
 from dstack.client.repository import find_root, identify
+from dstack.client.sources import is_snapshot
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -25,6 +26,13 @@ def since(text: str) -> int:
         raise click.BadParameter(
             f"`{text}` is neither a duration such as 90s, 5m, 2h, 1d, nor a time such as 2022-07-01T12:00"
         ) from None
+
+
+def moment(text: str | None) -> tuple[int | None, str | None]:
+    """(time in microseconds UTC, snapshot) of what `--at` was given: one of them, or neither."""
+    if text is None:
+        return None, None
+    return (None, text) if is_snapshot(text) else (since(text), None)
 
 
 def run_or_tag(text: str) -> tuple[str | None, str | None]:

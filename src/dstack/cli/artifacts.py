@@ -4,35 +4,69 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from dstack.cli.arguments import current_repository, run_or_tag
+from dstack.cli.arguments import current_repository, moment
+from dstack.cli.artifact_files import cat, cp, diff
+from dstack.cli.artifact_history import log, show_snapshots, show_versions
 from dstack.cli.errors import UserError
 from dstack.cli.interrupts import has_terminal
 from dstack.cli.questions import agreed
 from dstack.cli.render import ago, count, say, size_words, write_json, write_table
 from dstack.cli.session import open_api
 from dstack.client.api import Api
-from dstack.client.types import Artifact
+from dstack.client.sources import find, history, parse, plain_path, within
+from dstack.client.types import Artifact, SavedFile
 
 
 @click.group()
 def artifacts() -> None:
-    """List or download what runs have saved, by run or by tag."""
+    """List, read, compare, download and upload what runs have saved, by run or by tag.
+
+    Where RUN stands, :TAG may stand, too. RUN/JOB is one job's, RUN@SNAPSHOT an earlier state, and RUN:PATH a file or
+    folder as the job wrote it. Runs that are still running count: what they have saved so far is there.
+    """
 
 
 @artifacts.command("list")
-@click.argument("source", metavar="RUN|:TAG")
+@click.argument("source", metavar="RUN|:TAG[/JOB][:PATH]")
 @click.argument("workflow", required=False)
+@click.option("-l", "--files", "with_files", is_flag=True, help="List the files in the artifacts, too.")
+@click.option("--all-versions", is_flag=True, help="Every snapshot there is, or every version of PATH.")
+@click.option("--at", "when", metavar="TIME|SNAPSHOT", help="As it was then: 5m or 2h ago, a time, or a snapshot.")
 @click.option("--json", "as_json", is_flag=True, help="A list of objects, newest first.")
-def list_artifacts(source: str, workflow: str | None, as_json: bool) -> None:
-    """List the artifacts of RUN or :TAG."""
+def list_artifacts(
+    source: str, workflow: str | None, with_files: bool, all_versions: bool, when: str | None, as_json: bool
+) -> None:
+    """List the artifacts of RUN or :TAG; with a PATH, or with -l, the files in them."""
+    wanted = parse(source)
+    at, snapshot = moment(when)
+    repository = current_repository() if wanted.tag else None
     with open_api() as api:
-        found = _find(api, source, workflow)
+        if all_versions:
+            if when or with_files:
+                raise click.UsageError("--all-versions goes with neither --at nor --files")
+            saved = history(api, wanted, workflow=workflow, repository=repository)
+            if wanted.path is None:
+                show_snapshots(saved, wanted, as_json=as_json)
+            else:
+                show_versions(api, saved, wanted.path, as_json=as_json)
+            return
+        found = find(api, wanted, workflow=workflow, at=at, snapshot=snapshot, repository=repository)
+        if wanted.path is not None or with_files:
+            _show_files(_files(api, found, wanted.path, source), as_json=as_json)
+            return
     if as_json:
         write_json(found)
-        return
+    elif not found:
+        sys.stderr.write(f"{source} has no artifacts\n")
+    else:
+        _show(found)
+
+
+def _show(found: list[Artifact]) -> None:
     columns = ["PATH", "JOB", "RUN", "FILES", "SIZE", "SAVED", "NOTE"]
     rows = [
         [
@@ -46,54 +80,122 @@ def list_artifacts(source: str, workflow: str | None, as_json: bool) -> None:
         ]
         for item in found
     ]
-    if rows:
-        write_table(columns, rows)
-    else:
-        sys.stderr.write(f"{source} has no artifacts\n")
+    write_table(columns, rows)
+
+
+def _files(api: Api, found: list[Artifact], path: str | None, source: str) -> list[SavedFile]:
+    from dstack.client import saved
+    from dstack.client.store import remote_store
+
+    if not found:
+        raise UserError(f"{source} has no artifacts", exit_code=1)
+    store = remote_store(api)
+    return list(saved.files(store, saved.choose(store, found, ["" if path is None else path])))
+
+
+def _show_files(found: list[SavedFile], *, as_json: bool) -> None:
+    if as_json:
+        write_json(found)
+        return
+    several = len({item.get("job") for item in found}) > 1
+    rows = [
+        [
+            _name(item),
+            size_words(item.get("size", 0)) if item.get("type") != "symlink" else "",
+            ago(item.get("mtime")),
+            *([item.get("job", "")] if several else []),
+        ]
+        for item in found
+    ]
+    write_table(["PATH", "SIZE", "CHANGED", *(["JOB"] if several else [])], rows)
+
+
+def _name(item: SavedFile) -> str:
+    """The path, marked as `ls -lF` does."""
+    marks = {"directory": "/", "symlink": f" -> {item.get('target')}"}
+    return item.get("path", "") + marks.get(item.get("type", ""), "")
 
 
 @artifacts.command()
-@click.argument("source", metavar="RUN|:TAG")
-@click.argument("workflow", required=False)
+@click.argument("source", metavar="RUN|:TAG[/JOB][:PATH]")
+@click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Into this folder (default: ./RUN or ./TAG)."
 )
+@click.option("--at", "when", metavar="TIME|SNAPSHOT", help="As it was then: 5m or 2h ago, a time, or a snapshot.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite files that differ.")
 @click.option("--json", "as_json", is_flag=True, help="What was downloaded, as a list of objects.")
-def download(source: str, workflow: str | None, output: Path | None, force: bool, as_json: bool) -> None:
-    """Download the artifacts of RUN or :TAG.
+def download(
+    source: str, paths: tuple[str, ...], output: Path | None, when: str | None, force: bool, as_json: bool
+) -> None:
+    """Download the artifacts of RUN or :TAG, or what stands at each PATH of them.
 
-    They appear under the same paths that the job wrote. Files that are there and differ are kept unless you agree.
+    They appear under the same paths that the job wrote. Files that are there and differ are kept unless you agree. In
+    place of a PATH, the name of a workflow stands for its artifacts.
     """
-    target = output or Path(source.removeprefix(":"))
+    wanted = parse(source)
+    at, snapshot = moment(when)
+    repository = current_repository() if wanted.tag else None
     with open_api() as api:
-        found = _find(api, source, workflow)
+        found = find(api, wanted, at=at, snapshot=snapshot, repository=repository)
+        workflow = _workflow(found, paths)
+        if workflow is not None:
+            found, paths = [item for item in found if item.get("workflow") == workflow], ()
         if not found:
-            raise UserError(f"{source} has no artifacts" + (f" of {workflow}" if workflow else ""), exit_code=1)
-        results = _fetch(api, found, target, force=force)
+            raise UserError(f"{source} has no artifacts", exit_code=1)
+        if wanted.path is not None:
+            paths = (wanted.path, *paths)
+        results = _fetch(api, found, paths, output or Path(wanted.name.removeprefix(":")), force=force)
     if as_json:
-        write_json([{**item, "target": str(path)} for item, path in results])
-        return
-    for item, path in results:
-        say(f"{path}: {count(item.get('files', 0), 'file')}, {size_words(item.get('size', 0))}")
+        write_json(results)
 
 
-def _fetch(api: Api, found: list[Artifact], target: Path, *, force: bool) -> list[tuple[Artifact, Path]]:
-    from dstack.client.artifacts import Differs, download_to
+def _workflow(found: list[Artifact], paths: tuple[str, ...]) -> str | None:
+    """The workflow that is meant, where a word names one and stands for no path."""
+    if len(paths) != 1 or any(within(item.get("path", ""), plain_path(paths[0])) is not None for item in found):
+        return None
+    return paths[0] if any(item.get("workflow") == paths[0] for item in found) else None
+
+
+def _fetch(
+    api: Api, found: list[Artifact], paths: tuple[str, ...], target: Path, *, force: bool
+) -> list[dict[str, Any]]:
+    """Put `found`, or what stands at `paths` of it, below `target`; what was put where."""
+    from dstack.cli.transfer import Measured, transfer
+    from dstack.client import saved
+    from dstack.client.artifacts import Differs, download, places_of
+    from dstack.client.transfers import counted_store
+
+    store, blobs = counted_store(api)
+    parts = saved.choose(store, found, paths) if paths else [saved.Part(item, None) for item in found]
+    sizes = {
+        (part.artifact.get("job", ""), part.artifact.get("path", "")): saved.measure(store, part) for part in parts
+    }
+    only = {(part.artifact.get("job", ""), part.artifact.get("path", "")): part.paths for part in parts}
+    places = places_of([part.artifact for part in parts], target)
+    total = sum(size for _, size in sizes.values())
+    measured = Measured()
+
+    def fetch(overwrite: bool) -> None:
+        with transfer("downloading", total) as advance:
+            download(api, places, target, overwrite=overwrite, only=only, store=store, watch=advance)
 
     try:
-        return download_to(api, found, target, overwrite=force)
+        fetch(force)
     except Differs as error:
         if not _may_overwrite(error.paths, target):
             raise
-    return download_to(api, found, target, overwrite=True)
-
-
-def _find(api: Api, source: str, workflow: str | None) -> list[Artifact]:
-    """Newest first; those of one moment in order of job and path."""
-    run, tag = run_or_tag(source)
-    found = api.artifacts(run=run, tag=tag, workflow=workflow, repository=current_repository() if tag else None)
-    return sorted(found, key=lambda item: -item.get("at", 0))
+        fetch(overwrite=True)
+    results: list[dict[str, Any]] = []
+    for item, place in places:
+        key = item.get("job", ""), item.get("path", "")
+        number, size = sizes[key]
+        say(f"{place}: {count(number, 'file')}, {size_words(size)}")
+        inside = only[key]
+        more = {} if inside is None else {"paths": [saved.shown_path(path) for path in inside]}
+        results.append({**item, "target": str(place), **more})
+    measured.tell("downloaded", total, blobs.fetched, "is fetched")
+    return results
 
 
 def _may_overwrite(paths: list[Path], target: Path) -> bool:
@@ -105,3 +207,7 @@ def _may_overwrite(paths: list[Path], target: Path) -> bool:
     if len(paths) > 10:
         say(f"  and {len(paths) - 10} more")
     return agreed("Overwrite?")
+
+
+for command in (cat, cp, diff, log):
+    artifacts.add_command(command)

@@ -45,13 +45,35 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
         (("-h", "--help"), "", "Show the command's help."),
     ),
     'artifacts list': (
+        (('-l', '--files'), '', 'List the files in the artifacts, too'),
+        (('--all-versions',), '', 'Every snapshot there is, or every version of PATH'),
+        (('--at',), 'files', 'As it was then: 5m or 2h ago, a time, or a snapshot'),
         (('--json',), '', 'A list of objects, newest first'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
     'artifacts download': (
         (('-o', '--output'), 'files', 'Into this folder (default: ./RUN or ./TAG)'),
+        (('--at',), 'files', 'As it was then: 5m or 2h ago, a time, or a snapshot'),
         (('-f', '--force'), '', 'Overwrite files that differ'),
         (('--json',), '', 'What was downloaded, as a list of objects'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
+    'artifacts cat': (
+        (('--at',), 'files', 'As it was then: 5m or 2h ago, a time, or a snapshot'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
+    'artifacts cp': (
+        (('--at',), 'files', 'As it was then: 5m or 2h ago, a time, or a snapshot'),
+        (('-f', '--force'), '', 'Overwrite files that differ'),
+        (('--json',), '', 'What was copied, as a list of one object'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
+    'artifacts diff': (
+        (('--json',), '', 'A list of objects: `path`, `change`, `before`, `after`'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
+    'artifacts log': (
+        (('--json',), '', 'A list of objects, newest first'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
     'open': (
@@ -192,7 +214,11 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     'metrics': ('run', '*'),
     'compare': ('run*',),
     'artifacts list': ('run-or-tag', 'workflow'),
-    'artifacts download': ('run-or-tag', 'workflow'),
+    'artifacts download': ('run-or-tag', '*'),
+    'artifacts cat': ('run-or-tag',),
+    'artifacts cp': ('run-or-tag', ''),
+    'artifacts diff': ('', ''),
+    'artifacts log': ('run-or-tag',),
     'open': ('run',),
     'tag': ('run', 'tag'),
     'untag': ('tag-or-run',),

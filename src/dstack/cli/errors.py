@@ -56,18 +56,15 @@ def report(error: BaseException) -> int:
 
 def _report_rare(error: BaseException) -> int:
     """Errors of modules that need not be loaded to get here."""
+    from dstack.client.sources import ArtifactError
     from dstack.embedded import EmbeddedError
 
-    if isinstance(error, EmbeddedError):
+    if isinstance(error, (EmbeddedError, ArtifactError)):
         _say(error_text(error.message, error.hint))
         return USAGE
     if "dstack.client.store" in sys.modules:
-        from dstack.client.artifacts import ArtifactError
         from dstack.snapshots.errors import SnapshotError
 
-        if isinstance(error, ArtifactError):
-            _say(error_text(error.message, error.hint))
-            return USAGE
         if isinstance(error, SnapshotError):
             _say(error_text(str(error), None))
             return USAGE

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Plan,
         RepositoryRef,
         Run,
+        SavedSnapshot,
         Secret,
         Submission,
         Tag,
@@ -211,6 +212,25 @@ class Api:
             "repository": repository,
         }
         return self._pages(f"{self._base}/artifacts", query, None)
+
+    def artifact_history(
+        self,
+        *,
+        run: str | None = None,
+        tag: str | None = None,
+        workflow: str | None = None,
+        job: str | None = None,
+        repository: str | None = None,
+    ) -> list[SavedSnapshot]:
+        """Every snapshot there is of these artifacts, newest first."""
+        query: dict[str, QueryValue] = {
+            "run": run,
+            "tag": tag,
+            "workflow": workflow,
+            "job": job,
+            "repository": repository,
+        }
+        return self._pages(f"{self._base}/artifacts/history", query, None)
 
     # Secrets
 

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import blake3
 
 from dstack.client.api import Api
+from dstack.client.notes import quoted
+from dstack.client.sources import ArtifactError
 from dstack.client.store import remote_store
 from dstack.client.types import Artifact
 from dstack.snapshots.restore import Entry, entries, restore
 from dstack.snapshots.store import SnapshotStore
 
-
-class ArtifactError(Exception):
-    """Artifacts cannot be put where they were asked for. `hint` says what to do."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+Paths = Sequence[bytes] | None
 
 
 class Differs(ArtifactError):
     """Files that are there already would be overwritten. `paths` are all of them."""
 
     def __init__(self, paths: list[Path]) -> None:
-        shown = ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+        shown = ", ".join(quoted(str(path)) for path in paths[:3]) + (
+            f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        )
         super().__init__(
             f"not overwritten: {shown} differ from what would be downloaded", "choose another folder, or add --force"
         )
@@ -52,24 +49,31 @@ def download(
     *,
     overwrite: bool = False,
     is_ours: Callable[[Path], bool] = lambda path: False,
+    only: Mapping[tuple[str, str], Paths] | None = None,
+    store: SnapshotStore | None = None,
+    watch: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Restore each artifact at its place below `target`.
 
-    Nothing is written before everything was compared; `is_ours` says of what differs that it may be overwritten. Raises
-    Differs unless `overwrite`, ArtifactError, SnapshotError.
+    Nothing is written before everything was compared; `is_ours` says of what differs that it may be overwritten. `only`
+    names the paths to restore within artifacts, by job and path; None there, or no entry, is all of it. `watch` is told
+    of bytes as they are written. Raises Differs unless `overwrite`, ArtifactError, SnapshotError.
     """
     for artifact, place in places:
         _stay_within(target, artifact, place)
-    store = remote_store(api)
+    store = store or remote_store(api)
     if not overwrite:
         differing = [
-            path for artifact, place in places for path in _differing(store, artifact, place) if not is_ours(path)
+            path
+            for artifact, place in places
+            for path in _differing(store, artifact, place, _of(artifact, only))
+            if not is_ours(path)
         ]
         if differing:
             raise Differs(differing)
     for artifact, place in places:
         _stay_within(target, artifact, place)  # again: the artifact before may have brought a link
-        restore(store, bytes.fromhex(artifact.get("manifest_id", "")), place)
+        restore(store, bytes.fromhex(artifact.get("manifest_id", "")), place, paths=_of(artifact, only), watch=watch)
 
 
 def places_of(artifacts: Sequence[Artifact], target: Path) -> list[tuple[Artifact, Path]]:
@@ -109,16 +113,23 @@ def _stay_within(target: Path, artifact: Artifact, place: Path) -> None:
         )
 
 
-def _differing(store: SnapshotStore, artifact: Artifact, place: Path) -> Iterator[Path]:
+def _of(artifact: Artifact, only: Mapping[tuple[str, str], Paths] | None) -> Paths:
+    return (only or {}).get((artifact.get("job", ""), artifact.get("path", "")))
+
+
+def _differing(store: SnapshotStore, artifact: Artifact, place: Path, paths: Paths) -> Iterator[Path]:
     if not os.path.lexists(place):
         return
-    for entry in entries(store, bytes.fromhex(artifact.get("manifest_id", ""))):
-        path = place / os.fsdecode(entry.path)
-        if os.path.lexists(path) and not _is_same(path, entry):
-            yield path
+    manifest_id = bytes.fromhex(artifact.get("manifest_id", ""))
+    for part in [b""] if paths is None else paths:
+        for entry in entries(store, manifest_id, part):
+            path = place / os.fsdecode(entry.path)
+            if os.path.lexists(path) and not is_same(path, entry):
+                yield path
 
 
-def _is_same(path: Path, entry: Entry) -> bool:
+def is_same(path: Path, entry: Entry) -> bool:
+    """Whether what stands at `path` is what the snapshot has there; of a folder, that it is one."""
     found = path.lstat()
     if entry.type == "directory":
         return stat.S_ISDIR(found.st_mode)

@@ -32,6 +32,46 @@ class Artifact(TypedDict, total=False):
     at: int
 
 
+class SavedSnapshot(Artifact, total=False):
+    """One of the snapshots of an artifact; `stored` is what it added to the store, in bytes."""
+
+    attempt: int
+    live: bool
+    stored: int
+
+
+class SavedVersion(TypedDict, total=False):
+    """A content that a `path` had, and the first snapshot that has it."""
+
+    run: str
+    job: str
+    path: str
+    type: str
+    size: int
+    digest: str | None
+    attempt: int
+    at: int
+    manifest_id: str
+
+
+class SavedFile(TypedDict, total=False):
+    """What stands at a `path` of an artifact, as its job wrote it. Bytes; `mtime` in microseconds UTC, null if unknown.
+
+    `digest` is the BLAKE3 of a file, `target` what a symbolic link points to.
+    """
+
+    run: str
+    job: str
+    artifact: str
+    path: str
+    type: str
+    size: int
+    mode: int
+    mtime: int | None
+    target: str | None
+    digest: str | None
+
+
 class Job(TypedDict, total=False):
     id: str
     name: str

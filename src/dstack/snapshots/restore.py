@@ -17,11 +17,11 @@ from typing import Final, NamedTuple
 
 from dstack.snapshots.errors import BadManifest, RestoreFailed, RestoreStopped
 from dstack.snapshots.listing import Enter, Entry, Leaf, Leave, Step, entries, walk_tree
-from dstack.snapshots.manifests import ChunkRef, DirectoryEntry, FileEntry, SymlinkEntry, file_chunks
+from dstack.snapshots.manifests import ChunkRef, DirectoryEntry, FileEntry, Root, SymlinkEntry, file_chunks
 from dstack.snapshots.scanning import shown
 from dstack.snapshots.store import SnapshotStore
 
-__all__ = ["Entry", "Restored", "entries", "restore"]
+__all__ = ["Entry", "Restored", "entries", "restore", "restore_folder"]
 
 BATCH_BYTES: Final = 16 * 1024 * 1024
 BATCH_STEPS: Final = 2048
@@ -67,14 +67,52 @@ def restore(
     *,
     paths: Iterable[bytes] | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    watch: Callable[[int], None] = lambda _: None,
 ) -> Restored:
     """Make `target` hold what the snapshot holds, or those `paths` of it; files in the way are replaced, others stay.
 
-    `stopped` is asked once per batch. Raises RestoreFailed (RestoreStopped when that says so); MissingChunk,
-    CorruptChunk, BadManifest; after each, `target` is incomplete.
+    `stopped` is asked once per batch, and `watch` told how many bytes each wrote. Raises RestoreFailed (RestoreStopped
+    when `stopped` says so); MissingChunk, CorruptChunk, BadManifest; after each, `target` is incomplete.
     """
     root = store.root(manifest_id)
     links = {path: group for group, members in enumerate(store.links(root)) for path in members}
+    return _restore(store, manifest_id, root, links, target, paths, stopped, watch)
+
+
+def restore_folder(
+    store: SnapshotStore,
+    manifest_id: bytes,
+    path: bytes,
+    folder: DirectoryEntry,
+    target: Path,
+    *,
+    watch: Callable[[int], None] = lambda _: None,
+) -> Restored:
+    """Make `target` hold what the snapshot holds in `folder`, which stands at `path` of it; else as `restore`."""
+    whole = store.root(manifest_id)
+    root = Root(
+        folder.tree_id, folder.content_id, folder.mode, folder.mtime, folder.files, folder.size, whole.chunker, b""
+    )
+    inside = path + b"/"
+    links = {
+        member[len(inside) :]: group
+        for group, members in enumerate(store.links(whole))
+        for member in members
+        if member.startswith(inside)
+    }
+    return _restore(store, manifest_id, root, links, target, None, lambda: False, watch)
+
+
+def _restore(
+    store: SnapshotStore,
+    manifest_id: bytes,
+    root: Root,
+    links: dict[bytes, int],
+    target: Path,
+    paths: Iterable[bytes] | None,
+    stopped: Callable[[], bool],
+    watch: Callable[[int], None],
+) -> Restored:
     batches = _batches(walk_tree(store, root, paths), links)
 
     def read(chunks: list[ChunkRef]) -> dict[bytes, Bytes]:
@@ -89,6 +127,7 @@ def restore(
                 raise RestoreStopped(f"putting files into {target} was stopped")
             for work in batch.work:
                 out.do(work, chunks)
+            watch(sum(work.end - work.offset for work in batch.work if isinstance(work, _Part)))
         return Restored(out.files, out.size)
 
 

@@ -107,6 +107,8 @@ def test_odd_names(asked: Asked, name: str) -> None:
         ("DELETE", f"tags/{name}"),
         ("GET", f"artifacts?run={name}"),
         ("GET", f"artifacts?tag={name}"),
+        ("GET", f"artifacts/history?run={name}"),
+        ("GET", f"artifacts/history?tag={name}&cursor={name}"),
         ("GET", f"tags?repository={name}"),
         ("GET", f"runs?repository={name}"),
     ):

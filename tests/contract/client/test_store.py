@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from dstack.client.api import Api
 from dstack.client.store import RemoteCatalog, SignedBlobs, remote_store
 from dstack.client.wire import SocketTransport
 from dstack.snapshots.capture import save
-from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.errors import StoreRefused
-from dstack.snapshots.interfaces import ChunkLocation, PackIndex
+from dstack.snapshots.interfaces import ChunkLocation
 from dstack.snapshots.restore import restore
-from tests.support.stub_api import PROJECT, Call, Reply, StubApi, error
+from tests.support.stub_api import PROJECT, Reply, StubApi, error
+from tests.support.stub_store import serve
 
 KEY = "packs/ab/" + "ab" * 32
 
@@ -33,40 +32,6 @@ def stub() -> Iterator[StubApi]:
 def api(stub: StubApi) -> Iterator[Api]:
     with Api(lambda: SocketTransport(stub.path), patience=0.2) as api:
         yield api
-
-
-def serve(stub: StubApi, url: str, *, ttl: int = 3600) -> MemoryCatalog:
-    """The store's calls; signed requests go to `url`, in which KEY stands for the key."""
-    catalog = MemoryCatalog()
-
-    def sign(call: Call) -> Reply:
-        asked = msgspec.msgpack.decode(call.body)
-        expires = time.time_ns() // 1000 + ttl * 10**6
-        signed = [
-            {
-                "method": asked["method"],
-                "url": url.replace("KEY", key),
-                "headers": [["x-signed", "yes"]],
-                "expires": expires,
-            }
-            for key in asked["keys"]
-        ]
-        return Reply(body=msgspec.msgpack.encode(signed))
-
-    def missing(call: Call) -> Reply:
-        return Reply(body=msgspec.msgpack.encode(list(catalog.missing(msgspec.msgpack.decode(call.body)))))
-
-    def locate(call: Call) -> Reply:
-        return Reply(body=msgspec.msgpack.encode(dict(catalog.locate(msgspec.msgpack.decode(call.body)))))
-
-    def add(call: Call) -> Reply:
-        packs = msgspec.msgpack.decode(call.body, type=list[PackIndex])
-        catalog.add(packs)
-        return Reply(body=msgspec.msgpack.encode(len(packs)))
-
-    for name, route in (("sign", sign), ("missing", missing), ("locate", locate), ("add", add)):
-        stub.on(f"POST …/store/{name}", route)
-    return catalog
 
 
 def test_a_folder_saved_over_the_api_comes_back(stub: StubApi, api: Api, tmp_path: Path) -> None:

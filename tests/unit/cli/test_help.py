@@ -31,6 +31,7 @@ def test_the_table_names_commands_that_exist(name: str) -> None:
 
 
 NO_DATA = {
+    "artifacts cat": "is a file's own bytes",
     "server stop": "says which process ended",
     "completion": "code for a shell",
     "init": "proposes a file, and asks",

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 import dstack
 from dstack.protocol.messages import PROTOCOL
+from dstack.server.api.artifacts import artifact_routes
 from dstack.server.api.errors import answer_errors
 from dstack.server.api.metrics import metrics_routes
 from dstack.server.api.requests import (
@@ -36,7 +37,6 @@ from dstack.server.db.tables import jobs
 from dstack.server.db.tables import runners as runners_table
 from dstack.server.db.tables import runs as runs_table
 from dstack.server.services import (
-    artifacts,
     differences,
     explain,
     following,
@@ -49,7 +49,7 @@ from dstack.server.services import (
 )
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
-from dstack.server.services.repositories import RepositoryRef, find_repository
+from dstack.server.services.repositories import named_repository
 from dstack.server.services.unsatisfiable import fit
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ def routes(context: Context, shutdown: Shutdown) -> list[Route]:
         ("GET", f"{base}/tags", api.list_tags),
         ("POST", f"{base}/tags", api.tag),
         ("DELETE", f"{base}/tags/{{name}}", api.untag),
-        ("GET", f"{base}/artifacts", api.list_artifacts),
+        *((method, f"{base}{path}", handler) for method, path, handler in artifact_routes(context)),
         *((method, f"{base}{path}", handler) for method, path, handler in store_routes(context)),
         *((method, f"{base}{path}", handler) for method, path, handler in metrics_routes(context)),
         *((method, f"{base}{path}", handler) for method, path, handler in upkeep_routes(context)),
@@ -268,35 +268,8 @@ class _Api:
         )
         return _json({"items": _shown(removed)})
 
-    async def list_artifacts(self, request: Request) -> Response:
-        query = request.query_params
-
-        def read(tx: Transaction) -> list[dict[str, Any]]:
-            run = text_of(query, "run")
-            if run is not None:
-                return artifacts.of_run(tx, self._context.project_id, run)
-            tag = text_of(query, "tag")
-            if tag is None:
-                raise BadRequest("whose artifacts? `run` and `tag` are both missing")
-            repository = self._repository(tx, text_of(query, "repository"))
-            return artifacts.of_tag(tx, self._context.project_id, tag, repository)
-
-        found = await self._context.database.aread(read)
-        wanted = [
-            views.artifact_view(row)
-            for row in found
-            if query.get("job", row["job"]) == row["job"] and query.get("workflow", row["workflow"]) == row["workflow"]
-        ]
-        return _json({"items": wanted})
-
     def _repository(self, tx: Transaction, key: str | None) -> UUID | None:
-        """The repository that `key` names, None where none is named; raises NotFound for one never seen."""
-        if key is None:
-            return None
-        found = find_repository(tx, self._context.project_id, RepositoryRef(key=key))
-        if found is None:
-            raise NotFound(f"nothing was ever submitted from the repository `{key}`")
-        return found
+        return named_repository(tx, self._context.project_id, key)
 
     async def _run(self, name: str) -> dict[str, Any]:
         """The run as a list shows it: an answer that says what became of the request, not 10,000 jobs."""

@@ -195,11 +195,17 @@ def of_run(tx: Transaction, project_id: UUID, run: str) -> list[dict[str, Any]]:
 
 def of_tag(tx: Transaction, project_id: UUID, tag: str, repository_id: UUID | None) -> list[dict[str, Any]]:
     """The artifacts of every workflow that `tag` points to, in one repository or in all; raises NotFound."""
+    found = tagged(tx, project_id, tag, repository_id)
+    newest = newest_of_runs(tx, project_id, sorted({run_id for run_id, _ in found}))
+    return [item for item in newest if (item["run_id"], item["workflow"]) in found]
+
+
+def tagged(tx: Transaction, project_id: UUID, tag: str, repository_id: UUID | None) -> set[tuple[UUID, str]]:
+    """(run, workflow) of all that `tag` points to, in one repository or in all; raises NotFound."""
     where = [tags.c.project_id == project_id, tags.c.name == tag]
     if repository_id is not None:
         where.append(tags.c.repository_id == repository_id)
     found = {(row.run_id, row.workflow) for row in tx.execute(select(tags.c.run_id, tags.c.workflow).where(*where))}
     if not found:
         raise NotFound(f"there is no tag `{tag}` here", hint="`dstack tags list` lists the tags")
-    newest = newest_of_runs(tx, project_id, sorted({run_id for run_id, _ in found}))
-    return [item for item in newest if (item["run_id"], item["workflow"]) in found]
+    return found

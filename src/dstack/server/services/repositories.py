@@ -10,6 +10,7 @@ from sqlalchemy import select
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import repositories, repository_aliases
 from dstack.server.services.context import Context
+from dstack.server.services.errors import NotFound
 
 
 class RepositoryRef(msgspec.Struct, frozen=True):
@@ -31,6 +32,16 @@ def find_repository(tx: Transaction, project_id: UUID, ref: RepositoryRef) -> UU
         known.update((key, repository_id) for key, repository_id in tx.execute(query))
     # What it is called now says more than what it was called once.
     return next((known[key] for key in keys if key in known), None)
+
+
+def named_repository(tx: Transaction, project_id: UUID, key: str | None) -> UUID | None:
+    """The repository that a query names by `key`, None where it names none; raises NotFound for one never seen."""
+    if key is None:
+        return None
+    found = find_repository(tx, project_id, RepositoryRef(key=key))
+    if found is None:
+        raise NotFound(f"nothing was ever submitted from the repository `{key}`")
+    return found
 
 
 def ensure_repository(tx: Transaction, context: Context, ref: RepositoryRef) -> UUID:

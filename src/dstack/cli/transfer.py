@@ -1,0 +1,55 @@
+"""A bar on a terminal while files go one way or the other, and a line when they have."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from dstack.cli.render import is_coloured, say, size_words
+
+Advance = Callable[[int], None]
+_TOLD = 1 << 20
+"""Bytes from which on a rate says something."""
+
+
+@contextmanager
+def transfer(what: str, total: int) -> Generator[Advance]:
+    """Shows how many of `total` bytes are done, how fast, and for how long still; yields what is told of bytes.
+
+    Drawn on stderr, where it is a terminal.
+    """
+    if not is_coloured(sys.stderr):
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+class Measured:
+    """Bytes of one transfer and the time it took."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def tell(self, what: str, size: int, moved: int, verb: str) -> None:
+        """Say on stderr what is done: `size` bytes in all, of which `moved` had to be moved."""
+        if size < _TOLD:
+            return
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        rate = f"{size_words(round(size / seconds))}/s"
+        saved = max(0, size - moved)
+        share = f", {size_words(saved)} of it spared: equal content {verb} once" if saved > size // 100 else ""
+        say(f"{what}: {size_words(size)} in {seconds:.1f} s ({rate}){share}")

@@ -1,0 +1,79 @@
+"""Copying one file or folder out of an artifact to a place of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from dstack.client.artifacts import Differs, is_same
+from dstack.client.saved import manifest_of
+from dstack.client.types import Artifact
+from dstack.snapshots.listing import entries
+from dstack.snapshots.lookup import Located
+from dstack.snapshots.manifests import DirectoryEntry, FileEntry
+from dstack.snapshots.restore import restore, restore_folder
+from dstack.snapshots.seeking import StoredFile
+from dstack.snapshots.store import SnapshotStore
+
+PIECE: Final = 4 * 1024 * 1024
+"""Bytes that are copied at once."""
+_KEPT_BITS: Final = 0o1777
+
+
+def copy(
+    store: SnapshotStore,
+    artifact: Artifact,
+    located: Located,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    watch: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Make `target` a copy of what was located in `artifact`: files there are replaced, others stay.
+
+    Raises Differs unless `overwrite`, before anything is written; SnapshotError, OSError.
+    """
+    if not overwrite:
+        differing = list(_differing(store, artifact, located, target))
+        if differing:
+            raise Differs(differing)
+    manifest_id = manifest_of(artifact)
+    match located.entry:
+        case FileEntry() as entry:
+            _copy_file(store, manifest_id, entry, target, watch)
+        case DirectoryEntry() as entry:
+            restore_folder(store, manifest_id, located.path, entry, target, watch=watch)
+        case _:
+            restore(store, manifest_id, target, watch=watch)
+
+
+def _differing(store: SnapshotStore, artifact: Artifact, located: Located, target: Path) -> Iterator[Path]:
+    if not os.path.lexists(target):
+        return
+    for entry in entries(store, manifest_of(artifact), located.path):
+        inside = entry.path[len(located.path) :].lstrip(b"/")
+        path = target / os.fsdecode(inside) if inside else target
+        if os.path.lexists(path) and not is_same(path, entry):
+            yield path
+
+
+def _copy_file(
+    store: SnapshotStore, manifest_id: bytes, entry: FileEntry, target: Path, watch: Callable[[int], None]
+) -> None:
+    """Under another name first: `target` is the old file or the new one, whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    own = target.with_name(f".{target.name[:200]}.{os.getpid()}")
+    try:
+        with StoredFile(store, manifest_id, entry) as source, open(own, "xb") as file:
+            while piece := source.read(PIECE):
+                file.write(piece)
+                watch(len(piece))
+            file.flush()
+            os.fchmod(file.fileno(), entry.mode & _KEPT_BITS)
+        os.utime(own, ns=(entry.mtime, entry.mtime))
+        os.replace(own, target)
+    except BaseException:
+        own.unlink(missing_ok=True)
+        raise

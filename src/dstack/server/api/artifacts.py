@@ -1,0 +1,80 @@
+"""The routes of what runs have saved: the newest snapshots, and all there were."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dstack.server.api.requests import read_page_cursor, text_of
+from dstack.server.db.engine import Transaction
+from dstack.server.services import artifacts, history, views
+from dstack.server.services.context import Context
+from dstack.server.services.errors import BadRequest
+from dstack.server.services.repositories import named_repository
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def artifact_routes(context: Context) -> list[tuple[str, str, Handler]]:
+    api = _Artifacts(context)
+    return [
+        ("GET", "/artifacts", api.newest),
+        ("GET", "/artifacts/history", api.history),
+    ]
+
+
+class _Artifacts:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def newest(self, request: Request) -> Response:
+        query, project_id = request.query_params, self._context.project_id
+        run, tag = _run_or_tag(request)
+
+        def read(tx: Transaction) -> list[dict[str, Any]]:
+            if run is not None:
+                return artifacts.of_run(tx, project_id, run)
+            repository = named_repository(tx, project_id, text_of(query, "repository"))
+            return artifacts.of_tag(tx, project_id, tag or "", repository)
+
+        found = await self._context.database.aread(read)
+        wanted = [
+            views.artifact_view(row)
+            for row in found
+            if query.get("job", row["job"]) == row["job"] and query.get("workflow", row["workflow"]) == row["workflow"]
+        ]
+        return _json({"items": wanted})
+
+    async def history(self, request: Request) -> Response:
+        query, project_id = request.query_params, self._context.project_id
+        run, tag = _run_or_tag(request)
+        only = {name: text_of(query, name) for name in ("job", "workflow")}
+        cursor = read_page_cursor(query)
+
+        def read(tx: Transaction) -> history.Page:
+            if run is not None:
+                return history.of_run(tx, project_id, run, cursor=cursor, **only)
+            repository = named_repository(tx, project_id, text_of(query, "repository"))
+            return history.of_tag(tx, project_id, tag or "", repository, cursor=cursor, **only)
+
+        found, following = await self._context.database.aread(read)
+        items = [
+            {**views.artifact_view(row), "attempt": row["attempt"], "live": bool(row["live"]), "stored": row["stored"]}
+            for row in found
+        ]
+        return _json({"items": items, "next": following.hex if following else None})
+
+
+def _run_or_tag(request: Request) -> tuple[str | None, str | None]:
+    run, tag = text_of(request.query_params, "run"), text_of(request.query_params, "tag")
+    if run is None and tag is None:
+        raise BadRequest("whose artifacts? `run` and `tag` are both missing")
+    return run, tag
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status_code=status, media_type="application/json")

@@ -1,0 +1,70 @@
+"""What stands at one path of a stored snapshot, reading the folders on the way and nothing else."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, NamedTuple
+
+from dstack.snapshots.errors import RestoreFailed
+from dstack.snapshots.manifests import AnyEntry, DirectoryEntry, FileEntry, SymlinkEntry
+from dstack.snapshots.scanning import shown
+from dstack.snapshots.store import SnapshotStore
+
+MOST_LINKS: Final = 40
+"""Symbolic links that one path may lead through, as on Linux."""
+
+
+class Located(NamedTuple):
+    """`path` is where links led to; `entry` is None for the snapshot's own folder."""
+
+    path: bytes
+    entry: AnyEntry | None
+
+
+class NotThere(RestoreFailed):
+    """Nothing stands at the path; `near` are the names in the last folder that was found, `folder` its path."""
+
+    def __init__(self, path: bytes, why: str, folder: bytes = b"", near: tuple[bytes, ...] = ()) -> None:
+        super().__init__(f"{shown(path)}: {why}")
+        self.folder = folder
+        self.near = near
+
+
+def locate(store: SnapshotStore, manifest_id: bytes, path: bytes, *, follow: bool = True) -> Located:
+    """What stands at `path`; symbolic links on the way are followed within the snapshot, the last one if `follow`.
+
+    Raises NotThere; MissingChunk, CorruptChunk, BadManifest.
+    """
+    names = deque(path.split(b"/"))
+    way: list[tuple[bytes, DirectoryEntry | None, bytes]] = [(b"", None, store.root(manifest_id).tree_id)]
+    links = 0
+    while names:
+        name = names.popleft()
+        if name in (b"", b"."):
+            continue
+        if name == b"..":
+            if len(way) == 1:
+                raise NotThere(path, "leads out of what was saved")
+            way.pop()
+            continue
+        entries = store.folders([way[-1][2]])[way[-1][2]]
+        here = b"/".join(step[0] for step in way[1:])
+        entry = next((entry for entry in entries if entry.name == name), None)
+        at = here + b"/" + name if here else name
+        match entry:
+            case None:
+                raise NotThere(path, "not there", here, tuple(entry.name for entry in entries))
+            case DirectoryEntry():
+                way.append((name, entry, entry.tree_id))
+            case SymlinkEntry() if follow or any(names):
+                links += 1
+                if links > MOST_LINKS:
+                    raise NotThere(path, "symbolic links that lead in a circle")
+                if entry.target.startswith(b"/"):
+                    raise NotThere(path, f"a symbolic link leads out of what was saved, to {shown(entry.target)}")
+                names.extendleft(reversed(entry.target.split(b"/")))
+            case FileEntry() | SymlinkEntry():
+                if any(name not in (b"", b".") for name in names):
+                    raise NotThere(path, f"{shown(at)} is no folder")
+                return Located(at, entry)
+    return Located(b"/".join(step[0] for step in way[1:]), way[-1][1])

@@ -1,0 +1,251 @@
+"""`dstack artifacts` against a stub that has a store: what is listed, read, copied and compared."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstack.snapshots.blobs.local import LocalBlobStore
+from dstack.snapshots.capture import save
+from dstack.snapshots.store import SnapshotStore
+from tests.contract.cli.conftest import Dstack
+from tests.support.stub_api import Call, Reply, StubApi
+from tests.support.stub_store import serve
+
+RUN = "odd-cat-1"
+
+
+class Saved:
+    """Artifacts that the stub has, newest last."""
+
+    def __init__(self, stub: StubApi, folder: Path) -> None:
+        self.items: list[dict[str, Any]] = []
+        catalog = serve(stub, f"file://{folder}/store/KEY")
+        self.store = SnapshotStore(LocalBlobStore(folder / "store"), catalog)
+        self._folder = folder
+        stub.on("GET …/artifacts", self._newest)
+        stub.on("GET …/artifacts/history", self._history)
+
+    def add(self, files: dict[str, str | bytes | None], path: str = "out", job: str = "train", **more: Any) -> str:
+        """Save a folder of `files` (None: a folder, text beginning with `->`: a link); its manifest id."""
+        folder = self._folder / f"saved-{len(self.items)}"
+        folder.mkdir()
+        for name, content in files.items():
+            at = folder / name
+            at.parent.mkdir(parents=True, exist_ok=True)
+            if content is None:
+                at.mkdir()
+            elif isinstance(content, str) and content.startswith("->"):
+                at.symlink_to(content[2:])
+            else:
+                at.write_bytes(content if isinstance(content, bytes) else content.encode())
+        saved = save(folder, self.store)
+        self.items.append(
+            {
+                "run": RUN, "job": job, "workflow": job.partition("-")[0], "path": path, "files": saved.files,
+                "size": saved.size, "partial": False, "at": 1_000_000 * (len(self.items) + 1), "live": False,
+                "attempt": 1, "stored": saved.stored, "manifest_id": saved.manifest_id.hex(),
+                "content_id": saved.content_id.hex(), **more,
+            }
+        )  # fmt: skip
+        return self.items[-1]["manifest_id"]
+
+    def _newest(self, call: Call) -> Reply:
+        newest = {(item["job"], item["path"]): item for item in self._of(call)}
+        return Reply(body={"items": list(newest.values())})
+
+    def _history(self, call: Call) -> Reply:
+        return Reply(body={"items": self._of(call)[::-1], "next": None})
+
+    def _of(self, call: Call) -> list[dict[str, Any]]:
+        return [item for item in self.items if call.query.get("job", item["job"]) == item["job"]
+                and call.query.get("run", item["run"]) == item["run"]]  # fmt: skip
+
+
+@pytest.fixture
+def saved(stub: StubApi, tmp_path: Path) -> Saved:
+    return Saved(stub, tmp_path)
+
+
+def table(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()][1:]
+
+
+def test_files_in_an_artifact(saved: Saved, dstack: Dstack) -> None:
+    saved.add({"a/b.txt": "hello", "last": "->a", "empty": None})
+    assert [row[0] for row in table(dstack("artifacts", "list", f"{RUN}", "-l").out)] == [
+        "out/a/", "out/a/b.txt", "out/empty/", "out/last",
+    ]  # fmt: skip
+    [item] = json.loads(dstack("artifacts", "list", f"{RUN}:out/a/b.txt", "--json").out)
+    assert (item["path"], item["artifact"], item["type"], item["size"], item["job"]) == (
+        "out/a/b.txt", "out", "file", 5, "train",
+    )  # fmt: skip
+    assert {"run", "mode", "mtime", "target", "digest"} < set(item)
+
+
+def test_versions_of_a_file(saved: Saved, dstack: Dstack) -> None:
+    first = saved.add({"loss": "1", "same": "x"})
+    saved.add({"loss": "1", "same": "x", "new": "1"})
+    third = saved.add({"loss": "0.5", "same": "x"})
+    found = json.loads(dstack("artifacts", "list", f"{RUN}:out/loss", "--all-versions", "--json").out)
+    assert [(item["manifest_id"], item["size"]) for item in found] == [(third, 3), (first, 1)]
+    assert len(table(dstack("artifacts", "list", RUN, "--all-versions").out)) == 3
+    done = dstack("artifacts", "list", f"{RUN}:out/none", "--all-versions")
+    assert (done.code, "nothing was saved at `out/none`" in done.err) == (2, True)
+    assert dstack("artifacts", "list", RUN, "--all-versions", "-l").code == 2
+
+
+def test_log(saved: Saved, dstack: Dstack) -> None:
+    first = saved.add({"x": "1"}, live=True, partial=True)
+    second = saved.add({"x": "2"})
+    saved.add({"y": "2"}, path="logs")
+    rows = table(dstack("artifacts", "log", f"{RUN}:out").out)
+    assert [(row[0], row[-2:]) for row in rows] == [(second[:12], rows[0][-2:]), (first[:12], ["while", "running"])]
+    assert [item["manifest_id"] for item in json.loads(dstack("artifacts", "log", f"{RUN}:out", "--json").out)] == [
+        second, first,
+    ]  # fmt: skip
+    done = dstack("artifacts", "log", "other-run-2")
+    assert (done.code, done.err) == (0, "other-run-2 has no snapshots\n")
+
+
+def test_download_some_paths_as_they_were(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
+    first = saved.add({"a/x": "old", "b": "b", "a/y": "y"})
+    saved.add({"a/x": "new", "b": "b", "a/y": "y"})
+    done = dstack("artifacts", "download", RUN, "out/a/x", "out/b", "-o", str(tmp_path / "d"), "--json")
+    assert sorted(path.relative_to(tmp_path / "d").as_posix() for path in (tmp_path / "d").rglob("*")) == [
+        "out", "out/a", "out/a/x", "out/b",
+    ]  # fmt: skip
+    [item] = json.loads(done.out)
+    assert (item["target"], item["paths"]) == (str(tmp_path / "d/out"), ["a/x", "b"])
+    assert "2 files, 4B" in done.err
+    for when in (first[:10], "1970-01-01T00:00:01.5+00:00"):
+        assert dstack("artifacts", "download", RUN, "--at", when, "-o", str(tmp_path / when)).code == 0
+        assert (tmp_path / when / "out/a/x").read_text() == "old"
+    assert dstack("artifacts", "download", f"{RUN}@{first[:8]}:out/a/x", "-o", str(tmp_path / "e")).code == 0
+    assert (tmp_path / "e/out/a/x").read_text() == "old"
+
+
+def test_download_keeps_what_differs(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
+    saved.add({"x": "theirs", "y": "y"})
+    (tmp_path / "d/out").mkdir(parents=True)
+    (tmp_path / "d/out/x").write_text("mine")
+    done = dstack("artifacts", "download", RUN, "-o", str(tmp_path / "d"))
+    assert (done.code, "not overwritten" in done.err, (tmp_path / "d/out/x").read_text()) == (2, True, "mine")
+    assert not (tmp_path / "d/out/y").exists()
+    assert dstack("artifacts", "download", RUN, "out/y", "-o", str(tmp_path / "d")).code == 0, "x is not asked for"
+    assert dstack("artifacts", "download", RUN, "-f", "-o", str(tmp_path / "d")).code == 0
+    assert (tmp_path / "d/out/x").read_text() == "theirs"
+
+
+def test_a_word_that_is_a_workflow_and_no_path(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
+    saved.add({"x": "1"}, job="prepare", path="data")
+    saved.add({"x": "2"})
+    assert dstack("artifacts", "download", RUN, "prepare", "-o", str(tmp_path / "d")).code == 0
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["data"]
+
+
+def test_cat(saved: Saved, dstack: Dstack) -> None:
+    data = os.urandom(3_000_000)
+    saved.add({"steps/7/model": data, "last": "->steps/7"})
+    done = dstack("artifacts", "cat", f"{RUN}:out/last/model")
+    assert (done.code, done.out.encode("utf-8", "surrogateescape")) == (0, data)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (RUN, "which file of odd-cat-1? write odd-cat-1:PATH"),
+        (f"{RUN}:out", "`out` is a folder"),
+        (f"{RUN}:out/modle", "nothing was saved at `out/modle`: modle: not there\n  hint: did you mean `model`?"),
+        (f"{RUN}:elsewhere", "nothing was saved at `elsewhere`\n  hint: saved: out"),
+        (f"{RUN}:../x", "`../x` is no path of an artifact"),
+        (f"{RUN}:out/away", "leads out of what was saved, to /etc/passwd"),
+        (f"{RUN}@ffffffff:out/model", "odd-cat-1 has no snapshot ffffffff"),
+        (f"{RUN}@xyz:out/model", "`xyz` in `odd-cat-1@xyz:out/model` is no snapshot"),
+        ("no such", "`no such` names nothing that was saved"),
+    ],
+)
+def test_what_cannot_be_read(saved: Saved, dstack: Dstack, source: str, message: str) -> None:
+    saved.add({"model": "1", "away": "->/etc/passwd"})
+    done = dstack("artifacts", "cat", source)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+
+
+def test_one_path_of_several_jobs(saved: Saved, dstack: Dstack) -> None:
+    saved.add({"rank": "0", "same": "x"}, job="train-0")
+    saved.add({"rank": "1", "same": "x"}, job="train-1")
+    done = dstack("artifacts", "cat", f"{RUN}:out/rank")
+    assert (done.code, "several jobs: train-0, train-1\n  hint: name one: odd-cat-1/train-0:out/rank" in done.err) == (
+        2, True,
+    )  # fmt: skip
+    assert dstack("artifacts", "cat", f"{RUN}/train-1:out/rank").out == "1"
+    assert dstack("artifacts", "cat", f"{RUN}:out/same").out == "x"
+
+
+def test_cp_a_file(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
+    saved.add({"run.sh": "#!/bin/sh\n"})
+    os.chmod(tmp_path / "saved-0/run.sh", 0o755)
+    saved.items.clear()
+    saved.items.append({"run": RUN, "job": "train", "path": "out", "at": 1,
+                        "manifest_id": save(tmp_path / "saved-0", saved.store).manifest_id.hex()})  # fmt: skip
+    assert dstack("artifacts", "cp", f"{RUN}:out/run.sh", str(tmp_path / "new/name.sh")).code == 0
+    copied = (tmp_path / "new/name.sh").stat()
+    assert (copied.st_mode & 0o777, copied.st_mtime_ns) == (0o755, (tmp_path / "saved-0/run.sh").stat().st_mtime_ns)
+    [item] = json.loads(dstack("artifacts", "cp", f"{RUN}:out/run.sh", str(tmp_path / "new"), "--json").out)
+    assert item["target"] == str(tmp_path / "new/run.sh")
+    (tmp_path / "new/run.sh").write_text("mine")
+    assert dstack("artifacts", "cp", f"{RUN}:out/run.sh", str(tmp_path / "new")).code == 2
+    assert (tmp_path / "new/run.sh").read_text() == "mine"
+    assert dstack("artifacts", "cp", "-f", f"{RUN}:out/run.sh", str(tmp_path / "new")).code == 0
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["name.sh", "run.sh"], "nothing half is left"
+
+
+def test_cp_a_folder(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
+    saved.add({"a/b/c": "c", "a/d": "d", "e": "e"})
+    assert dstack("artifacts", "cp", f"{RUN}:out/a", str(tmp_path / "copy")).code == 0
+    assert sorted(path.name for path in (tmp_path / "copy").rglob("*")) == ["b", "c", "d"]
+    assert dstack("artifacts", "cp", f"{RUN}:out/a", str(tmp_path / "copy")).code == 0, "into it, as cp does"
+    assert (tmp_path / "copy/a/d").read_text() == "d"
+    (tmp_path / "copy/a/d").write_text("mine")
+    done = dstack("artifacts", "cp", f"{RUN}:out/a", str(tmp_path / "copy"))
+    assert (done.code, f"{tmp_path}/copy/a/d" in done.err) == (2, True)
+    assert dstack("artifacts", "cp", f"{RUN}:out", str(tmp_path / "all")).code == 0
+    assert (tmp_path / "all/e").read_text() == "e"
+
+
+def test_diff(saved: Saved, dstack: Dstack) -> None:
+    first = saved.add({"same": "x", "changed": "1", "removed": "r", "link": "->same"})
+    saved.add({"same": "x", "changed": "22", "new/file": "n", "link": "->changed"})
+    done = dstack("artifacts", "diff", f"{RUN}@{first}", RUN)
+    assert (done.code, done.out.splitlines()) == (
+        1,
+        ["~ out/changed  1B -> 2B", "~ out/link  0B", "+ out/new/file  1B", "- out/removed  1B"],
+    )
+    assert done.err == "1 added, 1 removed, 2 changed\n"
+    found = json.loads(dstack("artifacts", "diff", f"{RUN}@{first}:out", f"{RUN}:out", "--json").out)
+    assert [(item["path"], item["change"]) for item in found] == [
+        ("changed", "changed"), ("link", "changed"), ("new/file", "added"), ("removed", "removed"),
+    ]  # fmt: skip
+    done = dstack("artifacts", "diff", RUN, RUN)
+    assert (done.code, done.out, done.err) == (0, "", "no difference\n")
+
+
+def test_what_did_not_change_is_not_read(saved: Saved, dstack: Dstack, stub: StubApi) -> None:
+    saved.add({"x": "1"})
+    dstack("artifacts", "diff", RUN, RUN)
+    assert not stub.named("POST …/store/locate")
+
+
+def test_damage_is_told_and_not_served(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
+    saved.add({"x": "1" * 1000})
+    for pack in (tmp_path / "store").rglob("*"):
+        if pack.is_file() and b"1" * 1000 in pack.read_bytes():
+            pack.chmod(0o600)
+            pack.write_bytes(pack.read_bytes().replace(b"1" * 1000, b"1" * 999 + b"2"))
+    done = dstack("artifacts", "cat", f"{RUN}:out/x")
+    assert (done.code, done.out, "is damaged" in done.err) == (2, "", True)
