@@ -68,8 +68,8 @@ junk = st.sampled_from(JUNK) | st.text("ab:-[]{}'\"#&*!|>%@`, \t$0.", max_size=8
 
 
 class Part(NamedTuple):
-    """A key, value or item of the text, and the lines within which its mistakes are told: for a key those of the
-    mapping, which then lacks it; for a value those from its key on."""
+    """A key, value or item of the text, and what its mistakes are told within: for a key the mapping, which then lacks
+    it, with the mapping's own key; for a value all from its key on."""
 
     name: str | int
     start: int
@@ -78,18 +78,18 @@ class Part(NamedTuple):
     last: int
 
 
-def parts(node: Node) -> Iterator[Part]:
+def parts(node: Node, begin: int = 0) -> Iterator[Part]:
     if isinstance(node, MapNode):
         for name, value in node.entries.items():
             if name not in node.uses:
                 key = node.keys[name]
-                yield Part(name, key.start, key.end, node.start, node.end)
+                yield Part(name, key.start, key.end, begin, node.end)
                 yield Part(name, value.start, value.end, key.start, value.end)
-                yield from parts(value)
+                yield from parts(value, key.start)
     elif isinstance(node, ListNode):
         for index, item in enumerate(node.items):
             yield Part(index, item.start, item.end, item.start, item.end)
-            yield from parts(item)
+            yield from parts(item, item.start)
 
 
 def tree() -> Node:
