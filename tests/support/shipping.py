@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import os
+import select
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from dstack.client import difference, missing, notes, walking
 from dstack.client.cache import CodeCache, Shipped
 from dstack.client.code import ship_code
 from dstack.client.listing import Listing
@@ -19,6 +23,8 @@ from dstack.snapshots.statcache import FileCache
 from tests.support.stores import RecordingStore
 
 NOBODY = 65534
+LOADED = (difference, missing, notes, walking, select, subprocess)
+"""What the code loads when it is needed: see `as_nobody`."""
 
 
 class Desk:
@@ -77,6 +83,8 @@ def as_nobody(*owned: Path) -> Iterator[None]:
             for name in (*folders, *names):
                 os.lchown(os.path.join(parent, name), NOBODY, NOBODY)
         os.chown(folder, NOBODY, NOBODY)
+    for name in ("ascii", "unicode_escape", "idna"):
+        codecs.lookup(name)  # Python's own files may lie where only root may read
     os.setegid(NOBODY)
     os.seteuid(NOBODY)
     try:
