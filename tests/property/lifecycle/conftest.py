@@ -2,5 +2,5 @@
 
 import pytest
 
-for _name in ("agents", "machine", "model", "stored"):
+for _name in ("agents", "machine", "model", "servers", "stored"):
     pytest.register_assert_rewrite(f"tests.property.lifecycle.{_name}")

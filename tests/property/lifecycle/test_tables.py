@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.property.lifecycle.machine import InMemory, Lifecycle, as_often
+from tests.property.lifecycle.machine import Lifecycle, as_often
 from tests.property.lifecycle.model import Dag
+from tests.property.lifecycle.servers import InMemory
 
 
 class OverTables(Lifecycle):

@@ -25,13 +25,14 @@ from dstack.domain.ports import SECOND, Ids
 from dstack.domain.rules import SUCCESS
 from dstack.server.db.engine import Transaction
 from dstack.server.db.prepared import Prepared
-from dstack.server.db.tables import events, jobs
+from dstack.server.db.tables import jobs
 from dstack.server.db.types import Id
 from dstack.server.services import rows, run_values
 from dstack.server.services.attempt_rows import AttemptRows, seen_at
 from dstack.server.services.facts import NO_FACTS, Facts, event_name
 from dstack.server.services.rows import JobRow, RunRow, StepRow
 from dstack.server.services.stored import condition_of
+from dstack.server.services.story import story_of
 from dstack.server.services.tags import set_asked_tags
 from dstack.server.settings import Settings
 
@@ -122,7 +123,10 @@ class Batch:
                 self._attempts.note_late(row, event)
             return Answer("ignored", decision.why)
         if isinstance(decision, Refused):
-            return Answer("rejected", f"{decision.why}\n{self.story(row)}")
+            return Answer(
+                "rejected",
+                f"{decision.why}\n{story_of(self.tx, self.project_id, row, self._events.get(row.run_id, ()))}",
+            )
         row.take(decision.after)
         self._dirty_jobs.add(job_id)
         self._record(row, before, event, facts)
@@ -161,22 +165,6 @@ class Batch:
     def roll_up(self, run_id: UUID) -> None:
         """Let `store` look at the run's end, though none of its jobs moved: it may have none that will."""
         self._roll_up.add(run_id)
-
-    def story(self, row: JobRow) -> str:
-        """Everything recorded of a job, a line an event, for a message that contradicts it."""
-        query = (
-            select(events.c.seq, events.c.event, events.c.before, events.c.after, events.c.attempt, events.c.detail)
-            .where(events.c.project_id == self.project_id, events.c.run_id == row.run_id, events.c.object_id == row.id)
-            .order_by(events.c.seq)
-        )
-        lines = [f"story of job {row.name}, now {row.state}, attempt {row.attempt}:"]
-        for seq, event, before, after, attempt, detail in self.tx.execute(query):
-            lines.append(f"  {seq}: {event} {before} -> {after} attempt {attempt} {detail or ''}".rstrip())
-        for made in self._events.get(row.run_id, ()):
-            if made["object_id"] == row.id:
-                told = f"  now: {made['event']} {made['before']} -> {made['after']} attempt {made['attempt']}"
-                lines.append(f"{told} {made['detail'] or ''}".rstrip())
-        return "\n".join(lines)
 
     def _record(self, row: JobRow, before: job_table.Job, event: JobEvent, facts: Facts) -> None:
         if row.intent != before.intent:
