@@ -25,7 +25,7 @@ class Shipping:
 
     def __init__(self, root: str, session: Session, *, agreed: bool) -> None:
         """`agreed`: ask nothing. Raises RepositoryError."""
-        self._listing = Listing(root)
+        self._listing = Listing(root, session.home)
         self._session = session
         self._agreed = agreed or os.environ.get(ALWAYS) == "1"
         self._told: set[str] = set()
@@ -41,7 +41,7 @@ class Shipping:
         cache = CodeCache(f"{self._session.home}/cli/stat-cache", root, self._session.address)
         if again:
             cache.forget()
-            self._listing = Listing(root)
+            self._listing = self._listing.again()
         files = submission.get("files", {})
         if any("code" in text for text in files.values()):
             from dstack.client.patterns import code_patterns

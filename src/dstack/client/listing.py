@@ -31,9 +31,13 @@ class Listing:
     What is to be said of them is there once `paths` and `below` have been read.
     """
 
-    def __init__(self, root: str) -> None:
-        """Raises RepositoryError where the `.dstackignore` cannot be read."""
+    def __init__(self, root: str, home: str = "") -> None:
+        """`home` is dstack's own folder, which is no code wherever it lies.
+
+        Raises RepositoryError where the `.dstackignore` cannot be read.
+        """
         self.root = root
+        self._home = home
         self.git: GitFolder | None = git_folder(root)
         self.include: Sequence[str] = ()
         self.exclude: Sequence[str] = ()
@@ -53,14 +57,14 @@ class Listing:
         """Patterns of `include` that match nothing."""
         self.without_git = ""
         """Why git was not asked although there is a git directory."""
-        self._text = self._read_rules()
+        self._text = self._read_rules() + _own_folders(root, home)
         self._ignored: IgnoreRules | None = None
         self._excluded: IgnoreRules | None = None
         self._started = self._start(root) if self.git is not None else None
 
     def again(self) -> Listing:
         """A new look, by the same patterns. Raises RepositoryError."""
-        listing = Listing(self.root)
+        listing = Listing(self.root, self._home)
         listing.include, listing.exclude = self.include, self.exclude
         return listing
 
@@ -273,6 +277,14 @@ class Listing:
         self.special |= walk.special
         self.unreadable |= walk.unreadable
         return walk
+
+
+def _own_folders(root: str, home: str) -> str:
+    """Patterns of what dstack keeps for itself in a `home` below `root`: in a person's own home there is one."""
+    if not home.startswith(f"{root}/"):
+        return ""
+    folder = _escaped(home[len(root) :])
+    return "".join(f"\n{folder}/{name}/" for name in ("server", "runner", "cli"))
 
 
 def _escaped(folder: str) -> str:
