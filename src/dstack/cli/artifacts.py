@@ -16,6 +16,7 @@ from dstack.cli.interrupts import has_terminal
 from dstack.cli.questions import agreed
 from dstack.cli.render import ago, count, say, size_words, write_json, write_table
 from dstack.cli.session import open_api
+from dstack.cli.upload import upload
 from dstack.client.api import Api
 from dstack.client.sources import find, history, parse, plain_path, within
 from dstack.client.types import Artifact, SavedFile
@@ -209,5 +210,5 @@ def _may_overwrite(paths: list[Path], target: Path) -> bool:
     return agreed("Overwrite?")
 
 
-for command in (cat, cp, diff, log):
+for command in (cat, cp, diff, log, upload):
     artifacts.add_command(command)

@@ -76,6 +76,12 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
         (('--json',), '', 'A list of objects, newest first'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
+    'artifacts upload': (
+        (('-t', '--tag'), 'files', 'Give what is uploaded this tag, too'),
+        (('-w', '--workflow'), 'workflow', 'The workflow it counts as (default: upload)'),
+        (('--json',), '', 'The run, in a list'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
     'open': (
         (('--path',), '', 'Only print where the folder is'),
         (('--json',), '', 'The artifacts, each with the `target` it lies in; opens nothing'),
@@ -219,6 +225,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     'artifacts cp': ('run-or-tag', ''),
     'artifacts diff': ('', ''),
     'artifacts log': ('run-or-tag',),
+    'artifacts upload': ('*',),
     'open': ('run',),
     'tag': ('run', 'tag'),
     'untag': ('tag-or-run',),

@@ -15,7 +15,7 @@ Commands:
   explain     Say why a run waits, or why it failed.
   metrics     Show what a run's jobs have logged: loss, accuracy, …
   compare     Show what sets runs apart.
-  artifacts   List or download what runs have saved.
+  artifacts   List, read, download and upload what runs save.
   open        Open the folder with a run's results.
   tag         Give a run's artifacts a name to refer to them by.
   untag       Remove a tag, or all tags of a run.

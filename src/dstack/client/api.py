@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Secret,
         Submission,
         Tag,
+        Upload,
         Usage,
         Validation,
     )
@@ -212,6 +213,10 @@ class Api:
             "repository": repository,
         }
         return self._pages(f"{self._base}/artifacts", query, None)
+
+    def upload(self, upload: Upload, key: str) -> Run:
+        """Make a finished run of snapshots that are in the store; `key` makes it safe to send again."""
+        return self._json("POST", f"{self._base}/uploads", upload, key=key)
 
     def artifact_history(
         self,

@@ -402,6 +402,21 @@ class Submission(TypedDict, total=False):
     dstack_options: dict[str, Any]
 
 
+class UploadedArtifact(TypedDict):
+    path: str
+    manifest_id: str
+    stored: int
+
+
+class Upload(TypedDict, total=False):
+    workflow: str
+    artifacts: list[UploadedArtifact]
+    repository: RepositoryRef
+    tags: list[str]
+    user: str
+    host: str
+
+
 class Secret(TypedDict, total=False):
     """What is told of a secret: never its value."""
 

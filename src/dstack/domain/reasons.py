@@ -13,6 +13,7 @@ from enum import StrEnum
 class Reason(StrEnum):
     EXIT_ZERO = "exit-zero"
     REUSED = "reused"
+    UPLOADED = "uploaded"
     EXIT_CODE = "exit-code"
     SIGNAL = "signal"
     OOM = "oom"
@@ -36,6 +37,7 @@ class Reason(StrEnum):
 END_STATE: dict[Reason, str] = {
     Reason.EXIT_ZERO: "done",
     Reason.REUSED: "done",
+    Reason.UPLOADED: "done",
     Reason.STOPPED: "stopped",
     Reason.ABORTED: "stopped",
     Reason.DEPENDENCY: "skipped",
@@ -76,6 +78,7 @@ MAY_RETRY: dict[Reason, bool] = {reason: reason in _RETRYABLE for reason in Reas
 SENTENCE: dict[Reason, str] = {
     Reason.EXIT_ZERO: "finished",
     Reason.REUSED: "reused from an earlier run",
+    Reason.UPLOADED: "uploaded",
     Reason.EXIT_CODE: "exited with code {exit_code}",
     Reason.SIGNAL: "ended by {signal}",
     Reason.OOM: "killed because the machine or its memory limit ran out of memory",
@@ -99,6 +102,7 @@ SENTENCE: dict[Reason, str] = {
 CLI_EXIT: dict[Reason, int | None] = {
     Reason.EXIT_ZERO: 0,
     Reason.REUSED: 0,
+    Reason.UPLOADED: 0,
     Reason.EXIT_CODE: None,
     Reason.SIGNAL: None,
     Reason.OOM: None,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from dstack.domain.ports import Clock, SystemClock
+from dstack.sdk.blobs import Buffer
 from dstack.snapshots.chunking import DEFAULT
 from dstack.snapshots.errors import CaptureFailed
 from dstack.snapshots.manifests import (
@@ -82,20 +83,30 @@ def save(
     cache: FileCache | None = None,
     live: bool = False,
     clock: Clock = _CLOCK,
+    watch: Callable[[int], None] | None = None,
 ) -> SavedSnapshot:
     """Save everything below `root`, or exactly `paths` (relative to it), as a snapshot.
 
     On return all of it is stored and recorded in the catalog, and unless `live` it is on the disk; the caller commits
     the reference. With a `cache`, files that did not change since the save that filled it are not read. `live` may
-    take a file that grew for one that was appended to; the next save that is not live reads such files again.
+    take a file that grew for one that was appended to; the next save that is not live reads such files again. `watch`
+    is told, from any thread, how many bytes of files were read.
     Raises CaptureFailed, StoreRefused, and what the store's catalog raises.
     """
     with PackWriter(store) as writer:
-        capture = _Capture(store, writer, cache if cache is not None else FileCache(), clock, live=live)
+        capture = _Capture(store, writer, cache if cache is not None else FileCache(), clock, watch, live=live)
         try:
             return capture.run(root, None if paths is None else select(paths))
         finally:
             capture.close()
+
+
+def _watched(emit: Callable[[bytes, Buffer], None], watch: Callable[[int], None]) -> Callable[[bytes, Buffer], None]:
+    def told(chunk_id: bytes, data: Buffer) -> None:
+        emit(chunk_id, data)
+        watch(len(data))
+
+    return told
 
 
 class _Folder:
@@ -123,12 +134,22 @@ class _Folder:
 class _Capture:
     """One save. Lives on one thread, which the readers of large files serve."""
 
-    def __init__(self, store: SnapshotStore, writer: PackWriter, cache: FileCache, clock: Clock, *, live: bool) -> None:
+    def __init__(
+        self,
+        store: SnapshotStore,
+        writer: PackWriter,
+        cache: FileCache,
+        clock: Clock,
+        watch: Callable[[int], None] | None,
+        *,
+        live: bool,
+    ) -> None:
         self._store = store
         self._writer = writer
         self._cache = cache
         self._live = live
-        self._reader = FileReader(DEFAULT, writer.add, live=live, clock=clock)
+        emit = writer.add if watch is None else _watched(writer.add, watch)
+        self._reader = FileReader(DEFAULT, emit, live=live, clock=clock)
         self._started = clock.now() * 1000
         self._known = self._still_stored()
         self._tails = dict(cache.tails) if live else {}

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from dstack.server.services.catalog import DatabaseCatalog
+from dstack.snapshots.capture import save
+from dstack.snapshots.store import SnapshotStore
 from tests.contract.api.test_routes import done
 from tests.support.http import BASE, Asked
+from tests.support.world import REPOSITORY
 
 
 def test_history(asked: Asked) -> None:
@@ -23,3 +29,23 @@ def test_history(asked: Asked) -> None:
         ({"run": name, "cursor": "x"}, 400),
     ):
         asked.refused(asked.client.get(f"{BASE}/artifacts/history", params=query), status)
+
+
+def test_an_upload(asked: Asked, tmp_path: Path) -> None:
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up/x").write_text("x")
+    context = asked.world.context
+    saved = save(tmp_path / "up", SnapshotStore(context.blobs, DatabaseCatalog(context.database, context.project_id)))
+    body = {
+        "artifacts": [{"path": "data", "manifest_id": saved.manifest_id.hex(), "stored": 9, "size": 10**9}],
+        "repository": {"key": REPOSITORY, "name": "digits"},
+        "tags": ["v1"],
+        "later": 1,
+    }
+    run = asked.post("uploads", body, 201, idempotency_key="once")
+    assert (run["status"], run["tags"]) == ("done", ["v1"])
+    assert asked.post("uploads", body, 200, idempotency_key="once")["name"] == run["name"]
+    [item] = asked.get("artifacts/history", run=run["name"])["items"]
+    assert (item["size"], item["stored"], item["attempt"], item["live"]) == (1, 9, 0, False), "its size is looked up"
+    asked.refused(asked.client.post(f"{BASE}/uploads", json={**body, "artifacts": []}), 400, "invalid")
+    asked.refused(asked.client.post(f"{BASE}/uploads", json={}), 400, "invalid")

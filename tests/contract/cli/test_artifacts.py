@@ -11,8 +11,9 @@ import pytest
 
 from dstack.snapshots.blobs.local import LocalBlobStore
 from dstack.snapshots.capture import save
+from dstack.snapshots.listing import entries
 from dstack.snapshots.store import SnapshotStore
-from tests.contract.cli.conftest import Dstack
+from tests.contract.cli.conftest import Dstack, a_job, a_run
 from tests.support.stub_api import Call, Reply, StubApi
 from tests.support.stub_store import serve
 
@@ -249,3 +250,60 @@ def test_damage_is_told_and_not_served(saved: Saved, dstack: Dstack, tmp_path: P
             pack.write_bytes(pack.read_bytes().replace(b"1" * 1000, b"1" * 999 + b"2"))
     done = dstack("artifacts", "cat", f"{RUN}:out/x")
     assert (done.code, done.out, "is damaged" in done.err) == (2, "", True)
+
+
+def uploaded(call: Call) -> Reply:
+    items = [{**item, "files": 1, "size": 1} for item in call.json["artifacts"]]
+    return Reply(201, a_run(workflow=call.json["workflow"], jobs=[a_job("upload", artifacts=items)]))
+
+
+def test_upload(saved: Saved, stub: StubApi, dstack: Dstack, repository: Path, tmp_path: Path) -> None:
+    stub.on("POST …/uploads", uploaded)
+    (repository / "data/raw").mkdir(parents=True)
+    (repository / "data/raw/x").write_text("x")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/y").write_text("y")
+    done = dstack(
+        "artifacts", "upload", "data/raw", "train.py", str(tmp_path / "elsewhere"), "-t", "v1", "-w", "prepare"
+    )
+    assert (done.code, done.out) == (0, f"{RUN}\n")
+    [call] = stub.named("POST …/uploads")
+    body = call.json
+    assert [item["path"] for item in body["artifacts"]] == [".", "data/raw", "elsewhere"]
+    assert (body["tags"], body["workflow"], body["repository"]["key"]) == (["v1"], "prepare", str(repository))
+    assert len(call.headers["idempotency-key"]) == 32
+    names = [[entry.path for entry in entries(saved.store, bytes.fromhex(item["manifest_id"]))]
+             for item in body["artifacts"]]  # fmt: skip
+    assert names == [[b"train.py"], [b"x"], [b"y"]]
+
+
+def test_an_upload_of_what_is_known_stores_nothing(
+    saved: Saved, stub: StubApi, dstack: Dstack, repository: Path
+) -> None:
+    stub.on("POST …/uploads", uploaded)
+    (repository / "data").mkdir()
+    (repository / "data/x").write_bytes(os.urandom(3_000_000))
+    first = json.loads(dstack("artifacts", "upload", "data", "--json").out)
+    assert first[0]["name"] == RUN
+    done = dstack("artifacts", "upload", "data")
+    assert "2.9MiB of it spared: equal content is stored once" in done.err
+    one, two = (call.json["artifacts"][0] for call in stub.named("POST …/uploads"))
+    assert (one["manifest_id"], one["stored"] > 2_900_000, two["stored"]) == (two["manifest_id"], True, 0)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["nothing"], "there is no nothing"),
+        (["../a/data", "../b/data"], "would both be the artifact `data`"),
+        (["../a/data/x", "train.py"], "would both be in the artifact `.`"),
+    ],
+)
+def test_what_cannot_be_uploaded(
+    stub: StubApi, dstack: Dstack, repository: Path, paths: list[str], message: str
+) -> None:
+    for name in ("a", "b"):
+        (repository.parent / name / "data").mkdir(parents=True)
+        (repository.parent / name / "data/x").write_text(name)
+    done = dstack("artifacts", "upload", *paths)
+    assert (done.code, message in done.err, stub.calls) == (2, True, [])

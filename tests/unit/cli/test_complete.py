@@ -72,7 +72,7 @@ def test_commands(offered) -> None:
     assert offered("dstack ") == list(COMMANDS)
     assert offered("dstack ru") == ["run", "runs", "runner"]
     assert set(ALIASES) <= {*offered("dstack p"), *offered("dstack s")}
-    assert offered("dstack artifacts ") == ["cat", "cp", "diff", "download", "list", "log"]
+    assert offered("dstack artifacts ") == ["cat", "cp", "diff", "download", "list", "log", "upload"]
     assert offered("dstack server st") == ["start", "status", "stop"]
 
 

@@ -30,13 +30,14 @@ SITUATIONS: dict[str, Job] = {
     "saving-stopped": Job(JobState.SAVING, attempt=2, counted=2, outcome=Reason.STOPPED, exit_code=143),
     "done": Job(JobState.DONE, attempt=2, counted=2, outcome=Reason.EXIT_ZERO, exit_code=0, reason=Reason.EXIT_ZERO),
     "reused": Job(JobState.DONE, reason=Reason.REUSED),
+    "uploaded": Job(JobState.DONE, reason=Reason.UPLOADED),
     "failed": Job(JobState.FAILED, attempt=2, counted=2, reason=Reason.EXIT_CODE, exit_code=1),
     "stopped": Job(JobState.STOPPED, attempt=2, counted=2, reason=Reason.STOPPED),
     "skipped": Job(JobState.SKIPPED, reason=Reason.DEPENDENCY),
 }
 NOT_BEGUN = ("waiting", "fresh", "again", "backing-off")
 SAVING = ("saving-0", "saving-1", "saving-stopped")
-ENDED = ("done", "reused", "failed", "stopped", "skipped")
+ENDED = ("done", "reused", "uploaded", "failed", "stopped", "skipped")
 
 PLAIN_EVENTS: dict[str, JobEvent] = {
     "rule true": table.RuleTrue(),
@@ -256,7 +257,7 @@ def expected(event: str, situation: str, intent: Intent, policy: Policy) -> str:
 
 def jobs() -> Iterator[tuple[str, Job]]:
     for (situation, job), intent, policy in product(SITUATIONS.items(), Intent, (Policy(), EVERYTHING)):
-        if intent is not Intent.NONE and situation in (*NOT_BEGUN, "reused", "skipped"):
+        if intent is not Intent.NONE and situation in (*NOT_BEGUN, "reused", "uploaded", "skipped"):
             continue  # test_reachable: a stop ends these at once
         if intent is Intent.NONE and situation == "saving-stopped":
             continue
@@ -329,4 +330,5 @@ def test_created() -> None:
     assert table.created(unmet=True) == Job(JobState.WAITING)
     assert table.created(unmet=False) == Job(JobState.QUEUED)
     assert table.created(unmet=False, reused=True) == Job(JobState.DONE, reason=Reason.REUSED)
+    assert table.uploaded() == Job(JobState.DONE, reason=Reason.UPLOADED)
     assert table.created(unmet=True, skipped=Reason.CONDITION) == Job(JobState.SKIPPED, reason=Reason.CONDITION)

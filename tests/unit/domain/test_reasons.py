@@ -14,6 +14,7 @@ EXPECTED: dict[Reason, tuple[str, bool, int | None]] = {
     # end state, whether a policy may retry it, what the CLI exits with (None: the job's own code)
     Reason.EXIT_ZERO: ("done", False, 0),
     Reason.REUSED: ("done", False, 0),
+    Reason.UPLOADED: ("done", False, 0),
     Reason.EXIT_CODE: ("failed", True, None),
     Reason.SIGNAL: ("failed", True, None),
     Reason.OOM: ("failed", True, None),

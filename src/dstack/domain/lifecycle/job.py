@@ -116,6 +116,11 @@ def created(*, unmet: bool, reused: bool = False, skipped: Reason | None = None)
     return Job(JobState.WAITING if unmet else JobState.QUEUED)
 
 
+def uploaded() -> Job:
+    """The job of a run that is made of a person's own files: there is nothing to do."""
+    return Job(JobState.DONE, reason=Reason.UPLOADED)
+
+
 def decide(job: Job, event: JobEvent, now: int) -> Decision[Job]:
     """The job's next value for `event`; `now` (microseconds UTC) dates a back-off and nothing else."""
     if isinstance(event, StopAsked):

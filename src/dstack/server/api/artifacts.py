@@ -1,7 +1,8 @@
-"""The routes of what runs have saved: the newest snapshots, and all there were."""
+"""The routes of what runs have saved: the newest snapshots, all there were, and runs made of uploaded files."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,9 +10,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dstack.server.api.requests import read_page_cursor, text_of
+from dstack.server.api.requests import read_body, read_page_cursor, text_of
 from dstack.server.db.engine import Transaction
-from dstack.server.services import artifacts, history, views
+from dstack.server.services import artifacts, history, uploads, views
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest
 from dstack.server.services.repositories import named_repository
@@ -24,6 +25,7 @@ def artifact_routes(context: Context) -> list[tuple[str, str, Handler]]:
     return [
         ("GET", "/artifacts", api.newest),
         ("GET", "/artifacts/history", api.history),
+        ("POST", "/uploads", api.upload),
     ]
 
 
@@ -67,6 +69,14 @@ class _Artifacts:
             for row in found
         ]
         return _json({"items": items, "next": following.hex if following else None})
+
+    async def upload(self, request: Request) -> Response:
+        body = await read_body(request, uploads.Upload)
+        key = request.headers.get("idempotency-key")
+        made = await asyncio.to_thread(uploads.upload, self._context, body, key)
+        project_id = self._context.project_id
+        run = await self._context.database.aread(lambda tx: views.run_view(tx, project_id, made.name))
+        return _json(run, 201 if made.new else 200)
 
 
 def _run_or_tag(request: Request) -> tuple[str | None, str | None]:

@@ -16,14 +16,8 @@ from dstack.domain.lifecycle import run as run_table
 from dstack.domain.ports import SECOND
 from dstack.sdk.provider import JobSpec, Provider
 from dstack.server.db.engine import Transaction, declare_write
-from dstack.server.db.tables import (
-    idempotency_keys,
-    jobs,
-    retired_run_names,
-    runs,
-    submissions,
-)
-from dstack.server.services import artifacts, differences, exposure, names, run_values, secrets, tags
+from dstack.server.db.tables import jobs, runs, submissions
+from dstack.server.services import artifacts, differences, exposure, run_names, run_values, secrets, tags
 from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.context import Context
 from dstack.server.services.create import insert_plan
@@ -155,7 +149,7 @@ class Submitted(NamedTuple):
 def submit(context: Context, submission: Submission, idempotency_key: str | None) -> Submitted:
     """Store a run. Raises `workflows.Invalid` and then nothing is stored and no name is used."""
     if idempotency_key is not None:
-        seen = context.database.read(lambda tx: _seen(tx, context.project_id, idempotency_key))
+        seen = context.database.read(lambda tx: run_names.of_key(tx, context.project_id, idempotency_key))
         if seen is not None:
             return Submitted(seen, False)
     submission = _without_credentials(context, submission)
@@ -166,7 +160,7 @@ def submit(context: Context, submission: Submission, idempotency_key: str | None
     # The name is chosen before planning, because `${{ run.name }}` may stand anywhere; a name that is taken
     # meanwhile costs one more round.
     for _ in range(100):
-        name = context.database.read(lambda tx: _free_name(tx, context))
+        name = context.database.read(lambda tx: run_names.free(tx, context))
         planned = plan(context, submission, name)
         if _values(submission, planned):
             secrets.ensure_key(context)
@@ -175,7 +169,7 @@ def submit(context: Context, submission: Submission, idempotency_key: str | None
                 SUBMIT,
                 lambda tx, planned=planned, name=name: _store(tx, context, submission, planned, name, idempotency_key),
             )
-        except _KeyTaken:
+        except run_names.KeyTaken:
             continue  # the next look finds the run that the other request made
         if stored is not None:
             return _judged(context, planned, *stored)
@@ -246,34 +240,6 @@ def near_names(tx: Transaction, project_id: UUID, name: str) -> str:
     return f"did you mean {', '.join(near)}?" if near else "`dstack runs -a` lists all runs"
 
 
-def _seen(tx: Transaction, project_id: UUID, key: str) -> str | None:
-    return tx.execute(
-        select(runs.c.name)
-        .join(
-            idempotency_keys,
-            (idempotency_keys.c.project_id == runs.c.project_id) & (idempotency_keys.c.object_id == runs.c.id),
-        )
-        .where(idempotency_keys.c.project_id == project_id, idempotency_keys.c.key == key)
-    ).scalar()
-
-
-def _free_name(tx: Transaction, context: Context) -> str:
-    number = 1
-    while True:
-        name = names.propose(context.random, number)
-        if not _taken(tx, context.project_id, name):
-            return name
-        number += 1
-
-
-def _taken(tx: Transaction, project_id: UUID, name: str) -> bool:
-    for table in (runs, retired_run_names):
-        query = select(table.c.name).where(table.c.project_id == project_id, table.c.name == name)
-        if tx.execute(query).first() is not None:
-            return True
-    return False
-
-
 def _store(
     tx: Transaction,
     context: Context,
@@ -285,10 +251,10 @@ def _store(
     """The new run's name; the name of the run that `idempotency_key` made before; or None when `name` is taken."""
     project_id = context.project_id
     if idempotency_key is not None:
-        seen = _seen(tx, project_id, idempotency_key)
+        seen = run_names.of_key(tx, project_id, idempotency_key)
         if seen is not None:
             return seen, False
-    if _taken(tx, project_id, name):
+    if run_names.is_taken(tx, project_id, name):
         return None
     run_id = context.ids.new(tx.now)
     if not tx.insert_new(runs, _run_row(tx, context, submission, run_id, name)):
@@ -297,9 +263,7 @@ def _store(
     diff = differences.pack(submission.diff)
     tx.execute(insert(submissions), {"project_id": project_id, "run_id": run_id, "body": body, "diff": diff})
     if idempotency_key is not None:
-        key = {"project_id": project_id, "key": idempotency_key, "object_id": run_id, "created_at": tx.now}
-        if not tx.insert_new(idempotency_keys, key):
-            raise _KeyTaken
+        run_names.keep_key(tx, project_id, run_id, idempotency_key)
     if submission.code is not None:
         code = submission.code
         ids = {"manifest_id": bytes.fromhex(code.manifest_id), "content_id": bytes.fromhex(code.content_id)}
@@ -315,10 +279,6 @@ def _store(
     tx.notify("place")
     tx.notify("unfit")
     return name, True
-
-
-class _KeyTaken(Exception):
-    """Another request with the same idempotency key committed first: nothing of this one may stay."""
 
 
 def _stored(submission: Submission) -> StoredSubmission:
