@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.workflows.options import OPTIONS, SHORT
 from tests.docs.markdown import ROOT, blocks, inline_code, pages
 
 DSTACK = Path(sys.executable).with_name("dstack")
@@ -78,7 +79,7 @@ def test_what_a_page_types_exists(page: str, line: int, use: str) -> None:
             assert text is not None, f"{where}: {' '.join(command)} --help failed"
     known = set(_OPTION.findall(text))
     if command == ("run",):
-        known |= declared_variables()
+        known |= declared_variables() | {f"--{name}" for name in OPTIONS} | {f"-{letter}" for letter in SHORT}
     unknown = [option for option in _OPTION.findall(" ".join(options)) if option not in known]
     assert not unknown, f"{where}: {' '.join(command)} knows no {', '.join(unknown)}"
 
