@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dstack.server.services import explain as explain_service
+from dstack.server.services import runs as run_service
 from tests.support.world import World
 
 CHAIN = """\
@@ -57,6 +58,17 @@ def test_a_condition_that_is_false_from_the_start(world: World) -> None:
     assert reason(world, name, "fetch") == "skipped because its condition is false: fresh"
     assert reason(world, name, "train") == "skipped because a workflow it depends on did not succeed: fetch"
     assert world.job(name, "train")["finished_at"] is not None
+
+
+def test_what_will_not_run_needs_no_runner_that_has_it(world: World) -> None:
+    world.runner()
+    text = "workflows:\n- {name: train, provider: bash, commands: [a], if: large, resources: {memory: 900TB}}\n"
+    submitted = run_service.submit(world.context, world.submission(text, "train", "--large", "no"), None)
+
+    assert [warning.message for warning in submitted.warnings] == [
+        "`train` will be skipped: its condition is false: `large`"
+    ]
+    assert world.run(submitted.name)["status"] == "done"
 
 
 def test_what_is_skipped_from_the_start_leaves_the_rest_queued(world: World) -> None:

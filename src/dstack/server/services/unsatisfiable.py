@@ -36,8 +36,9 @@ class Fit:
 
 
 def fit(context: Context, steps: Iterable[PlannedStep]) -> Fit:
-    """How the planned steps fit the runners. Costs nothing where no step asks for more than one CPU."""
-    asking = {step.name: {job.requirements for job in step.jobs} - {Requirements()} for step in steps}
+    """How the planned steps that may run fit the runners. Costs nothing where none asks for more than one CPU."""
+    may_run = (step for step in steps if not step.skipped)
+    asking = {step.name: {job.requirements for job in step.jobs} - {Requirements()} for step in may_run}
     asking = {name: needs for name, needs in asking.items() if needs}
     if not asking:
         return Fit({})
