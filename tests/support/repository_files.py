@@ -243,7 +243,9 @@ def special_files(folder: Path) -> State:
 def special_files_without_git(folder: Path) -> State:
     project(folder)
     os.mkfifo(folder / "pipe")
-    return State("pipe", says=["not shipped: pipe (a named pipe)\n"])
+    (folder / "pipes").mkdir()
+    os.mkfifo(folder / "pipes" / "a")
+    return State("pipe", "pipes", says=["not shipped: pipe (a named pipe), pipes/a (a named pipe)\n"])
 
 
 @state

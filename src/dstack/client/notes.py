@@ -26,10 +26,10 @@ _POINTER_SIZE = 1024
 
 
 def special_files(listing: Listing, tree: Tree) -> dict[str, str]:
-    """Pipes, sockets and devices, ignored or not. git does not name them at all, so the folders are looked through."""
+    """Pipes, sockets and devices beside the files that go, ignored or not: git does not name them at all."""
     walk = Walk(listing.root, listing.rules())
     walk.special_in(tree.folders)
-    return walk.special
+    return listing.special | walk.special
 
 
 def notes(listing: Listing, tree: Tree, special: Mapping[str, str]) -> list[str]:
