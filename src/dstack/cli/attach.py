@@ -132,8 +132,8 @@ def _hint(api: Api, name: str, root: str | None) -> None:
 def _artifact_words(artifact: Artifact) -> str:
     files, size = artifact.get("files", 0), artifact.get("size", 0)
     partial = ", partial" if artifact.get("partial") else ""
-    if not files:
-        partial += " (nothing was written there: is the path right?)"
+    if not files and not partial:
+        partial = " (nothing was written there: is the path right?)"
     return (
         f"{artifact.get('path', '')} of {artifact.get('job', '')}: {count(files, 'file')}, {size_words(size)}{partial}"
     )

@@ -87,8 +87,10 @@ def _place_schemas(root: Path) -> None:
     try:
         for kind, name in _SCHEMAS.items():
             (folder / name).write_text(json.dumps(schema_of(kind), ensure_ascii=False) + "\n", encoding="utf-8")
-        if not (folder / ".gitignore").exists():
-            (folder / ".gitignore").write_text(_IGNORE, encoding="utf-8")
+        # The second for folders without git.
+        for name in (".gitignore", ".dstackignore"):
+            if not (folder / name).exists():
+                (folder / name).write_text(_IGNORE, encoding="utf-8")
     except OSError as error:
         say(f"the schemas for editors could not be written: {error}")
 

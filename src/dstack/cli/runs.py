@@ -44,7 +44,7 @@ def runs(run: str | None, everything: bool, last: int | None, diff: bool, as_jso
         if run:
             found = [api.run(run)]
         elif everything:
-            found = api.runs()
+            found = api.runs(limit=last)
         else:
             found, elsewhere = _recent(api, current_repository(), last or RECENT)
     if as_json:

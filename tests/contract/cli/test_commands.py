@@ -82,6 +82,7 @@ class TestRuns:
         stub.on("GET …/runs", page)
         for words in (["runs", "-a", "--json"], ["ps", "-a", "--json"], ["status", "-a", "--json"]):
             assert [run["name"] for run in json.loads(dstack(*words).out)] == ["a", "b"]
+        assert [run["name"] for run in json.loads(dstack("runs", "-a", "-n", "1", "--json").out)] == ["a"]
 
     def test_the_table(self, stub: StubApi, dstack: Dstack) -> None:
         now = int(time.time() * 1e6)

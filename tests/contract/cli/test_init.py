@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dstack.client.listing import Listing
+from dstack.client.tree import look
 from tests.contract.cli.conftest import Dstack
 from tests.contract.cli.test_commands import ask
 from tests.support.stub_api import Reply, StubApi
@@ -47,13 +49,15 @@ def test_without_a_terminal_nothing_is_written_unasked(dstack: Dstack, project: 
     assert (project / ".dstack" / "workflows.yaml").exists()
 
 
-def test_editors_get_schemas_that_git_passes_over(dstack: Dstack, project: Path) -> None:
+def test_editors_get_schemas_that_git_and_runs_pass_over(dstack: Dstack, project: Path) -> None:
     out = dstack("init", "-y").out
     assert out.startswith("# yaml-language-server: $schema=workflows.schema.json\n")
     for name in ("workflows", "variables"):
         schema = json.loads((project / ".dstack" / f"{name}.schema.json").read_text())
         assert schema["$schema"].startswith("https://json-schema.org/")
     assert "*.schema.json\n" in (project / ".dstack" / ".gitignore").read_text()
+    shipped = look(Listing(str(project))).paths
+    assert [path for path in shipped if not path.endswith("ignore")] == [".dstack/workflows.yaml", "train.py"]
 
 
 def test_what_is_there_stays(stub: StubApi, dstack: Dstack, project: Path) -> None:

@@ -106,6 +106,18 @@ def test_results_are_named_at_the_end(accepting: StubApi, dstack: Dstack) -> Non
     assert "  checkpoint of train: 2 files, 2KiB, partial\n  fetch: dstack artifacts download odd-cat-1\n" in done.err
 
 
+@pytest.mark.parametrize(
+    ("partial", "words"),
+    [(False, "0 files, 0B (nothing was written there: is the path right?)\n"), (True, "0 files, 0B, partial\n")],
+)
+def test_an_empty_artifact_is_doubted_where_the_job_was_done(
+    partial: bool, words: str, accepting: StubApi, dstack: Dstack
+) -> None:
+    saved = {"path": "out", "job": "train", "files": 0, "size": 0, "partial": partial}
+    accepting.on(LOGS, Reply(stream=end(jobs=[a_job("train", artifacts=[saved])])))
+    assert f"  out of train: {words}" in dstack("run", "train").err
+
+
 def test_a_cut_stream_goes_on_from_the_cursor(accepting: StubApi, dstack: Dstack) -> None:
     accepting.on(
         LOGS,
