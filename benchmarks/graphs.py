@@ -49,6 +49,31 @@ def dstack_lines(lines: int, command: str) -> Files:
     return {".dstack/workflows.yaml": workflow, "lines.py": printer(lines)}
 
 
+def dstack_language(workflows: int) -> Files:
+    """Workflows as people write them: options, a dependency, expressions, resources, variables of their own."""
+    lines, variables = ["workflows:"], ["variables:", "  global: {seed: 2}"]
+    for number in range(workflows):
+        lines += [
+            f"  - name: s{number}",
+            f"    help: The step number {number}",
+            "    provider: python",
+            "    script: train.py --lr ${{ lr }} --seed ${{ seed }}",
+            "    requirements: [numpy]",
+            "    artifacts: [checkpoint, logs]",
+            "    environment: {MODE: fast, RUN: '${{ run.name }}'}",
+            "    resources: {cpu: 1, memory: 1GB, gpu: '${{ gpu }}'}",
+            "    retry: {on: [lost, oom], max: 2, backoff: 30s}",
+            "    timeout: 2h",
+        ]
+        lines += [f"    depends-on: [s{number - 1}]"] if number % 10 else []
+        variables += [f"  s{number}:", "    lr: {default: 0.1, type: float, min: 0}", "    gpu: 0"]
+    return {
+        ".dstack/workflows.yaml": "\n".join(lines) + "\n",
+        ".dstack/variables.yaml": "\n".join(variables) + "\n",
+        "train.py": "print(1)\n",
+    }
+
+
 def make_hello() -> Files:
     return {"Makefile": "hello:\n\t@" + _SHELL.replace("$", "$$") + "\n"}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import graphs
+from benchmarks.language import complete_row, plan_row, validate_row
 from benchmarks.measure import Case, CommandFailed, Row
 from benchmarks.ours import SLOTS, Dstack, plain_environment, write
 from benchmarks.peers import Peer, Shape
@@ -25,6 +26,9 @@ NAMES = (
     "submit-10000-first",
     "submit-10000-unchanged",
     "submit-10000-changed",
+    "validate-200",
+    "plan-10000",
+    "complete",
 )
 """In this order; `idle` is watched before them."""
 
@@ -47,6 +51,9 @@ def rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path, names: set[str]) 
         "submit-10000-first": lambda: submit_row(dstack, peers, scratch, "first"),
         "submit-10000-unchanged": lambda: submit_row(dstack, peers, scratch, "unchanged"),
         "submit-10000-changed": lambda: submit_row(dstack, peers, scratch, "changed"),
+        "validate-200": lambda: validate_row(dstack, scratch),
+        "plan-10000": lambda: plan_row(dstack, scratch),
+        "complete": lambda: complete_row(dstack, _python(dstack, scratch), scratch),
     }
     unknown = {wanted for wanted in names if wanted != "idle" and not any(_is(name, wanted) for name in NAMES)}
     if unknown:

@@ -21,6 +21,9 @@ BUDGETS = [
     ("a hop of a chain of 100", "chain", "wall", 1.0, None),
     ("1 M lines, buffered", "lines-buffered", "wall", 2.0, ("into a file", "wall")),
     ("1 M lines, unbuffered", "lines-unbuffered", "wall", 2.0, ("into a file", "wall")),
+    ("`dstack validate` of 200 workflows", "validate-200", "wall", 0.3, None),
+    ("a graph of 10,000 steps planned", "plan-10000", "wall", 2.0, None),
+    ("a completion", "complete", "wall", 0.08, None),
 ]
 
 
