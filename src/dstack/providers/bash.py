@@ -13,7 +13,9 @@ from dstack.sdk.provider import CommandLine, JobSpec, PlanContext, Provider
 
 class BashConfig(InterpreterConfig):
     commands: Commands = Field(
-        description="What to run: a list of commands, or one text of several lines.", examples=["[./train.sh]"]
+        description="What to run: a list of commands, or one text of several lines. One shell runs them, and ends with "
+        "the first that fails; in a pipe any of its programs may be that.",
+        examples=["[./train.sh]"],
     )
     ports: Ports = Field(
         default=(),
