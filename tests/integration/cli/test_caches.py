@@ -1,4 +1,4 @@
-"""What was downloaded once is found again: jobs see the person's real home, and the settings that say where caches are."""
+"""What was downloaded once is found again: jobs see the real home, and the settings that say where caches are."""
 
 from __future__ import annotations
 
