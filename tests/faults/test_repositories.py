@@ -6,11 +6,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
-
-import pytest
 
 from tests.faults.home import Home
 from tests.support.repositories import committed, git
@@ -69,19 +66,3 @@ def test_a_git_folder_that_is_broken(home: Home) -> None:
             names = {bytes.fromhex(path).decode() for path in json.loads(done.stdout)}
             assert names >= {"train.py", "lib/net.py", ".gitignore", ".dstack/workflows.yaml"}, kind
             assert ("out.log" in names) == bool(words), kind
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_a_repository_of_somebody_else(home: Home) -> None:
-    """What git refuses to read is refused in git's own words, which say how to allow it."""
-    owner = 1234
-    shutil.rmtree(home.repo)
-    home.repo.mkdir()
-    committed(home.repo)
-    for parent, folders, files in os.walk(home.repo):
-        for name in folders + files:
-            os.lchown(os.path.join(parent, name), owner, owner)
-    os.chown(home.repo, owner, owner)
-    said = home.types("run", "show", code=2).stderr
-    assert "safe.directory" in said
-    assert home.runs() == []
