@@ -14,10 +14,13 @@ _PUBLIC = {
     "log": "dstack.sdk.injob.dstack.metrics_log",
 }
 
-__all__ = ["JobSpec", "PlanContext", "Provider", "__version__", "log"]
+_MODULES = ("artifacts",)
+
+__all__ = ["JobSpec", "PlanContext", "Provider", "__version__", "artifacts", "log"]
 
 TYPE_CHECKING = False  # `typing` alone would double the time that `dstack --help` takes
 if TYPE_CHECKING:
+    from dstack import artifacts
     from dstack.sdk.injob.dstack.metrics_log import log
     from dstack.sdk.provider import JobSpec, PlanContext, Provider
 
@@ -27,4 +30,8 @@ def __getattr__(name: str) -> object:
         import importlib
 
         return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _MODULES:
+        import importlib
+
+        return importlib.import_module(f"dstack.{name}")
     raise AttributeError(f"module 'dstack' has no attribute {name!r}")

@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "metrics": ("dstack.cli.metrics", "metrics", "Show what a run's jobs have logged: loss, accuracy, …"),
     "compare": ("dstack.cli.compare", "compare", "Show what sets runs apart."),
     "artifacts": ("dstack.cli.artifacts", "artifacts", "List, read, download and upload what runs save."),
+    "lineage": ("dstack.cli.lineage", "lineage", "Show where a run's inputs come from, and who used its artifacts."),
     "open": ("dstack.cli.open", "open_run", "Open the folder with a run's results."),
     "tag": ("dstack.cli.tag", "tag", "Give a run's artifacts a name to refer to them by."),
     "untag": ("dstack.cli.untag", "untag", "Remove a tag, or all tags of a run."),

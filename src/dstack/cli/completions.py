@@ -82,6 +82,10 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
         (('--json',), '', 'The run, in a list'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
+    'lineage': (
+        (('--json',), '', 'The links, as a list of objects'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
     'open': (
         (('--path',), '', 'Only print where the folder is'),
         (('--json',), '', 'The artifacts, each with the `target` it lies in; opens nothing'),
@@ -226,6 +230,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     'artifacts diff': ('', ''),
     'artifacts log': ('run-or-tag',),
     'artifacts upload': ('*',),
+    'lineage': ('run-or-tag',),
     'open': ('run',),
     'tag': ('run', 'tag'),
     'untag': ('tag-or-run',),

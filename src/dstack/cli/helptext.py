@@ -16,6 +16,7 @@ Commands:
   metrics     Show what a run's jobs have logged: loss, accuracy, …
   compare     Show what sets runs apart.
   artifacts   List, read, download and upload what runs save.
+  lineage     Show where a run's inputs come from, and who used its artifacts.
   open        Open the folder with a run's results.
   tag         Give a run's artifacts a name to refer to them by.
   untag       Remove a tag, or all tags of a run.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Diagnostic,
         Explanation,
         Info,
+        Lineage,
         Metric,
         Plan,
         RepositoryRef,
@@ -213,6 +214,10 @@ class Api:
             "repository": repository,
         }
         return self._pages(f"{self._base}/artifacts", query, None)
+
+    def lineage(self, *, run: str | None = None, tag: str | None = None, repository: str | None = None) -> Lineage:
+        query = _query({"run": run, "tag": tag, "repository": repository})
+        return self._json("GET", f"{self._base}/lineage{query}")
 
     def upload(self, upload: Upload, key: str) -> Run:
         """Make a finished run of snapshots that are in the store; `key` makes it safe to send again."""

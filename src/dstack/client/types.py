@@ -402,6 +402,34 @@ class Submission(TypedDict, total=False):
     dstack_options: dict[str, Any]
 
 
+class Link(TypedDict, total=False):
+    """`step` of `run` was given what `job` of the run `source` had saved at `path`. `direction` says on which side of
+    what was asked for it lies: `input` or `use`; `depth` is how far, from 1."""
+
+    direction: str
+    depth: int
+    run: str
+    step: str
+    status: str
+    source: str
+    job: str
+    workflow: str
+    source_status: str
+    path: str
+    tag: str | None
+    partial: bool
+    manifest_id: str
+    content_id: str
+
+
+class Lineage(TypedDict, total=False):
+    """`cut`: there is more than was looked at."""
+
+    roots: list[str]
+    links: list[Link]
+    cut: bool
+
+
 class UploadedArtifact(TypedDict):
     path: str
     manifest_id: str

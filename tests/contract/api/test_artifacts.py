@@ -49,3 +49,22 @@ def test_an_upload(asked: Asked, tmp_path: Path) -> None:
     assert (item["size"], item["stored"], item["attempt"], item["live"]) == (1, 9, 0, False), "its size is looked up"
     asked.refused(asked.client.post(f"{BASE}/uploads", json={**body, "artifacts": []}), 400, "invalid")
     asked.refused(asked.client.post(f"{BASE}/uploads", json={}), 400, "invalid")
+
+
+def test_lineage(asked: Asked) -> None:
+    runner = asked.world.runner()
+    name = done(asked, runner, "train")
+    found = asked.get("lineage", run=name)
+    assert (found["roots"], found["links"], found["cut"]) == ([name], [], False)
+    asked.world.tag(name, "good")
+    user = asked.world.submit(
+        'workflows: [{name: use, provider: bash, commands: ["true"], deps: ["train:good"]}]', "use"
+    )
+    [link] = asked.get("lineage", tag="good", repository=REPOSITORY)["links"]
+    assert {key: link[key] for key in ("direction", "depth", "run", "step", "source", "path", "tag", "status")} == {
+        "direction": "use", "depth": 1, "run": user, "step": "use", "source": name, "path": "model", "tag": "good",
+        "status": "queued",
+    }  # fmt: skip
+    assert (link["job"], link["workflow"], link["source_status"], link["partial"]) == ("train", "train", "done", False)
+    for query, status in (({"run": "nobody-1"}, 404), ({"tag": "bad"}, 404), ({}, 400)):
+        asked.refused(asked.client.get(f"{BASE}/lineage", params=query), status)

@@ -108,6 +108,8 @@ def test_odd_names(asked: Asked, name: str) -> None:
         ("GET", f"artifacts?run={name}"),
         ("GET", f"artifacts?tag={name}"),
         ("GET", f"artifacts/history?run={name}"),
+        ("GET", f"lineage?run={name}"),
+        ("GET", f"lineage?tag={name}"),
         ("GET", f"artifacts/history?tag={name}&cursor={name}"),
         ("GET", f"tags?repository={name}"),
         ("GET", f"runs?repository={name}"),

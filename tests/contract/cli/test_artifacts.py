@@ -307,3 +307,30 @@ def test_what_cannot_be_uploaded(
         (repository.parent / name / "data/x").write_text(name)
     done = dstack("artifacts", "upload", *paths)
     assert (done.code, message in done.err, stub.calls) == (2, True, [])
+
+
+def test_lineage(stub: StubApi, dstack: Dstack) -> None:
+    more = {"partial": False, "tag": None, "path": "data"}
+    links = [
+        {"direction": "input", "depth": 1, "run": RUN, "step": "train", "source": "old-cow-1", "job": "prepare",
+         "source_status": "done", **more, "tag": "v1"},
+        {"direction": "input", "depth": 2, "run": "old-cow-1", "step": "prepare", "source": "gone-ant-1", "job": "raw",
+         "source_status": "deleted", **more, "partial": True},
+        {"direction": "use", "depth": 1, "run": "new-bee-1", "step": "evaluate", "source": RUN, "job": "train",
+         "status": "running", **more, "path": "out"},
+    ]  # fmt: skip
+    stub.on("GET …/lineage", Reply(body={"roots": [RUN], "links": links, "cut": True}))
+    done = dstack("lineage", RUN)
+    shown = (
+        f"{RUN}\n"
+        "inputs:\n"
+        "  data of old-cow-1/prepare as :v1 (done), for train\n"
+        "    data of gone-ant-1/raw (deleted, partial), for prepare\n"
+        "used by:\n"
+        "  new-bee-1 (running): evaluate took out of train\n"
+    )
+    assert (done.code, done.out, done.err) == (0, shown, "there is more than is shown\n")
+    assert json.loads(dstack("lineage", ":v1", "--json").out) == links
+    assert stub.calls[-1].query["tag"] == "v1"
+    stub.on("GET …/lineage", Reply(body={"roots": [RUN], "links": [], "cut": False}))
+    assert dstack("lineage", RUN).out == f"{RUN}\nno inputs from other runs\nnot used by other runs\n"

@@ -1,4 +1,4 @@
-"""The routes of what runs have saved: the newest snapshots, all there were, and runs made of uploaded files."""
+"""The routes of what runs have saved: the newest snapshots, all there were, where they went, and uploads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from dstack.server.api.requests import read_body, read_page_cursor, text_of
 from dstack.server.db.engine import Transaction
-from dstack.server.services import artifacts, history, uploads, views
+from dstack.server.services import artifacts, history, lineage, uploads, views
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest
 from dstack.server.services.repositories import named_repository
@@ -26,6 +26,7 @@ def artifact_routes(context: Context) -> list[tuple[str, str, Handler]]:
         ("GET", "/artifacts", api.newest),
         ("GET", "/artifacts/history", api.history),
         ("POST", "/uploads", api.upload),
+        ("GET", "/lineage", api.lineage),
     ]
 
 
@@ -77,6 +78,19 @@ class _Artifacts:
         project_id = self._context.project_id
         run = await self._context.database.aread(lambda tx: views.run_view(tx, project_id, made.name))
         return _json(run, 201 if made.new else 200)
+
+    async def lineage(self, request: Request) -> Response:
+        query, project_id = request.query_params, self._context.project_id
+        run, tag = _run_or_tag(request)
+
+        def read(tx: Transaction) -> lineage.Lineage:
+            if run is not None:
+                return lineage.of_run(tx, project_id, run)
+            repository = named_repository(tx, project_id, text_of(query, "repository"))
+            return lineage.of_tag(tx, project_id, tag or "", repository)
+
+        found = await self._context.database.aread(read)
+        return _json({"roots": found.roots, "links": found.links, "cut": found.cut})
 
 
 def _run_or_tag(request: Request) -> tuple[str | None, str | None]:

@@ -123,6 +123,12 @@ attempt_secrets = Table("attempt_secrets", metadata, _id("project_id"), _id("run
     _text("name"), _blob("value", nullable=False), PrimaryKeyConstraint("project_id", "run_id", "attempt_id", "name"),
     ForeignKeyConstraint(["project_id", "run_id"], ["runs.project_id", "runs.id"], ondelete="CASCADE"))  # fmt: skip
 
+run_sources = Table("run_sources", metadata, _id("project_id"), _id("run_id"), _text("source"),
+    PrimaryKeyConstraint("project_id", "run_id", "source"),
+    Index("ix_run_sources_source", "project_id", "source", "run_id"),
+    ForeignKeyConstraint(["project_id", "run_id"], ["runs.project_id", "runs.id"], ondelete="CASCADE"))  # fmt: skip
+"""`source` is the name of a run whose artifacts `run_id` was given: it stays its name when that run is deleted."""
+
 retired_run_names = Table("retired_run_names", metadata, _id("project_id"), _text("name"), _at("at", nullable=False),
     PrimaryKeyConstraint("project_id", "name"))  # fmt: skip
 

@@ -16,7 +16,7 @@ from dstack.domain.ports import Ids
 from dstack.domain.rules import SUCCESS
 from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
-from dstack.server.db.tables import events, jobs, step_needs, steps
+from dstack.server.db.tables import events, jobs, run_sources, step_needs, steps
 from dstack.server.services.rows import StoredPolicy
 from dstack.server.services.stored import StoredInput, StoredPlan, encode_need
 from dstack.workflows import PlannedStep, StepPolicy
@@ -30,7 +30,11 @@ def insert_plan(tx: Transaction, project_id: UUID, run_id: UUID, planned: Sequen
     made = _Rows(tx.now, project_id, run_id, ids)
     for position, step in enumerate(planned):
         made.step(position, step)
-    for table, rows in ((steps, made.steps), (step_needs, made.needs), (jobs, made.jobs), (events, made.events)):
+    sources = sorted({item.run_name for step in planned for item in step.inputs})
+    used = [{"project_id": project_id, "run_id": run_id, "source": name} for name in sources]
+    for table, rows in (
+        (steps, made.steps), (step_needs, made.needs), (jobs, made.jobs), (events, made.events), (run_sources, used),
+    ):  # fmt: skip
         if rows:
             tx.execute(insert(table), rows)
     return len(made.events)
