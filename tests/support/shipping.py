@@ -6,7 +6,7 @@ import codecs
 import os
 import select
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,12 +52,11 @@ class Desk:
         Materialiser(self.store).unpack(bytes.fromhex(code["manifest_id"]), target)
         return target
 
-    def _save(self, root: str, paths: Sequence[str], cache: str) -> tuple[CodeRef, Sequence[str]]:
-        self.saves.append(list(paths))
+    def _save(self, root: str, files: Mapping[str, os.stat_result], cache: str) -> tuple[CodeRef, Sequence[str]]:
+        self.saves.append(list(files))
         self.before_save()
-        saved = save(
-            Path(root), self.store, paths=[os.fsencode(path) for path in paths], cache=FileCache.load(Path(cache))
-        )
+        found = {os.fsencode(path): status for path, status in files.items()}
+        saved = save(Path(root), self.store, paths=found, known=found, cache=FileCache.load(Path(cache)))
         self.after_save()
         code: CodeRef = {
             "manifest_id": saved.manifest_id.hex(),

@@ -11,7 +11,7 @@ from dstack.client.code import CodeCache, Listing, ship_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dstack.cli.session import Session
     from dstack.client.types import CodeRef, Submission
@@ -57,10 +57,10 @@ class Shipping:
         submission["code"] = shipped.code
         submission["diff"] = shipped.diff
 
-    def _save(self, root: str, paths: Sequence[str], cache: str) -> tuple[CodeRef, Sequence[str]]:
+    def _save(self, root: str, files: Mapping[str, os.stat_result], cache: str) -> tuple[CodeRef, Sequence[str]]:
         from dstack.client.store import save_code
 
-        code, problems, stored = save_code(self._session.api, root, paths, cache)
+        code, problems, stored = save_code(self._session.api, root, files, cache)
         self.sent += stored
         return code, problems
 

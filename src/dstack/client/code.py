@@ -13,12 +13,13 @@ from dstack.client.tree import Tree, largest, look, look_again
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping, Sequence
 
     from dstack.client.difference import Difference
     from dstack.client.types import CodeRef
 
-    Save = Callable[[str, Sequence[str], str], tuple[CodeRef, Sequence[str]]]
+    Save = Callable[[str, Mapping[str, os.stat_result], str], tuple[CodeRef, Sequence[str]]]
     Confirm = Callable[[int, int, Sequence[tuple[int, str]]], bool]
 
 __all__ = ["CodeCache", "Listing", "Shipped", "ship_code"]
@@ -35,8 +36,9 @@ _NAMED = 10
 def ship_code(listing: Listing, cache: CodeCache, commit: str | None, save: Save, confirm: Confirm) -> Shipped:
     """The snapshot of the files that `listing` names, saved now unless an earlier one still holds.
 
-    `save(root, paths, cache file)` saves them, and answers with what it could not; `confirm(files, bytes, largest)` is
-    asked before much is shipped. `commit` is what their difference is taken from. Raises RepositoryError.
+    `save(root, files, cache file)` saves them, given how they were found, and answers with what it could not;
+    `confirm(files, bytes, largest)` is asked before much is shipped. `commit` is what their difference is taken from.
+    Raises RepositoryError.
     """
     for attempt in range(1, _TRIES + 1):
         tree = look(listing)
@@ -46,7 +48,7 @@ def ship_code(listing: Listing, cache: CodeCache, commit: str | None, save: Save
             return _as_before(listing, tree, known, cache, commit)
         confirmed = _confirm(tree, cache.confirmed_size, confirm)
         difference = _differ(listing, tree, commit)
-        code, problems = save(listing.root, tree.paths, cache.files_path)
+        code, problems = save(listing.root, tree.found, cache.files_path)
         if not problems:
             break
         if attempt == _TRIES or look_again(listing.root, tree).digest == tree.digest:

@@ -155,15 +155,16 @@ def remote_store(api: Api) -> SnapshotStore:
     return SnapshotStore(SignedBlobs(api), RemoteCatalog(api))
 
 
-def save_code(api: Api, root: str, paths: Sequence[str], cache: str) -> tuple[CodeRef, tuple[str, ...], int]:
-    """Save the files `paths` of `root`; also what of them could not be saved as it is, in words, and the bytes that
-    were not there before.
+def save_code(
+    api: Api, root: str, files: Mapping[str, os.stat_result], cache: str
+) -> tuple[CodeRef, tuple[str, ...], int]:
+    """Save the `files` of `root`, each with how it was found a moment ago; also what of them could not be saved as it
+    is, in words, and the bytes that were not there before.
 
     `cache` is a file that spares reading what did not change.
     """
-    saved = save(
-        Path(root), remote_store(api), paths=[os.fsencode(path) for path in paths], cache=FileCache.load(Path(cache))
-    )
+    found = {os.fsencode(path): status for path, status in files.items()}
+    saved = save(Path(root), remote_store(api), paths=found, known=found, cache=FileCache.load(Path(cache)))
     code: CodeRef = {
         "manifest_id": saved.manifest_id.hex(),
         "content_id": saved.content_id.hex(),

@@ -27,6 +27,8 @@ class Tree:
         self.looked_at = time.time_ns()
         self.paths: list[str] = []
         """Files, links and empty folders."""
+        self.found: dict[str, os.stat_result] = {}
+        """How each of the paths was found."""
         self.sizes: list[int] = []
         self.links: list[str] = []
         self.folders: list[str] = [""]
@@ -75,8 +77,8 @@ class _Looker:
         self.unlisted: list[str] = []
         self._empty = empty
         self._tree = Tree()
-        self._found: list[tuple[str, int, bytes]] = []
-        """Path, size, facts."""
+        self._found: list[tuple[str, os.stat_result, bytes]] = []
+        """Path, status, facts."""
         self._folders: dict[str, os.stat_result | None] = {"": os.fstat(self.fd)}
         """None for what is no folder: a link, a file, or gone. What git has below it is not there."""
 
@@ -98,12 +100,12 @@ class _Looker:
             mode = status.st_mode
             if mode & _KIND != stat.S_IFREG and not self._is_taken(path, mode):
                 continue
-            size, mtime, ctime = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
             if mtime > newest:
                 newest = mtime
             if ctime > newest:
                 newest = ctime
-            found.append((path, size, pack(mode, size, mtime, ctime, status.st_ino)))
+            found.append((path, status, pack(mode, status.st_size, mtime, ctime, status.st_ino)))
         self._tree.newest = newest
 
     def finish(self) -> Tree:
@@ -111,8 +113,9 @@ class _Looker:
 
         tree = self._tree
         found = sorted(self._found)
-        tree.paths = [path for path, _, _ in found]
-        tree.sizes = [size for _, size, _ in found]
+        tree.found = {path: status for path, status, _ in found}
+        tree.paths = list(tree.found)
+        tree.sizes = [status.st_size for _, status, _ in found]
         tree.size = sum(tree.sizes)
         folders = sorted((path, status) for path, status in self._folders.items() if status is not None)
         tree.folders = [path for path, _ in folders]

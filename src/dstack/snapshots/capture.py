@@ -41,6 +41,7 @@ from dstack.snapshots.manifests import (
 from dstack.snapshots.reading import FileGone, FileRead, FileReader, FileUnstable
 from dstack.snapshots.scanning import (
     ROW_LENGTH,
+    Known,
     Listing,
     Row,
     Selection,
@@ -80,12 +81,13 @@ def save(
     store: SnapshotStore,
     *,
     paths: Iterable[bytes] | None = None,
+    known: Known | None = None,
     cache: FileCache | None = None,
     live: bool = False,
     clock: Clock = _CLOCK,
     watch: Callable[[int], None] | None = None,
 ) -> SavedSnapshot:
-    """Save everything below `root`, or exactly `paths` (relative to it), as a snapshot.
+    """Save everything below `root`, or exactly `paths` (relative to it), as a snapshot; `known` is `walk`'s.
 
     On return all of it is stored and recorded in the catalog, and unless `live` it is on the disk; the caller commits
     the reference. With a `cache`, files that did not change since the save that filled it are not read. `live` may
@@ -96,7 +98,7 @@ def save(
     with PackWriter(store) as writer:
         capture = _Capture(store, writer, cache if cache is not None else FileCache(), clock, watch, live=live)
         try:
-            return capture.run(root, None if paths is None else select(paths))
+            return capture.run(root, None if paths is None else select(paths), known)
         finally:
             capture.close()
 
@@ -125,6 +127,11 @@ class _Folder:
 
     def warn(self, name: bytes, what: str) -> None:
         self.warnings.append(f"{shown(self.listing.child_path(name))}: {what}")
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether its files were named."""
+        return self.listing.selection is not None
 
     @property
     def ready(self) -> bool:
@@ -158,11 +165,11 @@ class _Capture:
         self._readers: ThreadPoolExecutor | None = None
         self._room = threading.BoundedSemaphore(LARGE_AT_ONCE)
 
-    def run(self, root: Path, selection: Selection | None) -> SavedSnapshot:
+    def run(self, root: Path, selection: Selection | None, known: Known | None) -> SavedSnapshot:
         waiting: deque[_Folder] = deque()
         listing: Listing | None = None
         _check(root)
-        for listing in walk(root, selection):
+        for listing in walk(root, selection, known):
             waiting.append(self._begin(listing))
             while waiting and waiting[0].ready:
                 self._finish(waiting.popleft())
@@ -223,7 +230,7 @@ class _Capture:
         try:
             target = os.readlink(name, dir_fd=folder.listing.fd)
         except OSError as error:
-            if not isinstance(error, FileNotFoundError):
+            if folder.is_chosen or not isinstance(error, FileNotFoundError):
                 folder.warn(name, f"not saved, {error.strerror}")
             return
         folder.entries.append(SymlinkEntry(name, LINK_MODE, found.st_mtime_ns, target))
@@ -256,7 +263,10 @@ class _Capture:
         try:
             result = read()
         except FileGone:
-            return  # removed since it was listed: as if it had been removed before
+            # Removed since it was listed: as if it had been removed before, unless it was asked for by name.
+            if folder.is_chosen:
+                folder.warn(name, "not saved, it went away meanwhile")
+            return
         except FileUnstable:
             folder.rows.append((name, _UNREADABLE_ROW))
             folder.warn(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import Final, NamedTuple, Optional
@@ -17,6 +17,8 @@ from typing import Final, NamedTuple, Optional
 Row = tuple[bytes, os.stat_result]
 Selection = dict[bytes, Optional["Selection"]]
 """Names to look at; None = the file of that name."""
+
+Known = Mapping[bytes, os.stat_result]
 
 MAX_DEPTH: Final = 500
 """Folders within folders; each costs an open file while it is walked."""
@@ -40,11 +42,14 @@ class Subtree(NamedTuple):
 class Listing:
     """One folder as it was found. `fd` is open only until the walk goes on."""
 
-    def __init__(self, path: bytes, fd: int, parent: Listing | None, selection: Selection | None) -> None:
+    def __init__(
+        self, path: bytes, fd: int, parent: Listing | None, selection: Selection | None, known: Known | None
+    ) -> None:
         self.path = path
         self.fd = fd
         self.parent = parent
         self.selection = selection
+        self.known = known
         found = os.fstat(fd)
         self.mode = stat.S_IMODE(found.st_mode)
         # The time of a folder of which only chosen files are saved says nothing about them: it is left out.
@@ -105,12 +110,13 @@ def _level(selection: Selection, path: bytes, folder: bytes) -> Selection:
     return selection
 
 
-def walk(root: Path, selection: Selection | None = None) -> Iterator[Listing]:
+def walk(root: Path, selection: Selection | None = None, known: Known | None = None) -> Iterator[Listing]:
     """Every folder below `root` and `root` itself, children first, in the order of names.
 
+    `known` tells how selected files were found a moment ago, by path: they are not looked at again.
     Raises OSError where `root` cannot be opened; what cannot be read further down becomes a warning.
     """
-    first = Listing(b"", os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), None, selection)
+    first = Listing(b"", os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), None, selection, known)
     stack = [(first, iter(_scan(first)))]
     try:
         while stack:
@@ -181,7 +187,7 @@ def _enter(parent: Listing, name: bytes, depth: int) -> Listing | None:
             parent.warnings.append(f"{shown(path)}: not saved, {error.strerror}")
         return None
     below = None if parent.selection is None else parent.selection.get(name) or {}
-    return Listing(path, fd, parent, below)
+    return Listing(path, fd, parent, below, parent.known)
 
 
 def _scan(listing: Listing) -> list[bytes]:
@@ -214,7 +220,11 @@ def _everything(listing: Listing) -> Iterator[Row]:
 
 
 def _selected(listing: Listing, selection: Selection) -> Iterator[Row]:
+    known = listing.known
     for name, below in selection.items():
+        if below is None and known is not None and (found := known.get(listing.child_path(name))) is not None:
+            yield name, found
+            continue
         try:
             found = os.stat(name, dir_fd=listing.fd, follow_symlinks=False)
         except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,9 +37,9 @@ class Ship:
         cache = CodeCache(str(self.root / "cache"), root, "")
         return ship_code(Listing(root), cache, None, self._save, self._confirm).code
 
-    def _save(self, root: str, paths: Sequence[str], cache: str) -> tuple[CodeRef, Sequence[str]]:
-        self.saved.append(list(paths))
-        return {"manifest_id": f"{len(self.saved):064x}", "content_id": "0", "files": len(paths), "size": 0}, ()
+    def _save(self, root: str, files: Mapping[str, os.stat_result], cache: str) -> tuple[CodeRef, Sequence[str]]:
+        self.saved.append(list(files))
+        return {"manifest_id": f"{len(self.saved):064x}", "content_id": "0", "files": len(files), "size": 0}, ()
 
     def _confirm(self, files: int, size: int, largest: Sequence[tuple[int, str]]) -> bool:
         self.asked.append((files, size))
@@ -103,9 +103,9 @@ def test_a_file_that_changes_during_the_save_is_not_taken_for_saved(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Meanwhile(Ship):
-        def _save(self, root: str, paths: Sequence[str], cache: str) -> tuple[CodeRef, Sequence[str]]:
+        def _save(self, root: str, files: Mapping[str, os.stat_result], cache: str) -> tuple[CodeRef, Sequence[str]]:
             (project / "a.py").write_text("changed" * len(self.saved))
-            return super()._save(root, paths, cache)
+            return super()._save(root, files, cache)
 
     ship = Meanwhile(tmp_path, monkeypatch)
     ship()
