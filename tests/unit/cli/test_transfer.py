@@ -1,0 +1,38 @@
+"""The bar is drawn on a terminal and nowhere else; a large transfer says its rate and what was spared."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from dstack.cli.transfer import Measured, transfer
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stderr", [Terminal(), io.StringIO()])
+def test_a_bar_on_a_terminal(stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with transfer("uploading", 4 << 20) as advance:
+        advance(1 << 20)
+        advance(3 << 20)
+    shown = stderr.getvalue()
+    assert ("uploading" in shown, "MiB" in shown) == ((True, True) if stderr.isatty() else (False, False))
+
+
+def test_what_was_spared(capsys: pytest.CaptureFixture[str]) -> None:
+    Measured().tell("uploaded", 8 << 20, 2 << 20, "is stored")
+    Measured().tell("uploaded", 8 << 20, 8 << 20, "is stored")
+    Measured().tell("uploaded", 100, 0, "is stored")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("uploaded: 8MiB in ")
+    assert "/s)" in first
+    assert first.endswith(", 6MiB of it spared: equal content is stored once")
+    assert "spared" not in second
