@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from dstack.providers.interpreter import Commands, InterpreterConfig, Ports
 from dstack.providers.script import Arguments, Script
 from dstack.sdk.config import Artifact
-from dstack.sdk.fields import RelativePath, Text, Texts, listed, relative_path, short_for, text
+from dstack.sdk.fields import RelativePath, Text, Texts, listed, relative_path, short_for, spelled_as, text
 from dstack.sdk.provider import CommandLine, JobSpec, PlanContext, PlanError, Provider
 
 
@@ -29,8 +29,15 @@ def _container_path(path: str) -> str:
     return path if path.startswith("/") else relative_path(path)
 
 
+ContainerPath = Annotated[
+    Text,
+    AfterValidator(_container_path),
+    spelled_as(r"^(/|(?!~)(?!(.*/)?\.\.(/|$)))[^\x00-\x1f]*[^\x00-\x20][^\x00-\x1f]*$"),
+]
+
+
 class ContainerArtifact(Artifact):
-    path: Annotated[Text, AfterValidator(_container_path)] = Field(
+    path: ContainerPath = Field(
         description="The folder, relative to the working directory or absolute in the container."
     )
 
@@ -38,7 +45,10 @@ class ContainerArtifact(Artifact):
 class DockerConfig(InterpreterConfig):
     artifacts: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride] - nothing assigns to a frozen model
         tuple[Annotated[ContainerArtifact, BeforeValidator(short_for("path", text))], ...],
-        BeforeValidator(listed, json_schema_input_type=str | ContainerArtifact | list[str | ContainerArtifact] | None),
+        BeforeValidator(
+            listed,
+            json_schema_input_type=ContainerPath | ContainerArtifact | list[ContainerPath | ContainerArtifact] | None,
+        ),
     ] = Field(default=(), description="Folders to keep, also absolute ones of the container.")
     image: Text = Field(description="The container's image.", examples=["ubuntu"])
     commands: Texts = Field(default=(), description="What to run in it; nothing: what the image runs by itself.")

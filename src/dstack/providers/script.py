@@ -59,7 +59,8 @@ Script = Annotated[Text, AfterValidator(_check_script)]
 
 
 def _one_script(schema: dict[str, Any]) -> None:
-    schema["anyOf"] = [{"required": [key]} for key in SCRIPT_KEYS if key in schema["properties"]]
+    known = [key for key in SCRIPT_KEYS if key in schema["properties"]]
+    schema["anyOf"] = [{"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in known]
 
 
 class ScriptConfig(InterpreterConfig):

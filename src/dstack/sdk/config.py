@@ -104,7 +104,7 @@ Environment = Annotated[
         {
             "anyOf": [
                 {"type": "object", "propertyNames": {"pattern": f"^{_ENV_NAME}$"}, "additionalProperties": _VALUES},
-                {"type": "array", "items": {"type": "string", "pattern": f"^{_ENV_NAME}(=|$)"}},
+                {"type": "array", "items": {"type": ["string", "boolean"], "pattern": f"^{_ENV_NAME}(=|$)"}},
                 {"type": "null"},
             ]
         },
@@ -361,7 +361,7 @@ class WorkflowConfig(BaseModel):
     )
     env: Environment = Field(default_factory=dict[str, str], description="Another name of `environment`.")
     working_dir: RelativePath = Field(default=".", description="Where the job starts, relative to the repository.")
-    if_: Annotated[str | bool | None, BeforeValidator(_condition, json_schema_input_type=str | bool)] = Field(
+    if_: Annotated[str | bool | None, BeforeValidator(_condition, json_schema_input_type=str | bool | float)] = Field(
         default=None,
         alias="if",
         description="When it runs, once everything that it depends on has ended: `success()` (as where nothing is "
@@ -403,11 +403,6 @@ class WorkflowConfig(BaseModel):
             "working_dir": self.working_dir,
             "artifacts": tuple(dict.fromkeys(artifact.path for artifact in self.artifacts)),
         }
-        for key, dependencies in (("depends-on", self.depends_on), ("deps", self.deps)):
-            for index, dependency in enumerate(dependencies):
-                if dependency.repo is not None:
-                    hint = "to leave files out, list them under `code: {exclude: […]}`"
-                    ctx.warn("`repo` has no effect: a run gets the whole code", at=(key, index, "repo"), hint=hint)
         for key, dependencies in (("depends-on", self.depends_on), ("deps", self.deps)):
             for index, dependency in enumerate(dependencies):
                 if dependency.repo is not None:

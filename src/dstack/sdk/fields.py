@@ -188,7 +188,8 @@ Count = Annotated[
     int,
     BeforeValidator(
         count,
-        json_schema_input_type=Annotated[int, Field(ge=0, le=MAX_COUNT)] | Annotated[str, Field(pattern=r"^\d{1,6}$")],
+        json_schema_input_type=Annotated[int, Field(ge=0, le=MAX_COUNT)]
+        | Annotated[str, Field(pattern=r"^(0{0,3}\d{1,5}|100000)$")],
     ),
 ]
 """A whole number from 0."""
