@@ -81,6 +81,10 @@ class _Error:
     of_key: bool = False
 
 
+_MOST_DETAILS = 2000
+"""Errors of one value that are looked at; what is wrong with the rest is learned when these are right."""
+
+
 def _report_all(
     config: type[Any],
     subject: Subject,
@@ -88,7 +92,7 @@ def _report_all(
     report: Report,
     providers: Mapping[str, type[Provider]],
 ) -> None:
-    errors = _one_per_union([_error(detail, subject.data) for detail in details])
+    errors = _one_per_union([_error(detail, subject.data) for detail in details[:_MOST_DETAILS]])
     # A misspelled key is one mistake, not also a missing one.
     meant: set[Path] = set()
     for error in errors:

@@ -88,9 +88,9 @@ def given(option: str, words: Iterable[tuple[str, str]], report: Report) -> tupl
 
 def once(found: Iterable[Dependency]) -> tuple[Dependency, ...]:
     """Each dependency where it is named first."""
-    distinct: dict[tuple[str, str], Dependency] = {}
-    for dependency in found:
-        distinct.setdefault((dependency.kind, str(dependency)), dependency)
+    distinct: dict[tuple[str, str | None, str | None, str | None], Dependency] = {}
+    for item in found:
+        distinct.setdefault((item.kind, item.repository, item.workflow, item.tag), item)
     return tuple(distinct.values())
 
 
@@ -125,6 +125,8 @@ def parse(
     text: str, bare: Literal["run", "newest"], at: tuple[int, int], argument: str | None = None
 ) -> Dependency | None:
     """What `text` names; None where it cannot name anything."""
+    if WORKFLOW_NAME.fullmatch(text) is not None:
+        return Dependency(bare, text, None, at, None, argument)
     if (match := _TAG.fullmatch(text)) is not None:
         return Dependency("tag", None, match[2], at, match[1], argument)
     if (match := _WORKFLOW.fullmatch(text)) is None:

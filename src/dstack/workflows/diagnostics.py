@@ -144,7 +144,7 @@ class Report:
     @property
     def hopeless(self) -> bool:
         """Whether what has not been looked at is left out."""
-        return self._given_up or self.errors >= 10 * MAX_DIAGNOSTICS
+        return self._given_up or self.errors >= 2 * MAX_DIAGNOSTICS
 
     def error(self, source: Source, at: tuple[int, int], message: str, hint: str = "") -> None:
         self.errors += 1
@@ -161,9 +161,7 @@ class Report:
         if key in self._told:
             return
         self._told.add(key)
-        index = source.index(at)
-        brought = self._uses.of(index) if self._uses is not None else None
-        if brought is not None:
+        if self._uses is not None and (brought := self._uses.of(index := source.index(at))) is not None:
             _, _, use, whole = brought
             if whole == index:
                 message = f"{message} (`&{use.name}` is in line {at[0]})"
@@ -186,12 +184,12 @@ class Report:
         if self.full:
             return ""
         word = word[:_MAX_WORD]
+        self._comparisons -= min(len(known), _MANY) + len(known) // 20
+        if self._comparisons < 0:
+            return ""
         if len(known) > _MANY:
             alike = (name for name in known if abs(len(name) - len(word)) <= 2 and name[:2] == word[:2])
             known = list(itertools.islice(alike, _MANY))
-        self._comparisons -= len(known)
-        if self._comparisons < 0:
-            return ""
         return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), "")
 
     def near(self, word: str, known: Collection[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from dstack.sdk.provider import Provider
 from dstack.sdk.scalars import text_of
-from dstack.workflows import dependencies, secrets, variables
+from dstack.workflows import collector, dependencies, secrets, variables
 from dstack.workflows.aliases import Uses
 from dstack.workflows.binding import RUN_NAMES, Budget, Filled, Scope, fill, names_used
 from dstack.workflows.checking import Subject, check
@@ -34,6 +34,11 @@ def load(files: Mapping[str, str], providers: Mapping[str, type[Provider]], *, r
     Reads `.dstack/workflows.yaml`, every YAML file of `.dstack/workflows/`, what they `include`, and
     `.dstack/variables.yaml`. Unless `required`, there need be no workflow: a provider can run without one.
     """
+    with collector.paused():
+        return _load(files, providers, required)
+
+
+def _load(files: Mapping[str, str], providers: Mapping[str, type[Provider]], required: bool) -> Workflows:
     report = Report()
     loader = _Loader(files, providers, report)
     workflow_files = [path for path in sorted(files, key=_rank) if _is_workflows(path)]

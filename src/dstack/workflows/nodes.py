@@ -45,18 +45,17 @@ class Node:
     which entries an alias brought, by index or key.
     """
 
-    __slots__ = ("column", "data", "dynamic", "end", "height", "line", "size", "start", "uses")
+    __slots__ = ("column", "data", "dynamic", "end", "line", "size", "start")
 
-    def __init__(self, line: int, column: int, start: int) -> None:
-        self.line = line
-        self.column = column
-        self.start = start
-        self.end = start
-        self.size = 1
-        self.height = 1
-        self.dynamic = False
-        self.data: Any = None
-        self.uses: dict[str | int, Use] = {}
+    line: int
+    column: int
+    start: int
+    end: int
+    size: int
+    height: int
+    dynamic: bool
+    data: Any
+    uses: dict[str | int, Use]
 
     @property
     def at(self) -> tuple[int, int]:
@@ -78,6 +77,9 @@ class ScalarNode(Node):
 
     __slots__ = ("plain", "template", "text")
 
+    height = 0
+    uses = _NO_USES
+
     def __init__(self, line: int, column: int, text: str, start: int, end: int, *, plain: bool) -> None:
         self.line = line
         self.column = column
@@ -85,15 +87,26 @@ class ScalarNode(Node):
         self.start = start
         self.end = end
         self.plain = plain
-        self.height = 0
-        self.uses = _NO_USES
         self.size = 1 + (len(text) >> 6)
         self.dynamic = False
         self.template: expressions.Template | None = None
         self.data: Scalar = parse_scalar(text) if plain else text
 
 
-class ListNode(Node):
+class _Collection(Node):
+    __slots__ = ("height", "uses")
+
+    def __init__(self, line: int, column: int, start: int) -> None:
+        self.line = line
+        self.column = column
+        self.start = self.end = start
+        self.size = self.height = 1
+        self.dynamic = False
+        self.data = None
+        self.uses: dict[str | int, Use] = {}
+
+
+class ListNode(_Collection):
     __slots__ = ("items",)
 
     def __init__(self, line: int, column: int, start: int) -> None:
@@ -107,7 +120,7 @@ class ListNode(Node):
         return [self.items[cast(int, place)]]
 
 
-class MapNode(Node):
+class MapNode(_Collection):
     """A mapping: values and key nodes by the text of the key."""
 
     __slots__ = ("entries", "keys")
@@ -232,31 +245,36 @@ class _Composer:
         documents = 0
         left = self.allowance.nodes
         next_event: Any = loader.get_event
-        while True:
-            event = next_event()
-            kind = event.__class__
-            if kind is yaml.ScalarEvent:
-                self._add(self._scalar(event))
-            elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-                self._start(event, MapNode if kind is yaml.MappingStartEvent else ListNode)
-            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
-                self._end(event)
-                continue
-            elif kind is yaml.AliasEvent:
-                mark = event.start_mark
-                self._add(self._alias(event), Use(event.anchor, mark.line + 1, mark.column + 1))
-            elif kind is yaml.DocumentStartEvent:
-                documents += 1
-                if documents > 1:
-                    _refuse(event, "a second document in the file", "remove the `---`: one file is one document")
-            elif kind is yaml.StreamEndEvent:
-                return
-            left -= 1
-            if left < 0:
-                self.report.leave_out_the_rest()
-                hint = f"{MAX_NODES:,} is the most, in all files together; generate fewer, or use variables"
-                _refuse(event, "there are too many values", hint)
+        try:
+            while True:
+                event = next_event()
+                kind = event.__class__
+                if kind is yaml.ScalarEvent:
+                    self._add(self._scalar(event))
+                elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+                    self._start(event, MapNode if kind is yaml.MappingStartEvent else ListNode)
+                elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+                    self._end(event)
+                    continue
+                elif kind is yaml.AliasEvent:
+                    mark = event.start_mark
+                    self._add(self._alias(event), Use(event.anchor, mark.line + 1, mark.column + 1))
+                elif kind is yaml.DocumentStartEvent:
+                    documents += 1
+                    if documents > 1:
+                        _refuse(event, "a second document in the file", "remove the `---`: one file is one document")
+                elif kind is yaml.StreamEndEvent:
+                    return
+                left -= 1
+                if left < 0:
+                    self._refuse_more(event)
+        finally:
             self.allowance.nodes = left
+
+    def _refuse_more(self, event: Any) -> NoReturn:
+        self.report.leave_out_the_rest()
+        hint = f"{MAX_NODES:,} is the most, in all files together; generate fewer, or use variables"
+        _refuse(event, "there are too many values", hint)
 
     def _scalar(self, event: Any) -> ScalarNode:
         start = event.start_mark

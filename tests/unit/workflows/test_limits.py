@@ -203,3 +203,12 @@ def test_the_nearest_of_very_many_names_is_found() -> None:
 
     assert Report().near("workflow-77z", [*names, "warm-up"]).startswith("did you mean `workflow-77")
     assert Report().near("something", names) == ""
+
+
+def test_what_was_read_of_a_wrong_file_counts() -> None:
+    allowance, report = Allowance(), Report()
+
+    for number in range(12):
+        compose(Source(f"{number}.yaml", "- a\n" * (MAX_NODES // 10) + "- 'b"), report, allowance)
+
+    assert "there are too many values" in [diagnostic.message for diagnostic in report.diagnostics()]
