@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dstack.workflows.composing import compose
 from dstack.workflows.diagnostics import Report, Source
-from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode, compose
+from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode
 from tests.docs.markdown import ROOT, blocks, pages
 
 FOLDERS = ("examples", "tests/scenarios")

@@ -35,8 +35,9 @@ def code_patterns(files: Mapping[str, str], workflow: str, cache: CodeCache | No
 
 
 def _read(files: Mapping[str, str], workflow: str) -> Patterns:
+    from dstack.workflows.composing import compose
     from dstack.workflows.diagnostics import Report, Source
-    from dstack.workflows.nodes import ListNode, MapNode, compose
+    from dstack.workflows.nodes import ListNode, MapNode
 
     include: list[str] = []
     exclude: list[str] = []

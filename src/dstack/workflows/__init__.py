@@ -8,7 +8,8 @@ Pure: files, tags and newest runs are handed in. Imports pydantic only through t
 | `expressions` | `${{ name }}` | – |
 | `syntax` | what the YAML parser says, in sentences | diagnostics |
 | `aliases` | which `*name` brought a value | – |
-| `nodes` | YAML text → tree with positions and limits | aliases, syntax, expressions |
+| `nodes` | a file as a tree with positions | aliases, expressions |
+| `composing` | YAML text → tree, within limits | nodes, syntax |
 | `variables` | the variables file | nodes |
 | `binding` | tree and variables → plain data | variables |
 | `dependencies` | what dependencies say, and their order | nodes |

@@ -14,10 +14,11 @@ from dstack.workflows import collector, dependencies, secrets, variables
 from dstack.workflows.aliases import Uses
 from dstack.workflows.binding import RUN_NAMES, Budget, Filled, Scope, fill, names_used
 from dstack.workflows.checking import Subject, check
+from dstack.workflows.composing import Allowance, compose
 from dstack.workflows.dependencies import WORKFLOW_NAME, Dependency
 from dstack.workflows.diagnostics import Report, Source
 from dstack.workflows.model import Workflow, Workflows
-from dstack.workflows.nodes import Allowance, ListNode, MapNode, Node, ScalarNode, compose, expression_position
+from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode, expression_position
 from dstack.workflows.provider_names import ProviderNames
 from dstack.workflows.variables import Variables, canonical
 

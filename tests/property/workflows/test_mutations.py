@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from dstack.providers import registry
 from dstack.workflows import Diagnostic, Invalid, ReusedInput, load, plan
+from dstack.workflows.composing import compose
 from dstack.workflows.diagnostics import Report, Source
-from dstack.workflows.nodes import ListNode, MapNode, Node, compose
+from dstack.workflows.nodes import ListNode, MapNode, Node
 
 FILE = ".dstack/workflows.yaml"
 TEXT = """\

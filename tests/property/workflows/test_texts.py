@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.sdk.scalars import parse_scalar, text_of
+from dstack.workflows.composing import compose
 from dstack.workflows.diagnostics import Report, Source
 from dstack.workflows.expressions import BadExpression, parse
-from dstack.workflows.nodes import compose
 
 numbers = st.from_regex(r"[-+]?[0-9.]{1,25}(e[-+]?[0-9]{1,5})?", fullmatch=True)
 openings = st.lists(st.sampled_from(["$", "{", "}", "${{", "}}", "$${{", "a", " ", ".", "-", "1"]), max_size=20).map(

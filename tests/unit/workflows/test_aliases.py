@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dstack.workflows.aliases import Uses
+from dstack.workflows.composing import compose
 from dstack.workflows.diagnostics import Report, Source
-from dstack.workflows.nodes import ListNode, MapNode, Node, compose
+from dstack.workflows.nodes import ListNode, MapNode, Node
 
 TEXT = """\
 x-base: &base

@@ -8,19 +8,17 @@ from typing import Any
 import pytest
 import yaml
 
-from dstack.workflows.diagnostics import Report, Source
-from dstack.workflows.nodes import (
+from dstack.workflows.composing import (
     MAX_DEPTH,
     MAX_EXPRESSIONS,
     MAX_NODES,
     MAX_SIZE,
     MAX_TOTAL_SIZE,
     Allowance,
-    ListNode,
-    MapNode,
     compose,
-    expression_position,
 )
+from dstack.workflows.diagnostics import Report, Source
+from dstack.workflows.nodes import ListNode, MapNode, expression_position
 
 REST = "the rest of the files was not checked"
 

@@ -12,8 +12,8 @@ from pydantic import AnyUrl, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core._pydantic_core import list_all_errors
 
 from dstack.workflows.checking import Subject, check
+from dstack.workflows.composing import compose
 from dstack.workflows.diagnostics import Report, Source
-from dstack.workflows.nodes import compose
 from dstack.workflows.sentences import EXPECTED, TOLD, sentence
 
 ALL = {error["type"]: error for error in list_all_errors()}

@@ -9,8 +9,8 @@ import pytest
 import yaml
 import yaml._yaml  # pyright: ignore[reportMissingTypeStubs, reportMissingImports]
 
+from dstack.workflows.composing import compose
 from dstack.workflows.diagnostics import Diagnostic, Report, Source
-from dstack.workflows.nodes import compose
 from dstack.workflows.syntax import PROBLEMS
 
 FALLBACK = "this is not valid YAML"
