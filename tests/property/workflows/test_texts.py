@@ -52,7 +52,8 @@ texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=10)
 trees = st.recursive(
     texts,
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(texts.filter(lambda key: key != "<<"), inner, max_size=4)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(texts.filter(lambda key: key not in ("<<", "if")), inner, max_size=4)
     ),
     max_leaves=15,
 )
