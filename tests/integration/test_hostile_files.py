@@ -60,6 +60,8 @@ HOSTILE: dict[str, Callable[[], Files]] = {
     "values without end": lambda: {FILE: "-\n" * 900_000},
     "files full of values": lambda: folder(50, "-\n" * 100_000),
     "a thousand files of bombs": lambda: folder(1000, bomb("[{}]", "{alias}")),
+    "a million files": lambda: folder(1_000_000, ""),
+    "ten thousand empty files": lambda: {**folder(9999, ""), FILE: "a: 'b"},
     "five thousand wrong files": lambda: folder(5000, "a: 'b"),
     "a chain of includes": lambda: {
         FILE: "include: 0.yaml",

@@ -22,6 +22,9 @@ from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode, expressi
 from dstack.workflows.provider_names import ProviderNames
 from dstack.workflows.variables import Variables, canonical
 
+MAX_FILES = 10_000
+"""Files that are read together, also those that are included."""
+
 _SUFFIXES = (".yaml", ".yml")
 _ROOT_KEYS = ("workflows", "include", "code")
 _MOST_INCLUDING = 50
@@ -41,6 +44,10 @@ def load(files: Mapping[str, str], providers: Mapping[str, type[Provider]], *, r
 
 def _load(files: Mapping[str, str], providers: Mapping[str, type[Provider]], required: bool) -> Workflows:
     report = Report()
+    if len(files) > MAX_FILES:
+        message = f"there are more than {MAX_FILES:,} YAML files in `.dstack`"
+        report.argument("", message, "remove what is not needed; one file may hold many workflows")
+        report.check()
     loader = _Loader(files, providers, report)
     workflow_files = [path for path in sorted(files, key=_rank) if _is_workflows(path)]
     if not workflow_files and required:
