@@ -37,9 +37,11 @@ def pages() -> dict[str, str]:
 
 def commands_page() -> str:
     parts = [
-        "# Commands\n\n"
-        "Written by `scripts/generate_reference.py` from the commands themselves. "
-        "What goes beyond single options is in [the command line](../cli.md).\n"
+        (
+            "# Commands\n\n"
+            "Written by `scripts/generate_reference.py` from the commands themselves. "
+            "What goes beyond single options is in [the command line](../cli.md).\n"
+        )
     ]
     for name, (module, function, _) in COMMANDS.items():
         if name == "run":
