@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from dstack.sdk.provider import Provider
 from dstack.sdk.scalars import text_of
-from dstack.workflows import collector, dependencies, secrets, variables
+from dstack.workflows import braces, collector, dependencies, secrets, variables
 from dstack.workflows.aliases import Uses
 from dstack.workflows.binding import RUN_NAMES, Budget, Filled, Scope, fill, names_used
 from dstack.workflows.checking import Subject, check
@@ -97,8 +97,8 @@ class _Loader:
         self.provider_names = ProviderNames(providers, report)
         self.report = report
         self.variables = Variables()
-        self.read: set[str] = set()
-        """Paths of workflow files."""
+        self.read: dict[str, Source] = {}
+        """Workflow files by path."""
         self.entries: list[_Entry] = []
         self.names: dict[str, _Entry] = {}
         self.variable_files: list[tuple[Source, Node | None]] = []
@@ -118,8 +118,7 @@ class _Loader:
         """The entries of one file and of those that it includes, by name."""
         if path in self.read:
             return
-        self.read.add(path)
-        source = Source(path, self.files[path])
+        source = self.read[path] = Source(path, self.files[path])
         errors = self.report.errors
         root = compose(source, self.report, self.allowance)
         if root is None or (isinstance(root, ScalarNode) and root.data is None):
@@ -235,6 +234,8 @@ class _Loader:
             with self.report.about(Uses(entry.node)):
                 found.append(self._workflow(entry))
         self._check_cycles({workflow.name: workflow for workflow in found})
+        for source in self.read.values():
+            braces.check(source, self.variables, self.report)
         return found
 
     def _workflow(self, entry: _Entry) -> Workflow:

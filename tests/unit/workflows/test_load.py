@@ -188,3 +188,21 @@ def test_more_errors_than_anyone_reads_are_counted(project: MakeProject) -> None
 
     assert len(diagnostics) == 501
     assert diagnostics[-1].message == "and 200 more errors"
+
+
+def test_braces_without_their_dollar_sign_are_a_warning_for_names_of_variables_only(project: MakeProject) -> None:
+    commands = [
+        "echo {{ seed }} {{seed}} ${{ seed }}",
+        "docker ps --format '{{.Names}}'",
+        "echo {{ other }}",
+        "x # {{ seed }}",
+    ]
+    text = "workflows:\n  - name: train\n    provider: bash\n    # {{ seed }}\n    commands:\n"
+    text += "".join(f"      - {command}\n" for command in commands)
+
+    warnings = project(text, "variables: {global: {seed: 1}}").load().warnings
+
+    assert [(found.line, found.column, found.message) for found in warnings] == [
+        (6, 14, "`{{ seed }}` is no expression: it stays as it is")
+    ]
+    assert warnings[0].hint == "write `${{ seed }}`"
