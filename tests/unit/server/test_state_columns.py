@@ -16,6 +16,7 @@ ALLOWED = {
     "services/runner_moves.py": "runners",
     "services/create.py": "first states of steps and jobs",
     "services/runs.py": "the first state of a run",
+    "services/uploads.py": "the first states of an upload, which are its last",
     "services/runners.py": "the first state of a runner",
 }
 """Files below the server's package that may name a state to write, and for what."""
