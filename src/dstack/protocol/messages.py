@@ -236,9 +236,13 @@ AttemptEvent = (
 )
 
 
-def ends_log(event: AttemptEvent) -> bool:
-    """Whether a runner sends `event` only once the attempt's log is acknowledged to its end."""
-    return isinstance(event, (SetupFailed, Saved, SaveRefused)) or (isinstance(event, Exited) and event.aborted)
+def log_of_end(event: AttemptEvent) -> int:
+    """How long the log is of which `event` tells the end: a runner sends it once all of that is acknowledged.
+
+    0 for an event that ends none, or a log without a byte.
+    """
+    ends = isinstance(event, SetupFailed | Saved | SaveRefused) or (isinstance(event, Exited) and event.aborted)
+    return event.log_length if ends else 0
 
 
 class EventsRequest(Message, frozen=True, kw_only=True):

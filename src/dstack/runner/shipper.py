@@ -70,7 +70,6 @@ class Shipper:
     def prepare(self) -> None:
         """Take the place on the disk that the state needs, while there is some: a full one is then no trouble here."""
         if not self._state_path.exists():
-            self._state_path.touch(mode=0o600)
             self._write(bytes(_STATE.size))
 
     def mask_with(self, wanted: MaskSet) -> None:

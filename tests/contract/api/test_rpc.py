@@ -189,12 +189,13 @@ def chunk(attempt_id: UUID, offset: int, data: bytes, *, time: int = 0) -> messa
     return messages.LogChunk(attempt_id=attempt_id, offset=offset, data=data, times=((offset, time),))
 
 
-def ends(attempt_id: UUID) -> dict[str, messages.AttemptEvent]:
+def ends(attempt_id: UUID, length: int) -> dict[str, messages.AttemptEvent]:
+    """Events that end an attempt whose log has `length` bytes."""
     exited = messages.Exited(attempt_id=attempt_id, at=0, exit_code=0)
     return {
-        "saved": messages.Saved(attempt_id=attempt_id, at=0, exit=exited),
-        "refused": messages.SaveRefused(attempt_id=attempt_id, at=0, detail="full"),
-        "aborted": messages.Exited(attempt_id=attempt_id, at=0, exit_code=143, aborted=True),
+        "saved": messages.Saved(attempt_id=attempt_id, at=0, exit=exited, log_length=length),
+        "refused": messages.SaveRefused(attempt_id=attempt_id, at=0, detail="full", log_length=length),
+        "aborted": messages.Exited(attempt_id=attempt_id, at=0, exit_code=143, aborted=True, log_length=length),
     }
 
 
@@ -206,12 +207,19 @@ def test_the_last_event_of_an_attempt_seals_its_log(asked: Asked, end: str) -> N
     if end == "refused":
         report(asked, me, messages.Exited(attempt_id=key, at=0, exit_code=0))
     assert not logs.read_now(key).sealed
-    assert report(asked, me, ends(key)[end]) == "applied"
+    assert report(asked, me, ends(key, 10)[end]) == "applied"
     assert logs.read_now(key).sealed
     assert ship(asked, me, chunk(key, 3, b" of it\n")) == (10,), "what is there is there"
     assert ship(asked, me, chunk(key, 10, b"more"), chunk(key, 9, b"\nmore")) == (-1, -1)
     assert logs.read_now(key).data == b"all of it\n"
-    assert report(asked, me, ends(key)[end]) == "ignored", "told again, as after a lost answer"
+    assert report(asked, me, ends(key, 10)[end]) == "ignored", "told again, as after a lost answer"
+
+
+@pytest.mark.parametrize("end", ["saved", "aborted"])
+def test_what_printed_nothing_leaves_no_file(asked: Asked, end: str) -> None:
+    me, key = begun(asked)
+    assert report(asked, me, ends(key, 0)[end]) == "applied"
+    assert list(asked.world.context.settings.logs.glob(f"{key.hex}.*")) == []
 
 
 def test_a_refused_end_seals_nothing(asked: Asked) -> None:
@@ -223,13 +231,14 @@ def test_a_refused_end_seals_nothing(asked: Asked) -> None:
 def test_a_stream_that_cannot_be_taken_costs_the_others_nothing(asked: Asked) -> None:
     me, key = begun(asked)
     other, over = begun(asked)
-    report(asked, other, ends(over)["saved"])
+    assert ship(asked, other, chunk(over, 0, b"all")) == (3,)
+    report(asked, other, ends(over, 3)["saved"])
     found = ship(
         asked,
         me,
         chunk(uuid.uuid4(), 0, b"of no attempt"),
         chunk(key, 0, b"one"),
-        chunk(over, 0, b"sealed"),
+        chunk(over, 3, b"sealed"),
         chunk(key, -1, b"before the beginning"),
         chunk(key, 3, b"in no year", time=2**63),
         chunk(key, 3, b"two"),
