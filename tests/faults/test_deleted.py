@@ -49,3 +49,25 @@ def install(folder: Path) -> Path:
     wheels = ("--no-index", "--find-links", str(ROOT / ".wheels"))
     subprocess.run([UV, "pip", "install", *OFFLINE, *wheels, "--python", folder / "bin" / "python", ROOT], check=True)
     return folder / "bin"
+
+
+def test_a_home_that_is_removed_takes_its_programs_along(home: Home) -> None:
+    """Who removes `~/.dstack` wants to begin anew: nobody answers out of a database that is gone."""
+    job = Gated(home)
+    home.detached("gated")
+    job.begun()
+    removed = (home.server(), home.runner())
+    shutil.rmtree(home.folder)
+    home.write("workflows:\n  - {name: hello, provider: bash, commands: [echo hello]}\n")
+    assert home.types("run", "hello").stdout == "hello\n"
+    assert [run["workflow"] for run in home.runs()] == ["hello"]
+    home.wait(lambda: not any(map(is_alive, removed)), "the programs of the removed home have ended")
+    home.wait(lambda: home.of_jobs() == [], "and their job")
+    assert home.programs() == {"dstack.server": 1, "dstack.runner": 1}
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False

@@ -118,8 +118,9 @@ def read_holder(home: str | os.PathLike[str]) -> Holder | None:
 class HomeLock:
     """The lock that a server holds for its life. The kernel lets go of it when the process ends, however it ends."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
+        self._path = path
         self._since = time.time_ns() // 1000
 
     @classmethod
@@ -132,7 +133,7 @@ class HomeLock:
         if not take_lock(fd, path, PROBE):
             os.close(fd)
             raise LockHeld(home, read_holder(home))
-        lock = cls(fd)
+        lock = cls(fd, path)
         try:
             lock.tell(socket)
         except OSError as error:
@@ -145,6 +146,10 @@ class HomeLock:
         holder = {"pid": os.getpid(), "version": dstack.__version__, "socket": socket, "started_at": self._since}
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, json.dumps(holder).encode() + b"\n", 0)
+
+    def is_lost(self) -> bool:
+        """Whether the home was removed, or is another's by now."""
+        return not is_at(self._fd, self._path)
 
     def release(self) -> None:
         """Let go, leaving the lock empty: nobody serves this home."""
@@ -184,6 +189,14 @@ def open_lock(path: str) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise unusable(path, error) from error
+
+
+def is_at(fd: int, path: str | os.PathLike[str]) -> bool:
+    """Whether the open file `fd` is still the one at `path`: a lock on a file that was removed keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def take_lock(fd: int, path: str, timeout: float) -> bool:

@@ -53,7 +53,7 @@ def _run(settings: Settings) -> int:
         return 1
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    asyncio.run(_main(settings))
+    asyncio.run(_main(settings, lambda: not embedded.is_at(lock, settings.folder / "lock")))
     return 0
 
 
@@ -74,8 +74,8 @@ class Sparing(logging.Filter):
         return True
 
 
-async def _main(settings: Settings) -> None:
-    agent = Agent(settings, await asyncio.to_thread(capacity.detect))
+async def _main(settings: Settings, home_is_lost: Callable[[], bool]) -> None:
+    agent = Agent(settings, await asyncio.to_thread(capacity.detect), home_is_lost)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)

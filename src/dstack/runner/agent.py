@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 import socket
+from collections.abc import Callable
 from uuid import UUID
 
 import msgspec
@@ -49,8 +50,11 @@ class _Identity(msgspec.Struct):
 class Agent:
     """One runner process; `run` returns when there is nothing left to do for a local runner, or it is told to end."""
 
-    def __init__(self, settings: Settings, capacity: Capacity) -> None:
+    def __init__(
+        self, settings: Settings, capacity: Capacity, home_is_lost: Callable[[], bool] = lambda: False
+    ) -> None:
         self._settings = settings
+        self._home_is_lost = home_is_lost
         self._capacity = capacity
         self._slots = settings.slots or capacity.cpu
         self._clock = SystemClock()
@@ -186,11 +190,15 @@ class Agent:
     # --- polling -----------------------------------------------------------------------------------------------
 
     async def _poll_for_ever(self) -> None:
-        """Returns only when a local runner has lost its server and holds nothing."""
+        """Returns only when a local runner has lost its server and holds nothing, or its home was removed."""
         loop = asyncio.get_running_loop()
         heard = loop.time()
         pause = self._settings.retry_first
         while True:
+            if self._home_is_lost():
+                _log.error("the home of this runner was removed: it ends with its jobs, whose files went with it")
+                await asyncio.gather(*(attempt.kill() for attempt in [*self._attempts.values()]))
+                return
             try:
                 if self._registered is None:
                     await self._register()

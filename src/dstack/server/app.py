@@ -165,6 +165,10 @@ class Server:
         problem = ""
         while True:
             await asyncio.sleep(self._context.settings.tick)
+            if door.is_lost():
+                _log.error("the home of this server was removed: it ends")
+                self.shutdown()
+                return
             if not door.is_gone() or not self._uvicorn.started or self._uvicorn.should_exit:
                 continue
             try:

@@ -20,6 +20,10 @@ class Door(Protocol):
 
     def is_gone(self) -> bool: ...
 
+    def is_lost(self) -> bool:
+        """Whether what is behind it was removed: nobody is to come in any more."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -33,6 +37,9 @@ class TcpDoor:
         return listener
 
     def is_gone(self) -> bool:
+        return False
+
+    def is_lost(self) -> bool:
         return False
 
     def close(self) -> None:
@@ -80,6 +87,9 @@ class HomeDoor:
 
     def is_gone(self) -> bool:
         return _identity(self._path) != self._bound
+
+    def is_lost(self) -> bool:
+        return self._lock.is_lost()
 
     def close(self) -> None:
         if not self.is_gone():
