@@ -10,6 +10,7 @@ import click
 
 from dstack.client.repository import find_root, identify
 from dstack.client.sources import is_snapshot
+from dstack.client.types import RepositoryRef
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -44,7 +45,7 @@ def run_or_tag(text: str) -> tuple[str | None, str | None]:
     return None, text[1:]
 
 
-def current_repository() -> str | None:
-    """The key of the repository the command is given in, None outside of one."""
+def current_repository() -> RepositoryRef | None:
+    """The repository the command is given in, None outside of one."""
     root = find_root()
-    return identify(root).get("key") if root else None
+    return identify(root) if root else None

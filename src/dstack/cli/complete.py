@@ -184,14 +184,16 @@ def _names() -> dict[str, Any]:
     import json
 
     from dstack.cli.session import Session
+    from dstack.client.api import names_target
     from dstack.client.repository import find_root, identify
-    from dstack.client.wire import WireError, quote
+    from dstack.client.wire import WireError
 
     session = Session()
     root = find_root()
-    key = identify(root).get("key") if root else None
-    memory = f"{session.home}/cli/names/{_file_name(session.address, key or '')}.json"
-    target = f"/api/v1/projects/{quote(session.target.project)}/names" + (f"?repository={quote(key)}" if key else "")
+    repository = identify(root) if root else None
+    key = repository.get("key", "") if repository else ""
+    memory = f"{session.home}/cli/names/{_file_name(session.address, key)}.json"
+    target = names_target(session.target.project, repository)
     try:
         transport = session.connector.find() if session.connector else _near(session)
         if transport is None:

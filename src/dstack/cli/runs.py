@@ -10,7 +10,7 @@ from dstack.cli.arguments import current_repository
 from dstack.cli.render import ago, count, duration, say, status_colour, status_words, write_json, write_table
 from dstack.cli.session import open_api
 from dstack.client.api import Api
-from dstack.client.types import Job, Run
+from dstack.client.types import Job, RepositoryRef, Run
 
 RECENT = 10
 REASON = 60
@@ -65,7 +65,7 @@ def _show_diff(run: str | None, *, as_json: bool) -> None:
         show_difference(api, run)
 
 
-def _recent(api: Api, repository: str | None, limit: int) -> tuple[list[Run], int]:
+def _recent(api: Api, repository: RepositoryRef | None, limit: int) -> tuple[list[Run], int]:
     """Every unfinished run of the repository (None: of all) and the newest of its others, which is what is asked for
     nearly always; and how many runs of other repositories are unfinished."""
     newest = api.runs(repository=repository, limit=limit)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from dstack.cli.arguments import current_repository
 from dstack.cli.render import say, write_json
 from dstack.cli.session import open_api
 
@@ -23,7 +22,7 @@ def tag(run: str, name: str | None, option: str | None, force: bool, as_json: bo
     if name and option and name != option:
         raise click.UsageError(f"two names were given: {name} and {option}")
     with open_api() as api:
-        tags = api.tag(run, name or option or run, force=force, repository=current_repository())
+        tags = api.tag(run, name or option or run, force=force)
     if as_json:
         write_json(tags)
         return

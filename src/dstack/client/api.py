@@ -16,10 +16,11 @@ from dstack.client.wire import ConnectFailed, WireError, quote
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, Self
+    from typing import Any, Self, Unpack
 
     from dstack.client.types import (
         Artifact,
+        ArtifactsOf,
         Comparison,
         DeletedRuns,
         Diagnostic,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     )
     from dstack.client.wire import Answer, Body, Transport
 
-    QueryValue = str | int | None
+    Query = dict[str, str | int | list[str] | None]
 
 FOLLOW_TIMEOUT = 45.0
 """A followed stream says something at least every 15 s; three missed beats are a dead connection."""
@@ -76,7 +77,7 @@ class Api:
         self._patience = patience
         # A snapshot is saved by several threads, and one connection answers one question at a time.
         self._lock = _thread.RLock()
-        self._base = f"/api/v1/projects/{quote(project)}"
+        self._base = _base(project)
 
     @property
     def transport(self) -> Transport:
@@ -122,9 +123,11 @@ class Api:
         body = {"files": files, "describe": describe, "code": code}
         return self._json("POST", f"{self._base}/validate", body, repeat=True)
 
-    def runs(self, *, repository: str | None = None, active: bool = False, limit: int | None = None) -> list[Run]:
+    def runs(
+        self, *, repository: RepositoryRef | None = None, active: bool = False, limit: int | None = None
+    ) -> list[Run]:
         """Newest first; without `limit`, all."""
-        query: dict[str, QueryValue] = {"repository": repository, "active": 1 if active else None}
+        query: Query = {**_named(repository), "active": 1 if active else None}
         return self._pages(f"{self._base}/runs", query, limit)
 
     def run(self, name: str) -> Run:
@@ -162,7 +165,7 @@ class Api:
         cursor: Mapping[str, tuple[int, int]] | None = None,
     ) -> Answer:
         """The frame stream of a run, not repeated when cut. `since`: microseconds UTC. `cursor`: see interfaces."""
-        query: dict[str, QueryValue] = {"follow": int(follow), "job": job, "since": since}
+        query: Query = {"follow": int(follow), "job": job, "since": since}
         if cursor:
             query["cursor"] = json.dumps(cursor, separators=(",", ":"))
         target = f"{self._base}/runs/{quote(name)}/logs{_query(query)}"
@@ -175,7 +178,7 @@ class Api:
         self, name: str, *, job: str | None = None, metric: str | None = None, points: int | None = None
     ) -> list[Metric]:
         """What the jobs of a run have logged, with up to `points` values of each."""
-        query: dict[str, QueryValue] = {"job": job, "metric": metric, "points": points}
+        query: Query = {"job": job, "metric": metric, "points": points}
         return self._pages(f"{self._base}/runs/{quote(name)}/metrics", query, None)
 
     def compare(self, names: Sequence[str]) -> Comparison:
@@ -184,68 +187,40 @@ class Api:
 
     # Tags and artifacts
 
-    def tags(self, *, repository: str | None = None) -> list[Tag]:
-        return self._pages(f"{self._base}/tags", {"repository": repository}, None)
+    def tags(self, *, repository: RepositoryRef | None = None) -> list[Tag]:
+        return self._pages(f"{self._base}/tags", _named(repository), None)
 
-    def tag(self, run: str, name: str, *, force: bool = False, repository: str | None = None) -> list[Tag]:
-        body = {"run": run, "name": name, "force": force, "repository": repository}
+    def tag(self, run: str, name: str, *, force: bool = False) -> list[Tag]:
+        body = {"run": run, "name": name, "force": force}
         return self._json("POST", f"{self._base}/tags", body, repeat=True)["items"]
 
-    def untag(self, name: str, *, repository: str | None = None, workflow: str | None = None) -> list[Tag]:
+    def untag(self, name: str, *, repository: RepositoryRef | None = None, workflow: str | None = None) -> list[Tag]:
         """What was removed; empty where that was done by the same request before, whose answer was lost."""
-        query = _query({"repository": repository, "workflow": workflow})
+        query = _query({**_named(repository), "workflow": workflow})
         key = os.urandom(16).hex()
         return self._json("DELETE", f"{self._base}/tags/{quote(name)}{query}", key=key)["items"]
 
-    def artifacts(
-        self,
-        *,
-        run: str | None = None,
-        tag: str | None = None,
-        workflow: str | None = None,
-        job: str | None = None,
-        repository: str | None = None,
-    ) -> list[Artifact]:
-        query: dict[str, QueryValue] = {
-            "run": run,
-            "tag": tag,
-            "workflow": workflow,
-            "job": job,
-            "repository": repository,
-        }
-        return self._pages(f"{self._base}/artifacts", query, None)
+    def artifacts(self, **of: Unpack[ArtifactsOf]) -> list[Artifact]:
+        return self._pages(f"{self._base}/artifacts", _saved_by(of), None)
 
-    def lineage(self, *, run: str | None = None, tag: str | None = None, repository: str | None = None) -> Lineage:
-        query = _query({"run": run, "tag": tag, "repository": repository})
+    def artifact_history(self, **of: Unpack[ArtifactsOf]) -> list[SavedSnapshot]:
+        """Every snapshot there is of these artifacts, newest first."""
+        return self._pages(f"{self._base}/artifacts/history", _saved_by(of), None)
+
+    def lineage(
+        self, *, run: str | None = None, tag: str | None = None, repository: RepositoryRef | None = None
+    ) -> Lineage:
+        query = _query({**_named(repository), "run": run, "tag": tag})
         return self._json("GET", f"{self._base}/lineage{query}")
 
     def upload(self, upload: Upload, key: str) -> Run:
         """Make a finished run of snapshots that are in the store; `key` makes it safe to send again."""
         return self._json("POST", f"{self._base}/uploads", upload, key=key)
 
-    def artifact_history(
-        self,
-        *,
-        run: str | None = None,
-        tag: str | None = None,
-        workflow: str | None = None,
-        job: str | None = None,
-        repository: str | None = None,
-    ) -> list[SavedSnapshot]:
-        """Every snapshot there is of these artifacts, newest first."""
-        query: dict[str, QueryValue] = {
-            "run": run,
-            "tag": tag,
-            "workflow": workflow,
-            "job": job,
-            "repository": repository,
-        }
-        return self._pages(f"{self._base}/artifacts/history", query, None)
-
     # Secrets
 
     def secrets(self, repository: RepositoryRef) -> list[Secret]:
-        return self._json("GET", f"{self._base}/secrets{_named(repository)}")["items"]
+        return self._json("GET", f"{self._base}/secrets{_query(_named(repository))}")["items"]
 
     def add_secret(self, repository: RepositoryRef, name: str, value: str, *, overwrite: bool = False) -> Secret:
         body = {"repository": repository, "name": name, "value": value, "overwrite": overwrite}
@@ -256,7 +231,7 @@ class Api:
         return self._json("PUT", f"{self._base}/secrets/{quote(name)}", body, repeat=True)
 
     def delete_secret(self, repository: RepositoryRef, name: str) -> Secret:
-        return self._json("DELETE", f"{self._base}/secrets/{quote(name)}{_named(repository)}")
+        return self._json("DELETE", f"{self._base}/secrets/{quote(name)}{_query(_named(repository))}")
 
     # Store
 
@@ -274,7 +249,7 @@ class Api:
 
     # How a call is made
 
-    def _pages(self, target: str, query: dict[str, QueryValue], limit: int | None) -> list[Any]:
+    def _pages(self, target: str, query: Query, limit: int | None) -> list[Any]:
         items: list[Any] = []
         while limit is None or len(items) < limit:
             if limit is not None:
@@ -330,6 +305,15 @@ class Api:
         return answer.status, content
 
 
+def names_target(project: str, repository: RepositoryRef | None) -> str:
+    """Where the names of runs and tags are asked for, by whoever has no time for an `Api`."""
+    return f"{_base(project)}/names{_query(_named(repository))}"
+
+
+def _base(project: str) -> str:
+    return f"/api/v1/projects/{quote(project)}"
+
+
 def _error(status: int, text: bytes) -> ApiError:
     try:
         error = json.loads(text)["error"]
@@ -339,12 +323,19 @@ def _error(status: int, text: bytes) -> ApiError:
         return ApiError(status, "unexpected", f"the server answered {status}: {shown or 'nothing'}")
 
 
-def _named(repository: RepositoryRef) -> str:
-    """The query that names a repository, by all that it is known by."""
-    aliases = "".join(f"&alias={quote(alias)}" for alias in repository.get("aliases", []))
-    return f"?repository={quote(repository.get('key', ''))}{aliases}"
+def _named(repository: RepositoryRef | None) -> Query:
+    """What names a repository in a query: all that it is known by."""
+    return {"repository": repository.get("key"), "alias": repository.get("aliases", [])} if repository else {}
 
 
-def _query(values: Mapping[str, QueryValue]) -> str:
-    pairs = [f"{name}={quote(str(value))}" for name, value in values.items() if value is not None]
+def _saved_by(of: ArtifactsOf) -> Query:
+    plain = {name: of.get(name) for name in ("run", "tag", "workflow", "job")}
+    return {**plain, **_named(of.get("repository"))}
+
+
+def _query(values: Query) -> str:
+    pairs: list[str] = []
+    for name, value in values.items():
+        each = value if isinstance(value, list) else [value]
+        pairs += [f"{name}={quote(str(one))}" for one in each if one is not None]
     return "?" + "&".join(pairs) if pairs else ""

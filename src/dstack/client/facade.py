@@ -49,7 +49,7 @@ def source_of(run: str | None, tag: str | None, job: str | None) -> Source:
 def artifacts_of(api: Api, source: Source, at: At) -> list[Artifact]:
     """Raises ArtifactError where there are none."""
     root = find_root() if source.tag else None
-    repository = identify(root).get("key") if root else None
+    repository = identify(root) if root else None
     moment, snapshot = _moment(at)
     found = find(api, source, at=moment, snapshot=snapshot, repository=repository)
     if not found:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dstack.client.api import Api
-    from dstack.client.types import Artifact, SavedSnapshot
+    from dstack.client.types import Artifact, RepositoryRef, SavedSnapshot
 
 SHOWN = 12
 """Digits of a snapshot's id that people see."""
@@ -76,7 +76,7 @@ def find(
     workflow: str | None = None,
     at: int | None = None,
     snapshot: str | None = None,
-    repository: str | None = None,
+    repository: RepositoryRef | None = None,
 ) -> list[Artifact]:
     """The newest snapshot of each artifact of `source`, as they are now or were `at` that time (microseconds UTC), or
     the one `snapshot`; newest first. `repository` is where a tag is sought. Raises ArtifactError."""
@@ -100,7 +100,7 @@ def find(
 
 
 def history(
-    api: Api, source: Source, *, workflow: str | None = None, repository: str | None = None
+    api: Api, source: Source, *, workflow: str | None = None, repository: RepositoryRef | None = None
 ) -> list[SavedSnapshot]:
     """Every snapshot of `source`, newest first; of those artifacts only that its path, if it has one, lies in."""
     found = api.artifact_history(

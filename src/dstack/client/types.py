@@ -364,6 +364,16 @@ class Usage(TypedDict, total=False):
     runs: list[RunUsage]
 
 
+class ArtifactsOf(TypedDict, total=False):
+    """Which artifacts are asked for: those of one run, or of all that a tag points at in a repository."""
+
+    run: str | None
+    tag: str | None
+    workflow: str | None
+    job: str | None
+    repository: RepositoryRef | None
+
+
 class RepositoryRef(TypedDict, total=False):
     key: str
     name: str

@@ -241,8 +241,9 @@ def log_of_end(event: AttemptEvent) -> int:
 
     0 for an event that ends none, or a log without a byte.
     """
-    ends = isinstance(event, SetupFailed | Saved | SaveRefused) or (isinstance(event, Exited) and event.aborted)
-    return event.log_length if ends else 0
+    if isinstance(event, SetupFailed | Saved | SaveRefused) or (isinstance(event, Exited) and event.aborted):
+        return event.log_length
+    return 0
 
 
 class EventsRequest(Message, frozen=True, kw_only=True):

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from dstack.domain.reasons import MAY_RETRY, Reason
 from dstack.domain.resources import Gpu, Requirements
 from dstack.sdk.fields import (
     Count,
@@ -21,7 +20,7 @@ from dstack.sdk.fields import (
     Folder,
     NotBlank,
     RelativePath,
-    Seconds,
+    Section,
     Size,
     Text,
     Texts,
@@ -34,29 +33,12 @@ from dstack.sdk.fields import (
     wrong,
 )
 from dstack.sdk.provider import PlanContext, PlanError, secret_marker
+from dstack.sdk.retry import Retry
 from dstack.sdk.scalars import shown, text_of
-
-RETRY_WORDS: dict[str, frozenset[Reason]] = {
-    "any": frozenset(reason for reason in Reason if MAY_RETRY[reason]),
-    "failure": frozenset({Reason.EXIT_CODE, Reason.SIGNAL, Reason.OOM}),
-    "lost": frozenset({Reason.RUNNER_LOST, Reason.PREEMPTED, Reason.UNKNOWN_EXIT}),
-}
-"""Words for several reasons: all that may be retried; the program ended badly; its machine or runner was lost."""
-RETRY_REASONS: dict[str, frozenset[Reason]] = {
-    **RETRY_WORDS,
-    **{reason.value: frozenset({reason}) for reason in Reason if MAY_RETRY[reason]},
-}
-"""What `retry: {on: …}` may name."""
 
 _ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _MARKER = re.compile(r"\0([^\0]+)\0")
 """What `secret_marker` makes."""
-
-
-class Section(BaseModel):
-    """A mapping within a workflow: no other keys than its fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 # --- environment --------------------------------------------------------------------------------------------------
@@ -271,50 +253,6 @@ class Resources(Section):
 
 
 # --- policy and code ----------------------------------------------------------------------------------------------
-
-
-def _reasons(value: object) -> frozenset[Reason]:
-    found: set[Reason] = set()
-    errors: list[PydanticCustomError] = []
-    for index, item in enumerate(listed(value)):
-        word = text_of(item) if isinstance(item, str) else ""
-        if word in RETRY_REASONS:
-            found |= RETRY_REASONS[word]
-        else:
-            hint = f"known: {', '.join(RETRY_REASONS)}"
-            errors.append(wrong(f"{shown(item)} is no reason to try again", hint, (index,)))
-    if errors:
-        raise together(errors)
-    return frozenset(found)
-
-
-_RETRY_SCHEMA = WithJsonSchema(
-    {
-        "anyOf": [
-            {"enum": list(RETRY_REASONS)},
-            {"type": "array", "items": {"enum": list(RETRY_REASONS)}, "minItems": 1},
-        ]
-    },
-    mode="validation",
-)
-
-
-class Retry(Section):
-    """When a job that failed is tried again."""
-
-    on: Annotated[frozenset[Reason], BeforeValidator(_reasons), _RETRY_SCHEMA] = Field(
-        default=RETRY_WORDS["any"],
-        description="Why a job may be tried again: `any` (as where nothing is said), `failure` (exit-code, signal, "
-        "oom), `lost` (runner-lost, preempted, unknown-exit), or one of these reasons, or `timeout`.",
-        examples=["[lost, oom]"],
-        min_length=1,
-    )
-    max: Count = Field(default=3, description="How many more attempts there may be; those that never started are free.")
-    backoff: Seconds = Field(
-        default=1.0,
-        description="How long to wait before the first of them, as seconds or `30s`; doubled every time.",
-        examples=["30s"],
-    )
 
 
 class Code(Section):

@@ -323,9 +323,7 @@ def test_packages(asked: Asked) -> None:
 def test_tags(asked: Asked) -> None:
     runner = asked.world.runner()
     name = done(asked, runner, "train")
-    response = asked.client.post(
-        f"{BASE}/tags", json={"run": name, "name": "good", "repository": REPOSITORY}, headers={"x-dstack-user": "bob"}
-    )
+    response = asked.client.post(f"{BASE}/tags", json={"run": name, "name": "good"}, headers={"x-dstack-user": "bob"})
     made = asked.ok(response)["items"]
     assert [set(item) for item in made] == [fields_of("Tag")] * 2
     assert [(item["workflow"], item["name"], item["run"], item["user"]) for item in made] == [
@@ -335,6 +333,8 @@ def test_tags(asked: Asked) -> None:
     assert asked.get("tags")["items"] == made
     assert asked.get("tags", repository=REPOSITORY)["items"] == made
     assert asked.get("tags", repository="git:never:.")["items"] == []
+    # A remote was added: its key is new, and the id in the git directory is what it was.
+    assert asked.get("tags", repository="git:never:.", alias=["id:none", REPOSITORY])["items"] == made
 
     mine: Any = {"params": {"workflow": "train"}, "headers": {"idempotency-key": "once"}}
     removed = asked.ok(asked.client.delete(f"{BASE}/tags/good", **mine))["items"]

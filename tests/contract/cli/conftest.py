@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dstack.cli import main
-from tests.support.stub_api import StubApi
+from dstack.snapshots.catalog import MemoryCatalog
+from dstack.snapshots.interfaces import PackIndex
+from tests.support.stub_api import PROJECT, Call, Reply, StubApi, frames
 
 
 @dataclass
@@ -23,6 +26,7 @@ class Done:
 
 
 Dstack = Callable[..., Done]
+LOGS = "GET …/runs/odd-cat-1/logs"
 
 
 @pytest.fixture
@@ -97,3 +101,51 @@ def a_run(name: str = "odd-cat-1", status: str = "done", **more: Any) -> dict[st
     for job in found["jobs"]:
         counts[job["status"]] = counts.get(job["status"], 0) + 1
     return {"jobs_total": len(found["jobs"]), "job_counts": counts, **found}
+
+
+class Store:
+    """The store's calls, answered from memory."""
+
+    def __init__(self, stub: StubApi) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.catalog = MemoryCatalog()
+        for name in ("missing", "add", "sign"):
+            stub.on(f"POST …/store/{name}", getattr(self, f"_{name}"))
+        self._stub = stub
+
+    def _missing(self, call: Call) -> Reply:
+        ids = msgspec.msgpack.decode(call.body, type=list[bytes])
+        return Reply(body=msgspec.msgpack.encode(list(self.catalog.missing(ids))))
+
+    def _add(self, call: Call) -> Reply:
+        packs = msgspec.msgpack.decode(call.body, type=list[PackIndex])
+        self.catalog.add(packs)
+        return Reply(body=msgspec.msgpack.encode(len(packs)))
+
+    def _sign(self, call: Call) -> Reply:
+        asked = msgspec.msgpack.decode(call.body)
+        signed = []
+        for key in asked["keys"]:
+            target = f"{PROJECT}/store/blobs/{key}"
+            self._stub.on(f"PUT {target}", self._put)
+            signed.append({"method": asked["method"], "url": target, "headers": [], "expires": 2**60})
+        return Reply(body=msgspec.msgpack.encode(signed))
+
+    def _put(self, call: Call) -> Reply:
+        self.blobs[call.path] = call.body
+        return Reply(body=msgspec.msgpack.encode(True))
+
+
+@pytest.fixture
+def store(stub: StubApi) -> Store:
+    return Store(stub)
+
+
+@pytest.fixture
+def accepting(stub: StubApi, store: Store) -> StubApi:
+    stub.on("POST …/runs", Reply(201, a_run(status="queued", jobs=[a_job("train", "queued")])))
+    return stub
+
+
+def end(**more: Any) -> list[bytes]:
+    return frames({"t": "end", "run": a_run(**more)})

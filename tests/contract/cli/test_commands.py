@@ -198,7 +198,7 @@ class TestTags:
         stub.on("POST …/tags", Reply(body={"items": [{**self.TAG, "partial": True}]}))
         done = dstack("tag", "odd-cat-1", *words)
         assert (done.code, done.err) == (0, "train:v1 is now odd-cat-1 (partial)\n")
-        sent = {"run": "odd-cat-1", "name": name, "force": False, "repository": str(repository)}
+        sent = {"run": "odd-cat-1", "name": name, "force": False}
         assert stub.named("POST …/tags")[0].json == sent
 
     def test_two_names(self, dstack: Dstack) -> None:

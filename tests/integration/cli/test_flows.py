@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cli.conftest import Home
+from tests.integration.cli.conftest import WORKFLOWS, Home
 
 
 def test_a_run_its_tag_and_its_artifacts(shared_home: Home, tmp_path: Path) -> None:
@@ -115,6 +115,8 @@ def test_the_folder_of_a_runs_results(shared_home: Home, tmp_path: Path) -> None
 
 
 def test_runs_are_deleted_with_what_they_hold(home: Home) -> None:
+    saying = WORKFLOWS.replace("- echo 42", "- echo saving\n      - echo 42")
+    (home.repository / ".dstack" / "workflows.yaml").write_text(saying)
     first, second = (home.run("run", "-d", "save", "-t", tag).stdout.strip() for tag in ("old", "new"))
     home.run("logs", "-f", first)
     home.run("logs", "-f", second)
@@ -250,3 +252,18 @@ def test_a_store_that_lost_the_code_gets_it_again(home: Home) -> None:
     # The database goes with the store: the command line still believes that both have its code.
     shutil.rmtree(home.path / "server")
     assert home.run("run", "hello").stdout == "hello\n"
+
+
+def test_runs_and_tags_stay_when_a_remote_is_added(home: Home) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", *words], cwd=home.repository, env=home.environment, check=True, capture_output=True)
+
+    git("init")
+    name = home.run("run", "-d", "-t", "best", "save").stdout.strip()
+    home.run("logs", "-f", name)
+    git("remote", "add", "origin", "https://example.org/team/project.git")
+    assert [run["name"] for run in home.json("runs")] == [name]
+    assert [tag["name"] for tag in home.json("tags", "list")] == ["best"]
+    assert [item["path"] for item in home.json("artifacts", "list", ":best")] == ["out"]
+    home.run("untag", "best")
+    assert home.json("tags", "list") == []

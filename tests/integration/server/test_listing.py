@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy.dialects import sqlite
 
-from dstack.server.services import views
+from dstack.server.db.upgrade import ensure_schema
+from dstack.server.services import artifacts, views
 from tests.integration.server.test_runs import TRAIN, independent
 from tests.support.world import REPOSITORY, World, counted
 
@@ -112,3 +117,16 @@ def test_thousands_of_snapshots_show_as_the_newest(world: World) -> None:
     (artifact,) = run["jobs"][0]["artifacts"]
     assert (artifact["path"], artifact["partial"], artifact["size"]) == ("out", False, len("last"))
     assert run == world.run(name)
+
+
+def test_what_a_job_is_given_is_found_without_a_look_at_other_jobs(tmp_path: Path) -> None:
+    """A chain in a database of 20,000 jobs took three times as long a hop."""
+    url = f"sqlite:///{tmp_path / 'plan.db'}"
+    ensure_schema(url)
+    statement = artifacts._OF_NEEDS.compile(dialect=sqlite.dialect())  # pyright: ignore[reportPrivateUsage]
+    with closing(sqlite3.connect(tmp_path / "plan.db")) as connection:
+        names = statement.positiontup or ()
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", [b""] * len(names)).fetchall()
+    searches = [str(row[-1]) for row in plan if " jobs " in str(row[-1])]
+    assert any("ix_jobs_step (project_id=? AND step_id=?)" in search for search in searches)
+    assert all("(project_id=?)" not in search for search in searches), searches

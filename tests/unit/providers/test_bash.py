@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from dstack.domain.reasons import Reason
 from dstack.domain.resources import Gpu, Requirements
 from dstack.providers.bash import BashConfig, BashProvider
-from dstack.sdk.config import RETRY_WORDS
 from dstack.sdk.provider import JobSpec, PlanError, PythonEnv, secret_marker
+from dstack.sdk.retry import RETRY_WORDS
 from dstack.sdk.scalars import parse_scalar
 from tests.unit.providers.conftest import Context
 

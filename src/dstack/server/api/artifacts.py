@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dstack.server.api.requests import read_body, read_page_cursor, text_of
+from dstack.server.api.requests import read_body, read_page_cursor, repository_of, text_of
 from dstack.server.db.engine import Transaction
 from dstack.server.services import artifacts, history, lineage, uploads, views
 from dstack.server.services.context import Context
@@ -41,7 +41,7 @@ class _Artifacts:
         def read(tx: Transaction) -> list[dict[str, Any]]:
             if run is not None:
                 return artifacts.of_run(tx, project_id, run)
-            repository = named_repository(tx, project_id, text_of(query, "repository"))
+            repository = named_repository(tx, project_id, repository_of(query))
             return artifacts.of_tag(tx, project_id, tag or "", repository)
 
         found = await self._context.database.aread(read)
@@ -61,7 +61,7 @@ class _Artifacts:
         def read(tx: Transaction) -> history.Page:
             if run is not None:
                 return history.of_run(tx, project_id, run, cursor=cursor, **only)
-            repository = named_repository(tx, project_id, text_of(query, "repository"))
+            repository = named_repository(tx, project_id, repository_of(query))
             return history.of_tag(tx, project_id, tag or "", repository, cursor=cursor, **only)
 
         found, following = await self._context.database.aread(read)
@@ -86,7 +86,7 @@ class _Artifacts:
         def read(tx: Transaction) -> lineage.Lineage:
             if run is not None:
                 return lineage.of_run(tx, project_id, run)
-            repository = named_repository(tx, project_id, text_of(query, "repository"))
+            repository = named_repository(tx, project_id, repository_of(query))
             return lineage.of_tag(tx, project_id, tag or "", repository)
 
         found = await self._context.database.aread(read)

@@ -7,9 +7,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from dstack.server.services.errors import BadRequest, TooLarge
+from dstack.server.services.repositories import RepositoryRef
 
 T = TypeVar("T")
 Query = Mapping[str, str]
@@ -92,6 +94,12 @@ def read_log_cursor(query: Query) -> LogCursor:
         if not (0 <= attempt <= MOST and 0 <= offset <= MOST):
             raise BadRequest(f"the cursor of `{job[:60]}` names no place of a log", hint=hint)
     return cursor
+
+
+def repository_of(query: QueryParams) -> RepositoryRef | None:
+    """The repository that a query names by `repository` and any number of `alias`, None where it names none."""
+    key = text_of(query, "repository")
+    return RepositoryRef(key=key, aliases=tuple(query.getlist("alias"))) if key is not None else None
 
 
 def text_of(values: Mapping[str, Any], name: str) -> str | None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import func, select
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -27,6 +28,7 @@ from dstack.server.api.requests import (
     read_log_cursor,
     read_number,
     read_page_cursor,
+    repository_of,
     text_of,
 )
 from dstack.server.api.secrets import secrets_routes
@@ -169,7 +171,7 @@ class _Api:
             return views.run_page(
                 tx,
                 self._context.project_id,
-                repository_id=self._repository(tx, text_of(query, "repository")),
+                repository_id=self._repository(tx, query),
                 active=query.get("active") == "1",
                 limit=limit,
                 cursor=cursor,
@@ -243,7 +245,7 @@ class _Api:
 
     async def list_tags(self, request: Request) -> Response:
         def read(tx: Transaction) -> list[dict[str, Any]]:
-            repository = self._repository(tx, text_of(request.query_params, "repository"))
+            repository = self._repository(tx, request.query_params)
             return tags.listing(tx, self._context.project_id, repository)
 
         return _json({"items": _shown(await self._list(read, [])), "next": None})
@@ -256,8 +258,7 @@ class _Api:
         return _json({"items": _shown(made)})
 
     async def untag(self, request: Request) -> Response:
-        key = text_of(request.query_params, "repository")
-        repository = await self._context.database.aread(lambda tx: self._repository(tx, key))
+        repository = await self._context.database.aread(lambda tx: self._repository(tx, request.query_params))
         removed = await asyncio.to_thread(
             tags.untag,
             self._context,
@@ -268,8 +269,8 @@ class _Api:
         )
         return _json({"items": _shown(removed)})
 
-    def _repository(self, tx: Transaction, key: str | None) -> UUID | None:
-        return named_repository(tx, self._context.project_id, key)
+    def _repository(self, tx: Transaction, query: QueryParams) -> UUID | None:
+        return named_repository(tx, self._context.project_id, repository_of(query))
 
     async def _run(self, name: str) -> dict[str, Any]:
         """The run as a list shows it: an answer that says what became of the request, not 10,000 jobs."""

@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dstack.server.api.requests import read_body, text_of
+from dstack.server.api.requests import read_body, repository_of
 from dstack.server.db.engine import Transaction
 from dstack.server.services import secrets
 from dstack.server.services.context import Context
@@ -69,10 +69,10 @@ def secrets_routes(context: Context) -> list[tuple[str, str, Handler]]:
 
 
 def _repository(request: Request) -> RepositoryRef:
-    key = text_of(request.query_params, "repository")
-    if key is None:
+    ref = repository_of(request.query_params)
+    if ref is None:
         raise BadRequest("whose secrets? `repository` is missing")
-    return RepositoryRef(key=key, aliases=tuple(request.query_params.getlist("alias")))
+    return ref
 
 
 def _json(body: object, status: int = 200) -> Response:

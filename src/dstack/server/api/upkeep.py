@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dstack.server.api.requests import read_body, read_number, text_of
+from dstack.server.api.requests import read_body, read_number, repository_of
 from dstack.server.db.engine import declare_write
 from dstack.server.services import delete, listing, usage
 from dstack.server.services.context import Context
@@ -50,8 +50,8 @@ def upkeep_routes(context: Context) -> list[tuple[str, str, Handler]]:
         return _json({"key": ref.key, "name": ref.name})
 
     async def names(request: Request) -> Response:
-        key = text_of(request.query_params, "repository")
-        return _json(await context.database.aread(lambda tx: listing.names(tx, context.project_id, key)))
+        ref = repository_of(request.query_params)
+        return _json(await context.database.aread(lambda tx: listing.names(tx, context.project_id, ref)))
 
     return [
         ("GET", "/names", names),

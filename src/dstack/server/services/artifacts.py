@@ -175,12 +175,12 @@ def _select_newest(where: Any) -> Any:
 
 _OF_RUNS = _select_newest(artifacts.c.run_id.in_(bindparam("ids", expanding=True)))
 _OF_JOBS = _select_newest(artifacts.c.job_id.in_(bindparam("ids", expanding=True)))
-_NEEDED_JOBS = (
-    select(jobs.c.id)
-    .join(step_needs, and_(step_needs.c.project_id == jobs.c.project_id, step_needs.c.needs_id == jobs.c.step_id))
-    .where(
-        step_needs.c.project_id == bindparam("project", type_=Id), step_needs.c.step_id == bindparam("step", type_=Id)
-    )
+_NEEDED_STEPS = select(step_needs.c.needs_id).where(
+    step_needs.c.project_id == bindparam("project", type_=Id), step_needs.c.step_id == bindparam("step", type_=Id)
+)
+# Not a join: SQLite would go through all jobs of the project, and look for each whether its step is needed.
+_NEEDED_JOBS = select(jobs.c.id).where(
+    jobs.c.project_id == bindparam("project", type_=Id), jobs.c.step_id.in_(_NEEDED_STEPS)
 )
 _OF_NEEDS = _select_newest(artifacts.c.job_id.in_(_NEEDED_JOBS))
 

@@ -14,11 +14,11 @@ from dstack.server.services.repositories import RepositoryRef, find_repository
 NEWEST = 100
 
 
-def names(tx: Transaction, project_id: UUID, repository: str | None) -> dict[str, Any]:
+def names(tx: Transaction, project_id: UUID, repository: RepositoryRef | None) -> dict[str, Any]:
     """The newest runs and all tags, of one repository or of all; of one that was never seen, nothing."""
     of_runs, of_tags = [runs.c.project_id == project_id], [tags.c.project_id == project_id]
     if repository is not None:
-        repository_id = find_repository(tx, project_id, RepositoryRef(key=repository))
+        repository_id = find_repository(tx, project_id, repository)
         of_runs.append(runs.c.repository_id == repository_id)
         of_tags.append(tags.c.repository_id == repository_id)
     newest = select(runs.c.name, runs.c.workflow, runs.c.state).where(*of_runs).order_by(runs.c.id.desc()).limit(NEWEST)

@@ -34,13 +34,13 @@ def find_repository(tx: Transaction, project_id: UUID, ref: RepositoryRef) -> UU
     return next((known[key] for key in keys if key in known), None)
 
 
-def named_repository(tx: Transaction, project_id: UUID, key: str | None) -> UUID | None:
-    """The repository that a query names by `key`, None where it names none; raises NotFound for one never seen."""
-    if key is None:
+def named_repository(tx: Transaction, project_id: UUID, ref: RepositoryRef | None) -> UUID | None:
+    """The repository that a query names, None where it names none; raises NotFound for one never seen."""
+    if ref is None:
         return None
-    found = find_repository(tx, project_id, RepositoryRef(key=key))
+    found = find_repository(tx, project_id, ref)
     if found is None:
-        raise NotFound(f"nothing was ever submitted from the repository `{key}`")
+        raise NotFound(f"nothing was ever submitted from the repository `{ref.key}`")
     return found
 
 

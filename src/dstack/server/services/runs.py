@@ -68,8 +68,15 @@ def registry() -> Mapping[str, type[Provider]]:
 
 def plan(context: Context, submission: Submission, run_name: str = "") -> workflows.RunPlan:
     """The plan of a submission, reading pinned tags and the code; raises `workflows.Invalid` with everything wrong."""
+    return _plan(context, submission, _repository_id(context, submission), run_name)
+
+
+def _repository_id(context: Context, submission: Submission) -> UUID | None:
+    return context.database.read(lambda tx: find_repository(tx, context.project_id, submission.repository))
+
+
+def _plan(context: Context, submission: Submission, repository_id: UUID | None, run_name: str) -> workflows.RunPlan:
     database, project_id = context.database, context.project_id
-    repository_id = database.read(lambda tx: find_repository(tx, project_id, submission.repository))
     run_values.check(submission.values)
     unreadable = _expose_nothing(context, submission, repository_id)
     known = registry()
@@ -110,11 +117,10 @@ def _expose_nothing(context: Context, submission: Submission, repository_id: UUI
     return None
 
 
-def _without_credentials(context: Context, submission: Submission) -> Submission:
+def _without_credentials(context: Context, submission: Submission, repository_id: UUID | None) -> Submission:
     """With a difference from the commit that shows none: it is for people, and they see the rest of it."""
     if not submission.diff:
         return submission
-    repository_id = context.database.read(lambda tx: find_repository(tx, context.project_id, submission.repository))
     try:
         diff = exposure.masked(context, repository_id, submission.diff, submission.values)
     except SealingError:
@@ -152,7 +158,8 @@ def submit(context: Context, submission: Submission, idempotency_key: str | None
         seen = context.database.read(lambda tx: run_names.of_key(tx, context.project_id, idempotency_key))
         if seen is not None:
             return Submitted(seen, False)
-    submission = _without_credentials(context, submission)
+    repository_id = _repository_id(context, submission)
+    submission = _without_credentials(context, submission, repository_id)
     for tag in submission.tags:
         tags.check_name(tag)
     if submission.code is not None:
@@ -161,7 +168,7 @@ def submit(context: Context, submission: Submission, idempotency_key: str | None
     # meanwhile costs one more round.
     for _ in range(100):
         name = context.database.read(lambda tx: run_names.free(tx, context))
-        planned = plan(context, submission, name)
+        planned = _plan(context, submission, repository_id, name)
         if _values(submission, planned):
             secrets.ensure_key(context)
         try:
