@@ -14,6 +14,7 @@ from dstack.embedded.home import (
     VersionConflict,
     home_folder,
     is_locked,
+    lock_path,
     log_path,
     open_lock,
     read_holder,
@@ -122,7 +123,7 @@ class Connector:
         holder = read_holder(self.home)
         who = f"process {holder['pid']} has" if holder else "a process has"
         return StartFailed(
-            f"{who} {self.home}/server/lock but does not listen on {holder['socket'] if holder else 'its socket'}",
+            f"{who} {lock_path(self.home)} but does not listen on {holder['socket'] if holder else 'its socket'}",
             f"see {self.home}/server/server.log",
         )
 
@@ -168,8 +169,13 @@ def _wait_gone(home: str, holder: Holder | None, timeout: float) -> None:
 
 
 def _connect(home: str) -> SocketTransport | None:
-    """A connection to whoever listens where the lock says, or else where a new server would."""
+    """A connection to whoever listens where the lock says, or else where a new server would.
+
+    None of a home without a lock: who still listens there had a home of this name that was removed.
+    """
     holder = read_holder(home)
+    if holder is None and not os.path.exists(lock_path(home)):
+        return None
     transport = SocketTransport(holder["socket"] if holder else socket_path(home))
     try:
         transport.connect()

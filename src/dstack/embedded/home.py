@@ -103,7 +103,7 @@ def make_socket_folder(path: str) -> None:
 def read_holder(home: str | os.PathLike[str]) -> Holder | None:
     """What the last server wrote into the lock; it may be gone since. None where it cannot be read."""
     try:
-        with open(f"{os.fspath(home)}/server/lock", "rb") as file:
+        with open(lock_path(home), "rb") as file:
             holder = json.loads(file.read())
         return {
             "pid": int(holder["pid"]),
@@ -127,7 +127,7 @@ class HomeLock:
     def acquire(cls, home: str | os.PathLike[str], *, socket: str) -> Self:
         """Take the lock. Raises LockHeld naming the holder, HomeUnusable."""
         home = os.fspath(home)
-        path = f"{home}/server/lock"
+        path = lock_path(home)
         fd = open_lock(path)
         # Not at once: whoever asks whether the home is locked has the lock for a moment.
         if not take_lock(fd, path, PROBE):
@@ -164,7 +164,7 @@ def is_locked(home: str) -> bool:
 
 def wait_unlocked(home: str, timeout: float) -> bool:
     """Wait until no server has this home; False when one still has it after `timeout` seconds."""
-    path = f"{home}/server/lock"
+    path = lock_path(home)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -175,6 +175,11 @@ def wait_unlocked(home: str, timeout: float) -> bool:
         return take_lock(fd, path, timeout)
     finally:
         os.close(fd)
+
+
+def lock_path(home: str | os.PathLike[str]) -> str:
+    """What its server holds for its life: there from the first server on, as long as the home is."""
+    return f"{os.fspath(home)}/server/lock"
 
 
 def log_path(home: str) -> str:
