@@ -59,7 +59,7 @@ def attach(api: Api, run: Run, *, as_json: bool = False, root: str | None = None
         forget_stdout()
         return _left(name, BROKEN_PIPE)
     _summary(ended, tags)
-    if ended.get("reason") == "exit-code":
+    if ended.get("reason") in ("exit-code", "signal"):
         _hint(api, name, root)
     if as_json:
         write_json([ended])
@@ -120,10 +120,10 @@ def _summary(run: Run, asked_tags: Sequence[str]) -> None:
 
 
 def _hint(api: Api, name: str, root: str | None) -> None:
-    from dstack.cli.unshipped import missed
+    from dstack.cli.hints import hints_on_end
 
     try:
-        for text in missed(api, name, root):
+        for text in hints_on_end(api, name, root):
             say(f"  hint: {text}")
     except (ApiError, Unreachable):
         pass  # how the run ended has been told, and its exit code is known

@@ -6,9 +6,9 @@ import sys
 
 import click
 
+from dstack.cli.hints import hints_on_end
 from dstack.cli.render import write_json
 from dstack.cli.session import open_api
-from dstack.cli.unshipped import missed
 from dstack.client.repository import find_root
 from dstack.client.types import Explanation
 
@@ -20,7 +20,7 @@ def explain(run: str, as_json: bool) -> None:
     """Say why RUN waits, or why it failed: the job that caused it, how it ended, and its last lines."""
     with open_api() as api:
         found = api.explain(run)
-        hints = missed(api, run, find_root(), found)
+        hints = hints_on_end(api, run, find_root(), found)
     if as_json:
         write_json([found])
     else:

@@ -63,3 +63,13 @@ def test_a_provider_runs_what_stands_on_the_command_line(home: Home) -> None:
     home.run("logs", "-f", name)
     assert [item["path"] for item in home.json("artifacts", "list", name)] == ["out"]
     assert "did you mean `python`?" in home.run("run", "pyhton", "train.py", check=2).stderr
+
+
+def test_a_pipe_that_was_left_early_fails_and_says_what_to_do(home: Home) -> None:
+    done = home.run("run", "bash", "-c", "yes | head -n 1", check=141)
+    assert done.stdout == "y\n"
+    assert "signal 13 (SIGPIPE) or exit code 141" in done.stderr
+    assert "\n  hint: a program of a pipe still wrote when the one that reads it had ended" in done.stderr
+    [run] = home.json("runs")
+    assert "`set +o pipefail`" in home.run("explain", run["name"]).stdout
+    assert home.run("run", "bash", "-c", "set +o pipefail; yes | head -n 1").stdout == "y\n"
