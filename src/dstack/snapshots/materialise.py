@@ -69,7 +69,10 @@ class Materialiser:
             plan = self._plan(manifest_id)
         if plan is None or not _fresh(target):
             return restore(self._store, manifest_id, target, stopped=stopped)
-        _make(plan, target)
+        try:
+            _make(plan, target)
+        except FileExistsError:  # two names are one on this file system: `restore` tells which
+            return restore(self._store, manifest_id, target, stopped=stopped)
         return plan.result
 
     def is_quick(self, manifest_id: bytes) -> bool:

@@ -20,6 +20,7 @@ from dstack.snapshots.listing import Enter, Entry, Leaf, Leave, Step, entries, w
 from dstack.snapshots.manifests import ChunkRef, DirectoryEntry, FileEntry, Root, SymlinkEntry, file_chunks
 from dstack.snapshots.scanning import shown
 from dstack.snapshots.store import SnapshotStore
+from dstack.snapshots.twins import refusal, twin_of
 
 __all__ = ["Entry", "Restored", "entries", "restore", "restore_folder"]
 
@@ -214,6 +215,8 @@ class _Target:
         """Hard-link group and digest → the first path made of it."""
         self._folders: list[int] = []
         self._path: list[bytes] = []
+        self._written: list[list[bytes]] = []
+        """The names that this restore has made in each of the folders."""
         self._file: int | None = None
 
     def __enter__(self) -> _Target:
@@ -271,18 +274,29 @@ class _Target:
     def _create(self, name: bytes) -> int:
         folder = self._folders[-1]
         try:
-            return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+            made = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
         except FileExistsError:
-            os.unlink(name, dir_fd=folder)
-            return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+            self._make_way(name)
+            made = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+        self._written[-1].append(name)
+        return made
+
+    def _make_way(self, name: bytes) -> None:
+        """Remove what stands there, unless this restore has just made it under another name."""
+        folder = self._folders[-1]
+        twin = twin_of(name, self._written[-1], folder)
+        if twin is not None:
+            raise refusal(self._shown_path(name), twin)
+        os.unlink(name, dir_fd=folder)
 
     def _symlink(self, entry: SymlinkEntry) -> None:
         folder = self._folders[-1]
         try:
             os.symlink(entry.target, entry.name, dir_fd=folder)
         except FileExistsError:
-            os.unlink(entry.name, dir_fd=folder)
+            self._make_way(entry.name)
             os.symlink(entry.target, entry.name, dir_fd=folder)
+        self._written[-1].append(entry.name)
         os.utime(entry.name, ns=(entry.mtime, entry.mtime), dir_fd=folder, follow_symlinks=False)
         self.files += 1
 
@@ -298,16 +312,18 @@ class _Target:
             try:
                 os.link(name, entry.name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
             except FileExistsError:
-                os.unlink(entry.name, dir_fd=folder)
+                self._make_way(entry.name)
                 os.link(name, entry.name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
         finally:
             os.close(source)
+        self._written[-1].append(entry.name)
         self._count(entry)
 
     def _enter(self, folder: DirectoryEntry | None) -> None:
         if folder is None:
             self._target.mkdir(parents=True, exist_ok=True)
             self._folders.append(os.open(self._target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            self._written.append([])
             return
         parent = self._folders[-1]
         self._path.append(folder.name)
@@ -319,11 +335,17 @@ class _Target:
                 raise RestoreFailed(
                     f"{self._shown(None)} is in the way: the snapshot has a folder there; move it away and try again"
                 ) from None
+            twin = twin_of(folder.name, self._written[-1], parent)
+            if twin is not None:
+                raise refusal(self._shown(None), twin) from None
             os.chmod(folder.name, 0o700, dir_fd=parent)
+        self._written[-1].append(folder.name)
+        self._written.append([])
         self._folders.append(os.open(folder.name, _OPEN_FOLDER, dir_fd=parent))
 
     def _leave(self, folder: DirectoryEntry | None) -> None:
         fd = self._folders.pop()
+        self._written.pop()
         try:
             if folder is None:
                 return
@@ -339,10 +361,10 @@ class _Target:
         self.size += entry.size
 
     def _shown(self, work: _Work | None) -> str:
-        names = list(self._path)
-        if isinstance(work, _Part | Leaf):
-            names.append(work.entry.name)
-        return str(self._target / shown(b"/".join(names)))
+        return self._shown_path(work.entry.name) if isinstance(work, _Part | Leaf) else self._shown_path()
+
+    def _shown_path(self, *names: bytes) -> str:
+        return str(self._target / shown(b"/".join([*self._path, *names])))
 
 
 def _write_all(fd: int, data: Bytes, offset: int) -> None:
