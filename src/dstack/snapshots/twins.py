@@ -1,4 +1,4 @@
-"""Names that are one and the same on a file system that folds case or Unicode forms, as those of macOS and Windows do."""
+"""Names that are one on a file system that folds case or Unicode forms, as those of macOS and Windows do."""
 
 from __future__ import annotations
 
