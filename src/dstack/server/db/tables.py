@@ -182,7 +182,7 @@ attempts = Table(
     _at("assigned_at", nullable=False), _at("accepted_at"), _at("started_at"), _at("exited_at"), _at("ended_at"),
     _big("log_length", 0), _bool("log_incomplete"),
     _text("late_event", nullable=True), _int("late_exit_code", nullable=True), _at("late_at"),
-    _blob("packages"), _big("metrics_length", 0),
+    _blob("packages"), _big("metrics_length", 0), _text("save_problem", nullable=True),
     PrimaryKeyConstraint("project_id", "id"), UniqueConstraint("project_id", "job_id", "number"),
     Index("ix_attempts_live", "project_id", "runner_id", "id",
           sqlite_where=text("state <> 'ended'"), postgresql_where=text("state <> 'ended'")),
@@ -271,11 +271,21 @@ code_snapshots = Table("code_snapshots", metadata, _id("project_id"), _blob("man
     PrimaryKeyConstraint("project_id", "manifest_id"))  # fmt: skip
 
 packs = Table("packs", metadata, _id("project_id"), _blob("pack_id", nullable=False), _big("size"),
-    _at("created_at", nullable=False), PrimaryKeyConstraint("project_id", "pack_id"))  # fmt: skip
+    _at("created_at", nullable=False), _big("asked_at", 0), _at("condemned_at"), _text("holds", nullable=True),
+    PrimaryKeyConstraint("project_id", "pack_id"))  # fmt: skip
+"""`asked_at`: when a writer was last told that chunks of the pack are there, to the hour; until some time after that,
+nothing of it goes. `condemned_at`: no chunk is left in it, and its blob goes soon. `holds`: `objects` or `data`, null
+until somebody looked."""
 
 chunks = Table("chunks", metadata, _id("project_id"), _blob("chunk_id", nullable=False),
     _blob("pack_id", nullable=False), _big("offset"), _int("stored_length"), _int("raw_length"), _int("codec", 0),
-    PrimaryKeyConstraint("project_id", "chunk_id"), sqlite_with_rowid=False)  # fmt: skip
+    PrimaryKeyConstraint("project_id", "chunk_id"), Index("ix_chunks_pack", "project_id", "pack_id"),
+    sqlite_with_rowid=False)  # fmt: skip
+
+retention = Table("retention", metadata, _id("project_id"), _big("live"), _big("every"), _int("last"), _big("partials"),
+    _big("runs", nullable=True), _text("set_by", nullable=True), _at("set_at", nullable=False),
+    PrimaryKeyConstraint("project_id"))  # fmt: skip
+"""How long snapshots and runs of a project are kept, in microseconds; without a row, as `domain.retention` says."""
 
 tags = Table("tags", metadata, _id("project_id"), _id("repository_id"), _text("workflow"), _text("name"), _id("run_id"),
     _bool("partial"), _text("set_by", nullable=True), _at("set_at", nullable=False),
