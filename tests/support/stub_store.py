@@ -40,6 +40,10 @@ def serve(stub: StubApi, url: str, *, ttl: int = 3600) -> MemoryCatalog:
         catalog.add(packs)
         return Reply(body=msgspec.msgpack.encode(len(packs)))
 
-    for name, route in (("sign", sign), ("missing", missing), ("locate", locate), ("add", add)):
+    def sync(call: Call) -> Reply:
+        return Reply(body=msgspec.msgpack.encode(True))
+
+    routes = {"sign": sign, "missing": missing, "locate": locate, "add": add, "sync": sync}
+    for name, route in routes.items():
         stub.on(f"POST …/store/{name}", route)
     return catalog

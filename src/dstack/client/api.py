@@ -79,6 +79,12 @@ class Api:
         self._lock = _thread.RLock()
         self._base = _base(project)
 
+    def apart(self) -> Api:
+        """The same with a connection of its own, for a call that takes long: others go on meanwhile."""
+        other = Api(self._connect, user=self._user, patience=self._patience)
+        other._base = self._base
+        return other
+
     @property
     def transport(self) -> Transport:
         """The connection in use, made when first needed."""
@@ -236,7 +242,7 @@ class Api:
     # Store
 
     def store_call(self, name: str, body: bytes) -> bytes:
-        """One msgpack call of the store: missing, locate, add or sign. All are safe to repeat."""
+        """One msgpack call of the store: missing, locate, add, sign or sync. All are safe to repeat."""
         headers = {"content-type": "application/msgpack"}
         return self._exchange("POST", f"{self._base}/store/{name}", headers, body, repeat=True)[1]
 

@@ -20,7 +20,7 @@ import msgspec
 
 from dstack.client.api import Api, ApiError
 from dstack.sdk.blobs import Buffer, ObjectInfo, SignedRequest
-from dstack.snapshots.blobs.local import sync_files, write_once
+from dstack.snapshots.blobs.local import write_once
 from dstack.snapshots.capture import save
 from dstack.snapshots.errors import StoreRefused
 from dstack.snapshots.interfaces import ChunkLocation, PackIndex
@@ -59,32 +59,28 @@ class SignedBlobs:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._hosts: dict[str, Api] = {}
-        self._signed: dict[tuple[str, str], SignedRequest] = {}
-        self._unsynced: set[Path] = set()
+        self._signed: dict[str, SignedRequest] = {}
+        """How to GET a key, until that expires. A PUT is made once, and where the store is then."""
 
     def put(self, key: str, data: Buffer | Path) -> bool:
         """Raises StoreRefused when the store does not take it."""
         request = self._request("PUT", key)
         path = _local_path(request)
         if path is not None:
-            stored = write_once(path, data)
-            # Also what was there already: whoever wrote it may have been killed before it was on the disk.
-            self._unsynced.add(path)
-            return stored
+            return write_once(path, data)
         with _bytes_of(data) as body:
             return self._send(request, key, body)
 
     def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
-        request = self._request("GET", key)
-        path = _local_path(request)
-        if path is not None:
-            try:
-                with open(path, "rb") as file:
-                    file.seek(offset)
-                    return file.read(-1 if length is None else length)
-            except FileNotFoundError:
-                raise KeyError(key) from None
-        return self._fetch(request, key, offset, length)
+        was_signed = key in self._signed
+        try:
+            return self._get(self._request("GET", key), key, offset, length)
+        except KeyError:
+            if not was_signed:
+                raise
+        # The store may have moved since that was signed.
+        self._signed.pop(key, None)
+        return self._get(self._request("GET", key), key, offset, length)
 
     def stat(self, key: str) -> ObjectInfo | None:
         raise PermissionError("a client asks the catalog what is stored, not the store")
@@ -99,9 +95,24 @@ class SignedBlobs:
         return self._request(method, key)
 
     def sync(self) -> None:
-        """Wait until what was put into a store on this host would survive a power cut."""
-        waiting, self._unsynced = self._unsynced, set()
-        sync_files(waiting)
+        """Wait until all that the catalog names would survive a power cut, also what others have put.
+
+        Another process may have put a chunk that a save found stored, and may have been killed before it was on the
+        disk; the server knows of both.
+        """
+        with self._api.apart() as api:
+            _call(api, "sync", None, bool)
+
+    def _get(self, request: SignedRequest, key: str, offset: int, length: int | None) -> bytes:
+        path = _local_path(request)
+        if path is None:
+            return self._fetch(request, key, offset, length)
+        try:
+            with open(path, "rb") as file:
+                file.seek(offset)
+                return file.read(-1 if length is None else length)
+        except FileNotFoundError:
+            raise KeyError(key) from None
 
     def _fetch(self, request: SignedRequest, key: str, offset: int, length: int | None) -> bytes:
         if length == 0:
@@ -143,10 +154,11 @@ class SignedBlobs:
         return self._hosts[host]
 
     def _request(self, method: Literal["GET", "PUT"], key: str) -> SignedRequest:
-        known = self._signed.get((method, key))
+        known = self._signed.get(key) if method == "GET" else None
         if known is None or known.expires - _EXPIRY_MARGIN < time.time_ns() // 1000:
             known = _call(self._api, "sign", {"method": method, "keys": [key]}, list[SignedRequest])[0]
-            self._signed[method, key] = known
+            if method == "GET":
+                self._signed[key] = known
         return known
 
 

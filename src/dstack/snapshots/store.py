@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from dstack.sdk.blobs import BlobStore, Buffer
 from dstack.snapshots import manifests
-from dstack.snapshots.errors import BadManifest, CorruptChunk, MissingChunk, StoreRefused
+from dstack.snapshots.errors import BadManifest, CorruptChunk, DamagedStore, MissingChunk, StoreRefused
 from dstack.snapshots.interfaces import Catalog, ChunkLocation, PackIndex, pack_key
 from dstack.snapshots.packs import decode_chunk
 
@@ -20,6 +21,8 @@ RANGE: Final = 16 * 1024 * 1024
 """The most one read asks for, a single larger chunk apart."""
 LOCATE: Final = 4096
 """Chunk ids per question to the catalog."""
+Found = bytes | memoryview | DamagedStore
+"""The bytes of a chunk, or what is wrong with it."""
 
 
 @runtime_checkable
@@ -28,6 +31,15 @@ class Durable(Protocol):
 
     def sync(self) -> None:
         """Return once everything that was put, also by earlier processes, would survive a power cut."""
+        ...
+
+
+@runtime_checkable
+class Shared(Durable, Protocol):
+    """One into which others put, too, as holders of signed requests."""
+
+    def note(self, key: str) -> None:
+        """Somebody has put `key`: the next `sync` is to wait for it."""
         ...
 
 
@@ -78,14 +90,47 @@ class SnapshotStore:
 
         Neighbours in a pack come with one read. One batch of ids is in memory at a time, of their bytes one range.
         """
+        for chunk_id, data in self.try_chunks(chunk_ids):
+            if isinstance(data, DamagedStore):
+                raise data
+            yield chunk_id, data
+
+    def try_chunks(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, Found]]:
+        """As `read_chunks`, with what is wrong with a chunk in the place of its bytes.
+
+        A chunk that is not where the catalog said is sought there once more: it may have been moved meanwhile.
+        """
         for batch in _batches(dict.fromkeys(chunk_ids)):
-            with self._catalog_lock:
-                located = self._catalog.locate(batch)
+            located = self._locate(batch)
             for chunk_id in batch:
                 if chunk_id not in located:
-                    raise MissingChunk(chunk_id)
-            for read in _coalesce(located.items()):
-                yield from self._read(read)
+                    yield chunk_id, MissingChunk(chunk_id)
+            usable, unusable = _split(located.items())
+            for read in (*unusable, *_coalesce(usable)):
+                yield from self._read_or_seek(read)
+
+    def try_located(self, located: Iterable[tuple[bytes, ChunkLocation]]) -> Iterator[tuple[bytes, Found]]:
+        """Chunks from where they are said to lie, or what is wrong with them there; neighbours come with one read."""
+        usable, unusable = _split(located)
+        for read in (*unusable, *_coalesce(usable)):
+            yield from self._read(read)
+
+    def _read_or_seek(self, read: _Read) -> Iterator[tuple[bytes, Found]]:
+        failed: dict[bytes, DamagedStore] = {}
+        for chunk_id, data in self._read(read):
+            if isinstance(data, DamagedStore):
+                failed[chunk_id] = data
+            else:
+                yield chunk_id, data
+        if failed:
+            before, now = dict(read.chunks), self._locate(list(failed))
+            moved = {chunk_id: place for chunk_id, place in now.items() if place != before[chunk_id]}
+            yield from ((chunk_id, error) for chunk_id, error in failed.items() if chunk_id not in moved)
+            yield from self.try_located(moved.items())
+
+    def _locate(self, chunk_ids: Sequence[bytes]) -> Mapping[bytes, ChunkLocation]:
+        with self._catalog_lock:
+            return self._catalog.locate(chunk_ids)
 
     def root(self, manifest_id: bytes) -> manifests.Root:
         """Raises MissingChunk, CorruptChunk, BadManifest."""
@@ -104,14 +149,30 @@ class SnapshotStore:
     def _directories(self, ids: Sequence[bytes]) -> dict[bytes, manifests.Directory]:
         return {found: manifests.decode_directory(found, data) for found, data in self.read_chunks(ids)}
 
-    def _read(self, read: _Read) -> Iterator[tuple[bytes, bytes | memoryview]]:
+    def _read(self, read: _Read) -> Iterator[tuple[bytes, Found]]:
+        if read.length < 1:
+            why = "the catalog does not tell where it lies"
+            yield from ((chunk_id, CorruptChunk(chunk_id, read.pack_id, why)) for chunk_id, _ in read.chunks)
+            return
         try:
             data = memoryview(self.blobs.get(pack_key(read.pack_id), offset=read.offset, length=read.length))
-        except KeyError as error:
-            raise MissingChunk(read.chunks[0][0], read.pack_id) from error
+        except KeyError:
+            yield from ((chunk_id, MissingChunk(chunk_id, read.pack_id)) for chunk_id, _ in read.chunks)
+            return
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            why = f"the disk cannot read it ({error.strerror})"
+            yield from ((chunk_id, CorruptChunk(chunk_id, read.pack_id, why)) for chunk_id, _ in read.chunks)
+            return
         for chunk_id, location in read.chunks:
             start = location.offset - read.offset
-            yield chunk_id, decode_chunk(chunk_id, location, data[start : start + location.stored_length])
+            try:
+                found = decode_chunk(chunk_id, location, data[start : start + location.stored_length])
+            except CorruptChunk as error:
+                yield chunk_id, error
+            else:
+                yield chunk_id, found
 
 
 @contextlib.contextmanager
@@ -143,11 +204,23 @@ def _batches(chunk_ids: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield batch
 
 
+def _split(
+    located: Iterable[tuple[bytes, ChunkLocation]],
+) -> tuple[list[tuple[bytes, ChunkLocation]], list[_Read]]:
+    """What can be read, and what cannot: the catalog gives it no place."""
+    usable: list[tuple[bytes, ChunkLocation]] = []
+    unusable: list[_Read] = []
+    for chunk_id, place in located:
+        if place.stored_length < 1 or place.offset < 0:
+            unusable.append(_Read(place.pack_id, 0, 0, [(chunk_id, place)]))
+        else:
+            usable.append((chunk_id, place))
+    return usable, unusable
+
+
 def _coalesce(located: Iterable[tuple[bytes, ChunkLocation]]) -> Iterator[_Read]:
     read: _Read | None = None
     for chunk_id, location in sorted(located, key=lambda item: (item[1].pack_id, item[1].offset)):
-        if location.stored_length < 1 or location.offset < 0:
-            raise CorruptChunk(chunk_id, location.pack_id, "the catalog does not tell where it lies")
         end = location.offset + location.stored_length
         if (
             read is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def api(stub: StubApi) -> Iterator[Api]:
 
 def test_a_folder_saved_over_the_api_comes_back(stub: StubApi, api: Api, tmp_path: Path) -> None:
     serve(stub, f"file://{tmp_path}/store/KEY")
+    (tmp_path / "store").mkdir()
     source = tmp_path / "source"
     (source / "sub").mkdir(parents=True)
     (source / "sub" / "x").write_bytes(b"x" * 3_000_000)
@@ -47,12 +49,13 @@ def test_a_folder_saved_over_the_api_comes_back(stub: StubApi, api: Api, tmp_pat
     assert (tmp_path / "target" / "sub" / "x").read_bytes() == b"x" * 3_000_000
     assert (tmp_path / "target" / "y").readlink() == Path("sub/x")
     # Nothing went through the server but the catalog and the signatures.
-    assert {call.path.rpartition("/")[2] for call in stub.calls} <= {"missing", "locate", "add", "sign"}
+    assert {call.path.rpartition("/")[2] for call in stub.calls} <= {"missing", "locate", "add", "sign", "sync"}
 
 
 class TestOnThisHost:
     def test_put_and_get(self, stub: StubApi, api: Api, tmp_path: Path) -> None:
         serve(stub, f"file://{tmp_path}/a%20b/KEY")
+        (tmp_path / "a b").mkdir()
         blobs = SignedBlobs(api)
         assert blobs.put(KEY, b"0123456789")
         assert not blobs.put(KEY, b"0123456789")
@@ -74,6 +77,27 @@ class TestOnThisHost:
         for _ in range(3):
             old.get(KEY)
         assert len(stub.named("POST …/store/sign")) == 5
+
+    def test_the_store_moved_since(self, stub: StubApi, api: Api, tmp_path: Path) -> None:
+        """What was signed before leads to the old place: it is asked for anew, and nothing is written there."""
+        serve(stub, f"file://{tmp_path}/old/KEY")
+        (tmp_path / "old").mkdir()
+        blobs = SignedBlobs(api)
+        blobs.put(KEY, b"0123456789")
+        assert blobs.get(KEY) == b"0123456789"
+        (tmp_path / "old").rename(tmp_path / "new")
+        serve(stub, f"file://{tmp_path}/new/KEY")
+        assert blobs.get(KEY, offset=2, length=3) == b"234"
+        other = "packs/cd/" + "cd" * 32
+        assert blobs.put(other, b"x")
+        assert sorted(os.listdir(tmp_path / "new" / "packs")) == ["ab", "cd"]
+        assert not (tmp_path / "old").exists()
+
+    def test_a_store_whose_disk_is_away_is_not_made_anew(self, stub: StubApi, api: Api, tmp_path: Path) -> None:
+        serve(stub, f"file://{tmp_path}/away/store/KEY")
+        with pytest.raises(StoreRefused, match="away/store"):
+            SignedBlobs(api).put(KEY, b"x")
+        assert not (tmp_path / "away").exists()
 
 
 class TestThroughTheServer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -36,6 +37,7 @@ class TestLocal(BlobStoreConformance):
 
     def test_the_holder_of_a_signed_put_writes_the_blob(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
+        store.put("packs/ab/zero", b"made the store")
         signed = store.sign("PUT", "packs/ab/one", timedelta(minutes=1))
         assert signed is not None
         path = Path(unquote(urlsplit(signed.url).path))
@@ -63,11 +65,56 @@ class TestLocal(BlobStoreConformance):
         synced: list[str] = []
         monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
         store.sync()
-        names = ["packs/ab/before", "packs/cd/now", "packs/ab", "packs/cd", "packs", ""]
-        assert {str(tmp_path / name) for name in names} <= set(synced)
+        names = ["packs/ab/before", "packs/cd/now", "packs/ab", "packs/cd", "packs", "", ".."]
+        assert {os.path.normpath(tmp_path / name) for name in names} <= set(synced)
         synced.clear()
         store.sync()
         assert synced == []
+
+    def test_sync_waits_for_what_another_sync_took_along(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A second save whose chunks the first one's sync is still writing out must not commit before they are."""
+        store = LocalBlobStore(tmp_path)
+        store.put("packs/ab/one", b"1")
+        begun, go, second = threading.Event(), threading.Event(), threading.Event()
+
+        def fsync(fd: int) -> None:
+            begun.set()
+            go.wait()
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        threads = [threading.Thread(target=store.sync) for _ in range(2)]
+        threads[0].start()
+        begun.wait()
+        threads[1].start()
+        watcher = threading.Thread(target=lambda: (threads[1].join(), second.set()))
+        watcher.start()
+        assert not second.wait(0.05)
+        go.set()
+        for thread in (*threads, watcher):
+            thread.join()
+        assert second.is_set()
+
+    def test_what_a_sync_could_not_write_out_is_waited_for_by_the_next(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = LocalBlobStore(tmp_path)
+        store.put("packs/ab/one", b"1")
+        store.sync()
+        store.put("packs/ab/two", b"2")
+        store.note("packs/ab/three")  # it was deleted meanwhile
+        synced: list[str] = []
+
+        def fsync(fd: int) -> None:
+            synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+            if len(synced) == 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        with pytest.raises(StoreRefused, match="Input/output error"):
+            store.sync()
+        synced.append("again")
+        store.sync()
+        assert str(tmp_path / "packs/ab/two") in synced[synced.index("again") :]
 
     @pytest.mark.parametrize(
         ("number", "said"), [(errno.ENOSPC, "is full"), (errno.EROFS, "cannot write"), (errno.EACCES, "cannot write")]

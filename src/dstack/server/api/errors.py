@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from dstack.server.db.errors import RETRY_AFTER_SECONDS, DatabaseError, DatabaseUnavailable
 from dstack.server.services.errors import BadRequest, ServiceError
-from dstack.snapshots.errors import SnapshotError
+from dstack.snapshots.errors import SnapshotError, StoreRefused
 from dstack.workflows import Invalid
 
 _log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ def answer_errors(handler: Callable[[Request], Awaitable[Response]]) -> Callable
             answer = _answer(503, "unavailable", str(error))
             answer.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
             return answer
+        except StoreRefused as error:
+            return _answer(507, "storage", str(error))
         except (DatabaseError, SnapshotError) as error:
             return _answer(500, "storage", str(error))
         except (DataError, OverflowError) as error:

@@ -21,6 +21,7 @@ from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
 from dstack.snapshots.interfaces import ChunkEntry, PackIndex, pack_key
 from dstack.snapshots.packs import MAX_PACK
+from dstack.snapshots.store import Durable, Shared
 
 Handler = Callable[[Request], Awaitable[Response]]
 TTL = timedelta(hours=1)
@@ -40,6 +41,7 @@ def store_routes(context: Context) -> list[tuple[str, str, Handler]]:
         ("POST", "/store/locate", store.locate),
         ("POST", "/store/add", store.add),
         ("POST", "/store/sign", store.sign),
+        ("POST", "/store/sync", store.sync),
         ("GET", "/store/blobs/{key:path}", store.get),
         ("PUT", "/store/blobs/{key:path}", store.put),
     ]
@@ -77,6 +79,15 @@ class _Store:
             if found is None or found.size != pack.size:
                 raise BadRequest(f"pack {pack.pack_id.hex()} is not in the store whole", hint="upload it again")
         self._catalog.add(packs)
+        if isinstance(self._context.blobs, Shared):
+            for pack in packs:
+                self._context.blobs.note(pack_key(pack.pack_id))
+
+    async def sync(self, request: Request) -> Response:
+        """Answered once all that the catalog names would survive a power cut, whoever wrote it."""
+        if isinstance(self._context.blobs, Durable):
+            await asyncio.to_thread(self._context.blobs.sync)
+        return _answer(True)
 
     async def sign(self, request: Request) -> Response:
         body = await _body(request, SignBody)

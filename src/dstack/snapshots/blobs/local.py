@@ -42,17 +42,24 @@ class LocalBlobStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lock = threading.Lock()
+        self._syncing = threading.Lock()
         self._unsynced: set[Path] = set()
         self._adopted = False
 
     def put(self, key: str, data: Buffer | Path) -> bool:
         """Raises StoreRefused where the disk does not take it, ValueError for a key that is no plain relative path."""
         path = self._path(key)
+        self.root.mkdir(parents=True, exist_ok=True)
         if not write_once(path, data):
             return False
+        self.note(key)
+        return True
+
+    def note(self, key: str) -> None:
+        """Somebody else has put `key`, as the holder of a signed request, and did not wait for the disk."""
+        path = self._path(key)
         with self._lock:
             self._unsynced.add(path)
-        return True
 
     def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
         try:
@@ -88,25 +95,41 @@ class LocalBlobStore:
         return SignedRequest(method, self._path(key).absolute().as_uri(), (), expires)
 
     def sync(self) -> None:
-        """Wait for the disk: everything put so far, also by a process that was killed before it could."""
-        with self._lock:
-            waiting, self._unsynced = self._unsynced, set()
-            adopted, self._adopted = self._adopted, True
-        if not adopted:
-            waiting |= self._adopt()
-        sync_files(waiting)
+        """Wait for the disk: everything put so far, also by a process that was killed before it could.
+
+        One at a time: who comes while another waits may need what that one took along. Raises StoreRefused; nothing
+        is then taken for synced.
+        """
+        with self._syncing:
+            with self._lock:
+                waiting, self._unsynced = self._unsynced, set()
+            try:
+                if not self._adopted:
+                    waiting |= self._adopt()
+                    _sync(self.root.parent)
+                sync_files(waiting)
+            except BaseException:
+                with self._lock:
+                    self._unsynced |= waiting
+                raise
+            self._adopted = True
 
     def _adopt(self) -> set[Path]:
-        """Recent files of earlier processes; what they left unfinished long ago is removed."""
+        """Recent files of earlier processes, in folders that changed lately; removes what was left unfinished before."""
         now = time.time()
         recent: set[Path] = set()
-        for path in _files(self.root):
-            with contextlib.suppress(FileNotFoundError):
-                age = now - path.stat().st_mtime
-                if not path.name.startswith(TEMPORARY):
-                    recent.update([path] if age < RECENT else [])
-                elif age > STALE:
-                    path.unlink()
+        for parent, _, names in os.walk(self.root):
+            # The files of a folder that got none lately are not looked at: a large store is not read through here.
+            if now - os.stat(parent).st_mtime > RECENT:
+                continue
+            for name in names:
+                path = Path(parent, name)
+                with contextlib.suppress(FileNotFoundError):
+                    age = now - path.stat().st_mtime
+                    if not name.startswith(TEMPORARY):
+                        recent.update([path] if age < RECENT else [])
+                    elif age > STALE:
+                        path.unlink()
         return recent
 
     def _path(self, key: str) -> Path:
@@ -118,13 +141,13 @@ class LocalBlobStore:
 def write_once(path: Path, data: Buffer | Path) -> bool:
     """Make `path` with these bytes (or those of another file), whole or not at all; False if it was there.
 
-    Raises StoreRefused.
+    Raises StoreRefused, also where the folder two levels above it is gone: the store has moved, or its disk is away.
     """
     if path.exists():
         return False
     temporary = path.with_name(f"{TEMPORARY}{os.urandom(8).hex()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         if isinstance(data, Path):
             _copy(data, temporary)
         else:
@@ -156,6 +179,15 @@ def sync_files(paths: Iterable[Path]) -> None:
         folders.update(islice(path.parents, 3))
     for folder in sorted(folders, reverse=True):
         _sync(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    """Two levels at most (`packs`, `packs/ab`): a store that is not there is not made anew by whoever writes to it."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        folder.parent.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
 
 
 def _sync(path: Path) -> None:
