@@ -115,7 +115,7 @@ class LocalBlobStore:
             self._adopted = True
 
     def _adopt(self) -> set[Path]:
-        """Recent files of earlier processes, in folders that changed lately; removes what was left unfinished before."""
+        """Recent files of earlier processes, in folders that changed lately; removes what was left unfinished."""
         now = time.time()
         recent: set[Path] = set()
         for parent, _, names in os.walk(self.root):
