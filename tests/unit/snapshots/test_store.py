@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tracemalloc
+from collections.abc import Mapping, Sequence
 
 import pytest
 import zstandard
@@ -11,7 +13,7 @@ import zstandard
 from dstack.snapshots.catalog import MemoryCatalog, rebuild
 from dstack.snapshots.chunking import digest
 from dstack.snapshots.errors import BadPack, CorruptChunk, MissingChunk, SnapshotError
-from dstack.snapshots.interfaces import ChunkEntry, PackIndex, pack_key
+from dstack.snapshots.interfaces import ChunkEntry, ChunkLocation, PackIndex, pack_key
 from dstack.snapshots.packs import FOOTER, MAX_CHUNK, PackBuilder, read_index, stored_packs, verify_pack
 from dstack.snapshots.store import RANGE, SnapshotStore
 from tests.support.stores import RecordingStore
@@ -220,3 +222,69 @@ def test_what_is_no_pack(store: RecordingStore, data: bytes) -> None:
 def test_an_object_too_large_for_any_pack() -> None:
     with pytest.raises(SnapshotError, match="does not fit into a pack"):
         PackBuilder().add(b"i" * 32, bytes(MAX_CHUNK + 1))
+
+
+class MovingCatalog(MemoryCatalog):
+    """Tells where chunks were, once; what is really true after that."""
+
+    def __init__(self, before: MemoryCatalog) -> None:
+        super().__init__()
+        self.before: MemoryCatalog | None = before
+        self.asked: list[int] = []
+
+    def locate(self, chunk_ids: Sequence[bytes]) -> Mapping[bytes, ChunkLocation]:
+        self.asked.append(len(chunk_ids))
+        before, self.before = self.before, None
+        return before.locate(chunk_ids) if before is not None else super().locate(chunk_ids)
+
+
+def test_chunks_whose_pack_was_removed_under_the_reader_are_sought_once_more(store: RecordingStore) -> None:
+    chunks = [os.urandom(5000) for _ in range(50)]
+    old = put(store, chunks[:25])
+    put(store, chunks[25:])
+    moved = MovingCatalog(store.catalog)
+    new = PackBuilder()
+    for chunk in chunks:
+        new.add(digest(chunk), chunk)
+    data, index = new.seal()
+    store.blobs.put(pack_key(index.pack_id), data)
+    moved.add([index])
+    store.blobs.delete([old])
+    reader = SnapshotStore(store.blobs, moved)
+    assert {bytes(data) for _, data in reader.read_chunks(map(digest, chunks))} == set(chunks)
+    assert moved.asked == [50, 25], "only what was not found is asked for again, and together"
+
+
+def test_a_chunk_that_is_gone_for_good_is_missing_after_the_second_look(store: RecordingStore) -> None:
+    store.blobs.delete([put(store, [b"one"])])
+    catalog = MovingCatalog(store.catalog)
+    with pytest.raises(MissingChunk, match=digest(b"one").hex()):
+        SnapshotStore(store.blobs, catalog).read_chunk(digest(b"one"))
+    assert catalog.asked == [1, 1]
+
+
+def test_what_is_wrong_stands_in_the_place_of_the_bytes(store: RecordingStore) -> None:
+    gone = put(store, [b"gone"])
+    key = put(store, [b"kept", b"hurt"])
+    store.blobs.delete([gone])
+    store.memory.damage(key, 12)
+    found = dict(store.try_chunks([digest(name) for name in (b"gone", b"kept", b"hurt", b"none")]))
+    assert found.pop(digest(b"kept")) == b"kept"
+    assert {chunk_id: type(error) for chunk_id, error in found.items()} == {
+        digest(b"gone"): MissingChunk,
+        digest(b"hurt"): CorruptChunk,
+        digest(b"none"): MissingChunk,
+    }
+
+
+def test_a_sector_that_the_disk_cannot_read_has_the_name_of_its_chunk(
+    store: RecordingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, [b"one"])
+
+    def get(key: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(store.blobs, "get", get)
+    with pytest.raises(CorruptChunk, match=f"{digest(b'one').hex()}.*Input/output error"):
+        store.read_chunk(digest(b"one"))
