@@ -13,6 +13,8 @@ import numpy as np
 from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 
+import dstack  # found by every job, whatever is installed in its environment
+
 CHECKPOINT = Path("checkpoint/model.pkl")
 
 
@@ -35,6 +37,7 @@ def main() -> None:
         accuracy = model.score(test["x"], test["y"])
         seconds = time.perf_counter() - began
         print(f"epoch {epoch:>3}/{options.epochs}  loss {loss:.4f}  accuracy {accuracy:.4f}  ({seconds:.2f} s)")
+        dstack.log(step=epoch, loss=loss, accuracy=accuracy)
 
 
 def parse() -> argparse.Namespace:
