@@ -73,7 +73,8 @@ def download(
             raise Differs(differing)
     for artifact, place in places:
         _stay_within(target, artifact, place)  # again: the artifact before may have brought a link
-        restore(store, bytes.fromhex(artifact.get("manifest_id", "")), place, paths=_of(artifact, only), watch=watch)
+        manifest_id = bytes.fromhex(artifact.get("manifest_id", ""))
+        restore(store, manifest_id, place, paths=_of(artifact, only), within=target, watch=watch)
 
 
 def places_of(artifacts: Sequence[Artifact], target: Path) -> list[tuple[Artifact, Path]]:

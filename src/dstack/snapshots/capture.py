@@ -48,6 +48,7 @@ from dstack.snapshots.scanning import (
     Subtree,
     files_signature,
     folders_signature,
+    most_folders,
     newest_change,
     select,
     shown,
@@ -355,6 +356,8 @@ class _Capture:
             self._writer.add_object(*encoded)
             links = encoded.id
         root = encode_root(Root(*subtree[:2], listing.mode, listing.mtime, subtree.files, subtree.size, DEFAULT, links))
+        if len(self._records) > most_folders(subtree.files):
+            raise CaptureFailed(f"not saved: {len(self._records)} folders for {subtree.files} files are too many")
         self._writer.add_object(*root)
         self._writer.finish()
         if not self._live:

@@ -7,7 +7,7 @@ from typing import Final, Literal, NamedTuple
 
 from dstack.snapshots.errors import BadManifest, RestoreFailed
 from dstack.snapshots.manifests import AnyEntry, DirectoryEntry, FileEntry, Root, SymlinkEntry
-from dstack.snapshots.scanning import MAX_DEPTH, Selection, select, shown
+from dstack.snapshots.scanning import MAX_DEPTH, Selection, most_folders, select, shown
 from dstack.snapshots.store import SnapshotStore
 
 AHEAD: Final = 256
@@ -75,7 +75,8 @@ def walk_tree(store: SnapshotStore, root: Root, paths: Iterable[bytes] | None = 
     """Every folder and file below `root`, or of it what is at and below `paths`, in the order of names.
 
     Raises RestoreFailed for a path that is not there; MissingChunk, CorruptChunk, BadManifest, also where there is more
-    than the root says: folders that stand in each other many times could be a small snapshot without an end.
+    than the root says, or more folders than so many files need: folders that stand in each other many times could be a
+    small snapshot without an end.
     """
     try:
         selection = None if paths is None else select(paths)
@@ -83,7 +84,7 @@ def walk_tree(store: SnapshotStore, root: Root, paths: Iterable[bytes] | None = 
         raise RestoreFailed(f"not in the snapshot: {error}") from error
     files = size = 0
     yield Enter(None)
-    for step in _Walk(store).below(root.tree_id, selection):
+    for step in _Walk(store, root.tree_id, root.files + most_folders(root.files)).below(selection):
         if isinstance(step, Leaf):
             files += 1
             size += step.entry.size if isinstance(step.entry, FileEntry) else 0
@@ -111,11 +112,14 @@ class _Level:
 
 
 class _Walk:
-    def __init__(self, store: SnapshotStore) -> None:
+    def __init__(self, store: SnapshotStore, tree_id: bytes, most: int) -> None:
         self._store = store
+        self._tree_id = tree_id
+        self._left = most
+        """Entries that may still be read."""
 
-    def below(self, tree_id: bytes, selection: Selection | None) -> Iterator[Step]:
-        found = self._store.folders([tree_id])[tree_id]
+    def below(self, selection: Selection | None) -> Iterator[Step]:
+        found = self._folders([self._tree_id])[self._tree_id]
         stack = [_Level(b"", None, _chosen(b"", found, selection), selection)]
         while stack:
             level = stack[-1]
@@ -135,11 +139,16 @@ class _Walk:
     def _enter(self, level: _Level, entry: DirectoryEntry) -> _Level:
         if entry.tree_id not in level.ahead:
             batch = level.folders[level.position : level.position + AHEAD]
-            level.ahead = self._store.folders(list({folder.tree_id: None for folder in batch}))
+            level.ahead = self._folders(list({folder.tree_id: None for folder in batch}))
         level.position += 1
         path = _join(level.path, entry.name)
         below = None if level.selection is None else level.selection[entry.name]
         return _Level(path, entry, _chosen(path, level.ahead[entry.tree_id], below), below)
+
+    def _folders(self, tree_ids: list[bytes]) -> dict[bytes, list[AnyEntry]]:
+        found = self._store.folders(tree_ids, self._left)
+        self._left -= sum(map(len, found.values()))
+        return found
 
 
 def _chosen(path: bytes, found: list[AnyEntry], selection: Selection | None) -> list[AnyEntry]:

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from dstack.snapshots.below import OPEN_FOLDER, open_below, open_writable
 from dstack.snapshots.errors import BadManifest, RestoreFailed, RestoreStopped
 from dstack.snapshots.listing import Enter, Entry, Leaf, Leave, Step, entries, walk_tree
 from dstack.snapshots.manifests import ChunkRef, DirectoryEntry, FileEntry, Root, SymlinkEntry, file_chunks
@@ -30,7 +31,6 @@ AHEAD: Final = 2
 """Batches that are read while one is written; 64 MiB in all."""
 KEPT_BITS: Final = 0o1777
 
-_OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Bytes = bytes | memoryview
@@ -67,17 +67,20 @@ def restore(
     target: Path,
     *,
     paths: Iterable[bytes] | None = None,
+    within: Path | None = None,
     stopped: Callable[[], bool] = lambda: False,
     watch: Callable[[int], None] = lambda _: None,
 ) -> Restored:
     """Make `target` hold what the snapshot holds, or those `paths` of it; files in the way are replaced, others stay.
 
-    `stopped` is asked once per batch, and `watch` told how many bytes each wrote. Raises RestoreFailed (RestoreStopped
-    when `stopped` says so); MissingChunk, CorruptChunk, BadManifest; after each, `target` is incomplete.
+    No link on the way from `within`, where that is given, to `target` may lead out of it. `stopped` is asked once per
+    batch, and `watch` told how many bytes each wrote. Raises RestoreFailed (RestoreStopped when `stopped` says so);
+    MissingChunk, CorruptChunk, BadManifest; after each, `target` is incomplete.
     """
     root = store.root(manifest_id)
     links = {path: group for group, members in enumerate(store.links(root)) for path in members}
-    return _restore(store, manifest_id, root, links, target, paths, stopped, watch)
+    into = _Target(target, within or target, manifest_id, links)
+    return _restore(store, manifest_id, root, links, into, paths, stopped, watch)
 
 
 def restore_folder(
@@ -101,7 +104,8 @@ def restore_folder(
         for member in members
         if member.startswith(inside)
     }
-    return _restore(store, manifest_id, root, links, target, None, lambda: False, watch)
+    into = _Target(target, target, manifest_id, links)
+    return _restore(store, manifest_id, root, links, into, None, lambda: False, watch)
 
 
 def _restore(
@@ -109,7 +113,7 @@ def _restore(
     manifest_id: bytes,
     root: Root,
     links: dict[bytes, int],
-    target: Path,
+    target: _Target,
     paths: Iterable[bytes] | None,
     stopped: Callable[[], bool],
     watch: Callable[[int], None],
@@ -121,11 +125,11 @@ def _restore(
 
     with (
         ThreadPoolExecutor(AHEAD, thread_name_prefix="dstack-restore") as readers,
-        _Target(target, manifest_id, links) as out,
+        target as out,
     ):
         for batch, chunks in _ahead(batches, read, readers):
             if stopped():
-                raise RestoreStopped(f"putting files into {target} was stopped")
+                raise RestoreStopped(f"putting files into {target.path} was stopped")
             for work in batch.work:
                 out.do(work, chunks)
             watch(sum(work.end - work.offset for work in batch.work if isinstance(work, _Part)))
@@ -205,10 +209,11 @@ def _parts(leaf: Leaf, entry: FileEntry) -> Iterator[tuple[_Part, int]]:
 class _Target:
     """The folder that is written to, and the way down to where the walk is."""
 
-    def __init__(self, target: Path, manifest_id: bytes, links: dict[bytes, int]) -> None:
+    def __init__(self, path: Path, within: Path, manifest_id: bytes, links: dict[bytes, int]) -> None:
+        self.path = path
         self.files = 0
         self.size = 0
-        self._target = target
+        self._within = within
         self._manifest_id = manifest_id
         self._links = links
         self._made: dict[tuple[int, bytes], bytes] = {}
@@ -306,7 +311,7 @@ class _Target:
         source, folder = os.dup(self._folders[0]), self._folders[-1]
         try:
             for parent in names:
-                below = os.open(parent, _OPEN_FOLDER, dir_fd=source)
+                below = os.open(parent, OPEN_FOLDER, dir_fd=source)
                 os.close(source)
                 source = below
             try:
@@ -321,8 +326,7 @@ class _Target:
 
     def _enter(self, folder: DirectoryEntry | None) -> None:
         if folder is None:
-            self._target.mkdir(parents=True, exist_ok=True)
-            self._folders.append(os.open(self._target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            self._folders.append(open_below(self._within, self.path))
             self._written.append([])
             return
         parent = self._folders[-1]
@@ -338,10 +342,9 @@ class _Target:
             twin = twin_of(folder.name, self._written[-1], parent)
             if twin is not None:
                 raise refusal(self._shown(None), twin) from None
-            os.chmod(folder.name, 0o700, dir_fd=parent)
         self._written[-1].append(folder.name)
         self._written.append([])
-        self._folders.append(os.open(folder.name, _OPEN_FOLDER, dir_fd=parent))
+        self._folders.append(open_writable(folder.name, parent))
 
     def _leave(self, folder: DirectoryEntry | None) -> None:
         fd = self._folders.pop()
@@ -364,7 +367,7 @@ class _Target:
         return self._shown_path(work.entry.name) if isinstance(work, _Part | Leaf) else self._shown_path()
 
     def _shown_path(self, *names: bytes) -> str:
-        return str(self._target / shown(b"/".join([*self._path, *names])))
+        return str(self.path / shown(b"/".join([*self._path, *names])))
 
 
 def _write_all(fd: int, data: Bytes, offset: int) -> None:

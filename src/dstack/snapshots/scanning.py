@@ -23,6 +23,9 @@ Known = Mapping[bytes, os.stat_result]
 MAX_DEPTH: Final = 500
 """Folders within folders; each costs an open file while it is walked."""
 
+FOLDERS: Final = 1_000_000
+FOLDERS_PER_FILE: Final = 16
+
 _NO_NAME: Final = (b"", b".", b"..")
 _STAT: Final = struct.Struct(">IQQQqq")
 ROW_LENGTH: Final = _STAT.size
@@ -108,6 +111,11 @@ def _level(selection: Selection, path: bytes, folder: bytes) -> Selection:
             below = selection[name] = {}
         selection = below
     return selection
+
+
+def most_folders(files: int) -> int:
+    """How many folders a snapshot of so many files may have: what one forged object can ask for has an end."""
+    return FOLDERS + FOLDERS_PER_FILE * files
 
 
 def walk(root: Path, selection: Selection | None = None, known: Known | None = None) -> Iterator[Listing]:

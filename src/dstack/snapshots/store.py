@@ -140,11 +140,18 @@ class SnapshotStore:
         """The groups of paths that are one file. Raises MissingChunk, CorruptChunk, BadManifest."""
         return manifests.decode_links(root.links, self.read_chunk(root.links)) if root.links else ()
 
-    def folders(self, tree_ids: Sequence[bytes]) -> dict[bytes, list[manifests.AnyEntry]]:
-        """The entries of several folders, sorted by name. Raises MissingChunk, CorruptChunk, BadManifest."""
+    def folders(self, tree_ids: Sequence[bytes], most: int | None = None) -> dict[bytes, list[manifests.AnyEntry]]:
+        """The entries of several folders, sorted by name. Raises MissingChunk, CorruptChunk, BadManifest.
+
+        They may have `most` entries together: a few objects could be named as pages of many folders, many times.
+        """
         directories = self._directories(tree_ids)
         pages = self._directories([page for found in directories.values() for page in found.pages])
-        return {tree_id: _entries(tree_id, directories[tree_id], pages) for tree_id in tree_ids}
+        found: dict[bytes, list[manifests.AnyEntry]] = {}
+        for tree_id in tree_ids:
+            found[tree_id] = _entries(tree_id, directories[tree_id], pages, most)
+            most = None if most is None else most - len(found[tree_id])
+        return found
 
     def _directories(self, ids: Sequence[bytes]) -> dict[bytes, manifests.Directory]:
         return {found: manifests.decode_directory(found, data) for found, data in self.read_chunks(ids)}
@@ -185,13 +192,15 @@ def _refusals(what: str) -> Generator[None]:
 
 
 def _entries(
-    tree_id: bytes, directory: manifests.Directory, pages: dict[bytes, manifests.Directory]
+    tree_id: bytes, directory: manifests.Directory, pages: dict[bytes, manifests.Directory], most: int | None
 ) -> list[manifests.AnyEntry]:
-    entries = list(directory.entries)
-    for page in directory.pages:
-        if pages[page].pages:
+    entries: list[manifests.AnyEntry] = []
+    for part in (directory, *(pages[page] for page in directory.pages)):
+        if part is not directory and part.pages:
             raise BadManifest(tree_id, "a page of it has pages")
-        entries += pages[page].entries
+        entries += part.entries
+        if most is not None and len(entries) > most:
+            raise BadManifest(tree_id, "more is in it than its snapshot says")
     for before, after in zip(entries, islice(entries, 1, None), strict=False):
         if before.name >= after.name:
             raise BadManifest(tree_id, f"its names are not in order at {after.name!r}")
