@@ -213,7 +213,7 @@ def _pages(entries: Sequence[AnyEntry]) -> Iterator[Sequence[AnyEntry]]:
     start = chunks = 0
     for position, entry in enumerate(entries):
         if isinstance(entry, FileEntry):
-            chunks += len(entry.chunks) // _CHUNK_REF.size
+            chunks += len(entry.chunks) // _CHUNK_REF.size + len(entry.holes) // 2
         end = position + 1
         if (
             zlib.crc32(entry.name) % PAGE_DIVISOR == 0 or end - start == PAGE_ENTRIES or chunks >= PAGE_CHUNKS

@@ -36,7 +36,7 @@ _decoder = msgspec.msgpack.Decoder(tuple[ChunkEntry, ...])
 
 
 class PackBuilder:
-    """One pack being filled. Chunks are stored as they are (codec 0)."""
+    """One pack being filled."""
 
     def __init__(self) -> None:
         self._data = bytearray(HEADER)
@@ -51,10 +51,15 @@ class PackBuilder:
         return not self._entries
 
     def add(self, chunk_id: bytes, raw: Buffer) -> None:
-        if len(raw) > MAX_CHUNK:
-            raise SnapshotError(f"an object of {len(raw)} bytes does not fit into a pack of {MAX_PACK} bytes")
-        self._entries.append(ChunkEntry(chunk_id, len(self._data), len(raw), len(raw), CODEC_STORED))
-        self._data += raw
+        """Store a chunk as it is."""
+        self.add_stored(chunk_id, raw, len(raw), CODEC_STORED)
+
+    def add_stored(self, chunk_id: bytes, stored: Buffer, raw_length: int, codec: int) -> None:
+        """Store a chunk of `raw_length` bytes in the form that `codec` gave it."""
+        if max(len(stored), raw_length) > MAX_CHUNK:
+            raise SnapshotError(f"an object of {raw_length} bytes does not fit into a pack of {MAX_PACK} bytes")
+        self._entries.append(ChunkEntry(chunk_id, len(self._data), len(stored), raw_length, codec))
+        self._data += stored
 
     def seal(self) -> tuple[bytearray, PackIndex]:
         """The finished pack and its index. The builder is spent."""
@@ -86,7 +91,7 @@ def read_index(blobs: BlobStore, key: str, size: int) -> PackIndex:
         raise BadPack(key, "its index is said to be longer than the pack")
     if length + FOOTER.size > len(tail):
         tail = blobs.get(key, offset=size - length - FOOTER.size)
-    return PackIndex(_id_of(key), size, _parse_index(key, tail, size))
+    return PackIndex(_id_of(key), size, parse_index(key, tail, size))
 
 
 def verify_pack(key: str, data: Buffer) -> PackIndex:
@@ -94,7 +99,7 @@ def verify_pack(key: str, data: Buffer) -> PackIndex:
     pack_id = _id_of(key)
     if bytes(data[: len(HEADER)]) != HEADER:
         raise BadPack(key, "it does not begin like a pack of version 1")
-    entries = _parse_index(key, data, len(data))
+    entries = parse_index(key, data, len(data))
     view = memoryview(data)
     for entry in entries:
         location = ChunkLocation(pack_id, entry.offset, entry.stored_length, entry.raw_length, entry.codec)
@@ -119,7 +124,8 @@ def _footer(key: str, tail: Buffer) -> tuple[bytes, int, bytes]:
     return found
 
 
-def _parse_index(key: str, tail: Buffer, size: int) -> tuple[ChunkEntry, ...]:
+def parse_index(key: str, tail: Buffer, size: int) -> tuple[ChunkEntry, ...]:
+    """The index at the end of `tail`, the last bytes of a pack of `size` bytes. Raises BadPack."""
     expected, length, _ = _footer(key, tail)
     index = tail[max(0, len(tail) - FOOTER.size - length) : len(tail) - FOOTER.size]
     if digest(index) != expected:
@@ -141,7 +147,7 @@ def _parse_index(key: str, tail: Buffer, size: int) -> tuple[ChunkEntry, ...]:
 def _decompress(chunk_id: bytes, location: ChunkLocation, stored: memoryview) -> bytes:
     if location.codec != CODEC_ZSTD:
         raise CorruptChunk(chunk_id, location.pack_id, f"codec {location.codec} is not known to this version of dstack")
-    import zstandard  # only packs of other writers have compressed chunks
+    import zstandard  # loaded by whom meets a compressed chunk: most code has none
 
     if location.raw_length > MAX_PACK:
         raise CorruptChunk(chunk_id, location.pack_id, "its raw length is beyond what a chunk may have")

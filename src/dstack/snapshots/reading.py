@@ -21,6 +21,7 @@ from dstack.domain.ports import Clock
 from dstack.sdk.blobs import Buffer
 from dstack.snapshots.chunking import Chunker, ChunkerParameters
 from dstack.snapshots.manifests import MAX_CHUNKS, ChunkRef, pack_chunks
+from dstack.snapshots.sparse import Holes, find_holes
 
 if TYPE_CHECKING:
     from dstack.snapshots.scanning import Row
@@ -29,6 +30,8 @@ WINDOW: Final = 4 * 1024 * 1024
 PAUSES: Final = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2)
 """Seconds before each try at a file that keeps changing."""
 TICK: Final = 0.01
+MANY_ZEROS: Final = 1024 * 1024 * 1024
+"""Bytes in holes from which a file is hashed with all processors: nothing else is to be done for it."""
 
 _NOT_A_FILE: Final = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -93,6 +96,7 @@ class FileReader:
         self._clock = clock
         self._settled = self._settled_before()
         self._thread = threading.local()
+        self._zeros = memoryview(bytes(parameters.maximum))
 
     def read_small(self, folder: int, row: Row) -> FileRead:
         """A file of at most the least chunk size: one chunk. Raises FileGone, FileUnstable, OSError."""
@@ -163,11 +167,14 @@ class FileReader:
     def _chunk(self, fd: int, found: os.stat_result, tail: Tail | None, known: frozenset[bytes]) -> FileRead | None:
         """One pass over the file as long as `found` says; None where it was shorter, or not as `tail` has it."""
         size = found.st_size
-        hasher = tail.hasher.copy() if tail else blake3()
+        if size > MAX_CHUNKS * self._parameters.maximum:
+            raise _too_large(size)  # before a sparse file of exabytes is looked at
+        holes = find_holes(fd, found)
+        hasher = tail.hasher.copy() if tail else _file_hasher(holes)
         refs = list(tail.chunks[:-1]) if tail else []
         offset = tail.offset if tail else 0
         last = None
-        for window, cuts in self._windows(fd, offset, size):
+        for window, cuts, times in self._windows(fd, offset, size, holes):
             if window is None:
                 return None
             if tail is not None and offset == tail.offset and not _begins_with(window, tail.chunks[-1]):
@@ -178,9 +185,11 @@ class FileReader:
                 chunk_id = blake3(piece).digest()
                 if chunk_id not in known:
                     self._emit(chunk_id, piece)
-                refs.append(ChunkRef(chunk_id, length))
+                refs += [ChunkRef(chunk_id, length)] * times
                 start += length
-            offset += start
+            for _ in range(times - 1):
+                hasher.update(window[:start])
+            offset += start * times
             if offset == size and self._live:
                 hasher.update(window[: start - cuts[-1]])
                 last = hasher.copy()
@@ -188,28 +197,41 @@ class FileReader:
             else:
                 hasher.update(window[:start])
         if len(refs) > MAX_CHUNKS:
-            raise OSError(None, f"a file of {size} bytes is larger than a snapshot can hold")
-        content = Content(hasher.digest(), pack_chunks(refs) if len(refs) > 1 else b"", _holes(fd, found))
+            raise _too_large(size)
+        content = Content(hasher.digest(), pack_chunks(refs) if len(refs) > 1 else b"", holes.flat)
         going_on = None
         if last is not None:
             going_on = Tail(found.st_dev, found.st_ino, size, size - refs[-1].length, last, tuple(refs))
         return FileRead(found, content, assumed=tail is not None, tail=going_on)
 
-    def _windows(self, fd: int, offset: int, size: int) -> Iterator[tuple[memoryview | None, list[int]]]:
-        """Successive windows of the file with the chunks at their start; None where it ends too early."""
+    def _windows(
+        self, fd: int, offset: int, size: int, holes: Holes
+    ) -> Iterator[tuple[memoryview | None, list[int], int]]:
+        """Successive windows of the file, the chunks at their start, and how often they come; None where it ends early.
+
+        Whole chunks within a hole are not read: a window of zeros stands for all of them.
+        """
         chunker, buffer = self._tools()
         filled = 0
         while offset < size:
+            hole = holes.left(offset)
+            if hole >= len(self._zeros):
+                length = chunker.cut(self._zeros, final=True)[0]
+                times = (hole - len(self._zeros)) // length + 1
+                yield self._zeros[:length], [length], times
+                offset += length * times
+                filled = 0
+                continue
             want = min(len(buffer) - filled, size - offset - filled)
             while want:
                 got = os.preadv(fd, [buffer[filled : filled + want]], offset + filled)
                 if got == 0:
-                    yield None, []
+                    yield None, [], 0
                     return
                 filled += got
                 want -= got
             cuts = chunker.cut(buffer[:filled], final=offset + filled == size)
-            yield buffer[:filled], cuts
+            yield buffer[:filled], cuts, 1
             done = sum(cuts)
             buffer[: filled - done] = buffer[done:filled]
             offset += done
@@ -221,6 +243,14 @@ class FileReader:
         if tools is None:
             tools = self._thread.tools = Chunker(self._parameters), memoryview(bytearray(WINDOW))
         return tools
+
+
+def _file_hasher(holes: Holes) -> blake3:
+    return blake3(max_threads=blake3.AUTO) if holes.total >= MANY_ZEROS else blake3()
+
+
+def _too_large(size: int) -> OSError:
+    return OSError(None, f"a file of {size} bytes is larger than a snapshot can hold")
 
 
 def _begins_with(window: memoryview, chunk: ChunkRef) -> bool:
@@ -260,30 +290,3 @@ def _same(before: os.stat_result, after: os.stat_result) -> bool:
         and before.st_ino == after.st_ino
         and before.st_dev == after.st_dev
     )
-
-
-def _holes(fd: int, found: os.stat_result) -> tuple[int, ...]:
-    """Offset and length of each hole, where the file takes less room than its size."""
-    if found.st_blocks * 512 >= found.st_size or not hasattr(os, "SEEK_HOLE"):
-        return ()
-    holes: list[int] = []
-    at = 0
-    try:
-        while at < found.st_size:
-            hole = os.lseek(fd, at, os.SEEK_HOLE)
-            if hole >= found.st_size:
-                break
-            at = _next_data(fd, hole, found.st_size)
-            holes += (hole, at - hole)
-    except OSError:
-        return ()  # a file system that does not tell: restored without holes, with the same bytes
-    return tuple(holes)
-
-
-def _next_data(fd: int, hole: int, size: int) -> int:
-    try:
-        return min(os.lseek(fd, hole, os.SEEK_DATA), size)
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # nothing but the hole up to the end
-            return size
-        raise

@@ -20,6 +20,7 @@ from dstack.snapshots.errors import BadManifest, RestoreFailed, RestoreStopped
 from dstack.snapshots.listing import Enter, Entry, Leaf, Leave, Step, entries, walk_tree
 from dstack.snapshots.manifests import ChunkRef, DirectoryEntry, FileEntry, Root, SymlinkEntry, file_chunks
 from dstack.snapshots.scanning import shown
+from dstack.snapshots.sparse import NONE, Holes, zeros_id
 from dstack.snapshots.store import SnapshotStore
 from dstack.snapshots.twins import refusal, twin_of
 
@@ -44,13 +45,15 @@ class Restored(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A run of chunks of a file, from `offset` to `end`; the last one ends with the file."""
+    """A run of a file, from `offset` to `end`; the last one ends with the file."""
 
     leaf: Leaf
     entry: FileEntry
+    holes: Holes
     offset: int
     end: int
-    chunks: list[ChunkRef]
+    chunks: list[tuple[int, ChunkRef]]
+    """Each with its offset in the file; zeros that lie in a hole are not among them."""
 
 
 _Work = _Part | Enter | Leaf | Leave
@@ -173,7 +176,7 @@ def _batches(steps: Iterator[Step], links: dict[bytes, int]) -> Iterator[_Batch]
             batch, held = _Batch([], []), 0
         batch.work.append(work)
         if isinstance(work, _Part):
-            batch.chunks.extend(work.chunks)
+            batch.chunks.extend([chunk for _, chunk in work.chunks])
         held += size
     yield batch
 
@@ -195,15 +198,18 @@ def _work(steps: Iterator[Step], links: dict[bytes, int]) -> Iterator[tuple[_Wor
 
 
 def _parts(leaf: Leaf, entry: FileEntry) -> Iterator[tuple[_Part, int]]:
-    offset = size = 0
-    chunks: list[ChunkRef] = []
+    holes = Holes(entry.holes) if entry.holes else NONE
+    offset = end = size = 0
+    chunks: list[tuple[int, ChunkRef]] = []
     for chunk in file_chunks(entry):
-        if chunks and size + chunk.length > BATCH_BYTES // 2:
-            yield _Part(leaf, entry, offset, offset + size, chunks), size
-            offset, size, chunks = offset + size, 0, []
-        chunks.append(chunk)
-        size += chunk.length
-    yield _Part(leaf, entry, offset, entry.size, chunks), size
+        if not (entry.holes and holes.left(end) >= chunk.length and zeros_id(chunk.length) == chunk.chunk_id):
+            if chunks and size + chunk.length > BATCH_BYTES // 2:
+                yield _Part(leaf, entry, holes, offset, end, chunks), size
+                offset, size, chunks = end, 0, []
+            chunks.append((end, chunk))
+            size += chunk.length
+        end += chunk.length
+    yield _Part(leaf, entry, holes, offset, entry.size, chunks), size
 
 
 class _Target:
@@ -253,16 +259,8 @@ class _Target:
         entry = part.entry
         if self._file is None:
             self._file = self._create(entry.name)
-        offset = part.offset
-        for chunk in part.chunks:
-            data = chunks[chunk.chunk_id]
-            if entry.holes:
-                _write_around(self._file, data, offset, entry.holes)
-            else:
-                _write_all(self._file, data, offset)
-            offset += len(data)
-        if offset != part.end:
-            raise BadManifest(self._manifest_id, f"the chunks of {entry.name!r} are not as long as it says")
+        for offset, chunk in part.chunks:
+            _write_around(self._file, chunks[chunk.chunk_id], offset, part.holes)
         if part.end != entry.size:
             return
         if entry.holes:
@@ -376,16 +374,14 @@ def _write_all(fd: int, data: Bytes, offset: int) -> None:
         done += os.pwrite(fd, memoryview(data)[done:], offset + done)
 
 
-def _write_around(fd: int, data: Bytes, offset: int, holes: tuple[int, ...]) -> None:
+def _write_around(fd: int, data: Bytes, offset: int, holes: Holes) -> None:
     """Leave out what a hole covers, if it is zeros as it should be."""
     view = memoryview(data)
-    at, end = offset, offset + len(view)
-    for start, length in zip(holes[::2], holes[1::2], strict=True):
-        first, last = max(start, at), min(start + length, end)
-        if first >= last or not _is_zero(view[first - offset : last - offset]):
-            continue
-        _write_all(fd, view[at - offset : first - offset], at)
-        at = last
+    at = offset
+    for first, last in holes.within(offset, offset + len(view)):
+        if _is_zero(view[first - offset : last - offset]):
+            _write_all(fd, view[at - offset : first - offset], at)
+            at = last
     _write_all(fd, view[at - offset :], at)
 
 

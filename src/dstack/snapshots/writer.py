@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from dstack.sdk.blobs import Buffer
+from dstack.snapshots.compression import Compressor
 from dstack.snapshots.interfaces import pack_key
 from dstack.snapshots.packs import PackBuilder
 from dstack.snapshots.store import SnapshotStore
@@ -32,6 +33,7 @@ class PackWriter:
         self.stored = 0
         """Bytes of the packs put so far."""
         self._store = store
+        self._compressor = Compressor()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._offering = 0
@@ -99,10 +101,11 @@ class PackWriter:
         for object_id, data in objects.items():
             if object_id not in missing:
                 continue
-            if len(builder) + len(data) > PACK_TARGET:
+            stored, codec = self._compressor.stored(data)
+            if len(builder) + len(stored) > PACK_TARGET:
                 self._put(builder)
                 builder = PackBuilder()
-            builder.add(object_id, data)
+            builder.add_stored(object_id, stored, len(data), codec)
         self._put(builder)
 
     def _take_pending(self) -> list[tuple[bytes, bytes]]:
@@ -117,11 +120,12 @@ class PackWriter:
         for chunk_id, data in batch:
             if chunk_id not in missing:
                 continue
+            stored, codec = self._compressor.stored(data)
             full = None
             with self._lock:
-                if len(self._builder) + len(data) > PACK_TARGET and not self._builder.empty:
+                if len(self._builder) + len(stored) > PACK_TARGET and not self._builder.empty:
                     full = self._take_builder()
-                self._builder.add(chunk_id, data)
+                self._builder.add_stored(chunk_id, stored, len(data), codec)
             if full is not None:
                 self._submit(full)
 

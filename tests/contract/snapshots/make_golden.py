@@ -1,5 +1,7 @@
 """Makes the golden files. They change only with the version of the format: a difference is a bug, not an update.
 
+Only the bytes of `sparse.pack` may change, with the version of zstd that compressed its chunks; its ids may not.
+
 python tests/contract/snapshots/make_golden.py      # writes golden/ and says what it wrote
 """
 
@@ -84,6 +86,25 @@ def make_stream(root: Path) -> None:
         os.utime(path, ns=(TIME, TIME))
 
 
+def make_sparse(root: Path) -> None:
+    """What has holes, at borders of the largest blocks that file systems have, and what is compressed."""
+    root.mkdir()
+    block = 65_536
+    with open(root / "sparse", "wb") as file:
+        for number in (0, 100, 480):
+            file.seek(number * block)
+            file.write(stream(64) * (block // 64))
+        file.truncate(763 * block)
+    with open(root / "hole", "wb") as file:
+        file.truncate(3 * block)
+    (root / "log").write_bytes(b"".join(b"epoch %d, loss %d\n" % (n, n * n % 9973) for n in range(8_000)))
+    for name in ("sparse", "hole", "log"):
+        (root / name).chmod(0o644)
+    root.chmod(0o755)
+    for path in (*root.iterdir(), root):
+        os.utime(path, ns=(TIME, TIME))
+
+
 def save_tree(root: Path, paths: list[bytes] | None = None) -> tuple[SavedSnapshot, dict[str, bytes]]:
     """The snapshot, and the blobs of a store that holds nothing else."""
     blobs = MemoryBlobStore()
@@ -113,18 +134,24 @@ def main() -> None:
         big = Path(scratch) / "big"
         make_stream(big)
         large, _ = save_tree(big)
+        make_sparse(Path(scratch) / "sparse")
+        sparse, sparse_blobs = save_tree(Path(scratch) / "sparse")
+        (sparse_pack,) = sparse_blobs.values()
         (root / "read-only").chmod(0o755)
     compressed = compressed_pack(b"compressible " * 100)
     (GOLDEN / "tree.pack").write_bytes(pack)
     (GOLDEN / "zstd.pack").write_bytes(compressed)
+    (GOLDEN / "sparse.pack").write_bytes(sparse_pack)
+    files = {"tree.pack": pack, "zstd.pack": compressed, "sparse.pack": sparse_pack}
     record = {
         "tree": _ids(saved),
         "chosen": _ids(chosen),
         "stream": {**_ids(large), "cuts": Chunker().cut(memoryview(stream()), final=True)},
-        "packs": {pack_key(digest(data)): name for name, data in (("tree.pack", pack), ("zstd.pack", compressed))},
+        "sparse": _ids(sparse),
+        "packs": {pack_key(digest(data)): name for name, data in files.items()},
     }
     (GOLDEN / "golden.json").write_text(json.dumps(record, indent=2) + "\n")
-    print(f"wrote {len(pack) + len(compressed)} bytes of packs and the ids into {GOLDEN}")
+    print(f"wrote {sum(map(len, files.values()))} bytes of packs and the ids into {GOLDEN}")
 
 
 if __name__ == "__main__":
