@@ -245,10 +245,10 @@ class _Loader:
         unknown = filled.unknown()
         provider = self.provider_names.read(entry.source, entry.node, filled.data, unknown)
         config = None
-        if provider:
-            data = {**filled.data, "provider": provider}
+        if provider.meant:
+            data = {**filled.data, "provider": provider.meant}
             subject = Subject(entry.source, entry.node, data, unknown, scope.variables)
-            config = check(self.providers[provider].Config, subject, self.report, self.providers)
+            config = check(self.providers[provider.meant].Config, subject, self.report, self.providers)
         if "code" in entry.node.entries:
             self._check_written_out(entry.source, entry.node.entries["code"])
         used = frozenset(names_used(entry.node))
@@ -259,13 +259,13 @@ class _Loader:
             self._check_dependency(entry, dependency)
         return Workflow(
             name=entry.name,
-            provider=provider,
+            provider=provider.name,
             help=text_of(filled.data.get("help")),
             file=entry.source.file,
             line=entry.at[0],
             source=entry.source,
             node=entry.node,
-            config=None if entry.node.dynamic else config,
+            config=config if provider.name and not entry.node.dynamic else None,
             dependencies=needs,
             uses=frozenset(map(canonical, used)),
         )

@@ -297,7 +297,7 @@ class Planner:
         place = workflow.node.entries.get("provider")
         if place is not None and place.dynamic:
             names = ProviderNames(self.workflows.providers, self.report)
-            name = names.read(workflow.source, workflow.node, data, unknown)
+            name = names.read(workflow.source, workflow.node, data, unknown).name
         if not name:
             return name, None, nothing
         data = {**data, "provider": name}

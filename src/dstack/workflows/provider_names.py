@@ -42,6 +42,13 @@ def parse(text: str) -> ProviderRef:
     return ProviderRef(text)
 
 
+class Found(NamedTuple):
+    """`name` is empty where it cannot be used; `meant` is whose keys the workflow most likely has, if any is."""
+
+    name: str = ""
+    meant: str = ""
+
+
 class ProviderNames:
     """Reads names of providers, of which `known` are there."""
 
@@ -49,44 +56,45 @@ class ProviderNames:
         self._known = known
         self._report = report
 
-    def read(self, source: Source, node: MapNode, data: Mapping[str, Any], unknown: Collection[int]) -> str:
-        """The provider of the workflow at `node`, filled in as `data`; empty after reporting what is wrong, or where
+    def read(self, source: Source, node: MapNode, data: Mapping[str, Any], unknown: Collection[int]) -> Found:
+        """The provider of the workflow at `node`, filled in as `data`; none after reporting what is wrong, or where
         it depends on what has no value yet (the ids in `unknown`)."""
         place = node.entries.get("provider")
         if place is None:
             return self._left_out(source, node, text_of(data.get("name")))
         if any(id(part) in unknown for part in _parts(place)):
-            return ""
+            return Found()
         found = self._reference(source, place, data["provider"])
         if found is None:
-            return ""
+            return Found()
         if found.foreign:
             hint = f"write `provider: {found.name}`" if found.name in self._known else ""
             self._report.error(source, place.at, f"{found.foreign}: {_shown(found)}", hint)
-            return ""
+            return Found()
         if found.name not in self._known:
             at = place.entries["name"].at if isinstance(place, MapNode) else place.at
-            hint = self._report.near(found.name, self._known) or self.listing
+            near = self._report.nearest(found.name, self._known)
+            hint = f"did you mean `{near}`?" if near else self.listing
             self._report.error(source, at, f"unknown provider `{found.name[:60]}`", hint)
-            return ""
-        return found.name
+            return Found(meant=near)
+        return Found(found.name, found.name)
 
     @property
     def listing(self) -> str:
         return "known: " + ", ".join(f"`{name}`" for name in self._known)
 
-    def _left_out(self, source: Source, node: MapNode, workflow: str) -> str:
+    def _left_out(self, source: Source, node: MapNode, workflow: str) -> Found:
         """The first form of 2022 has no provider: an image and commands; and commands alone are for a shell."""
         for key, name in (("image", "docker"), ("commands", "bash")):
             if key in node.entries and name in self._known:
-                return name
+                return Found(name, name)
         near = self._report.nearest("provider", list(node.keys))
         if near:
             self._report.error(source, node.keys[near].at, f"unknown key `{near}`", "did you mean `provider`?")
         else:
             hint = f"add `commands:` for a shell, or `provider:` with one of: {self.listing.removeprefix('known: ')}"
             self._report.error(source, node.at, f"the workflow `{workflow}` has no `provider`", hint)
-        return ""
+        return Found()
 
     def _reference(self, source: Source, place: Node, value: Any) -> ProviderRef | None:
         if isinstance(place, MapNode):
