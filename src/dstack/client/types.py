@@ -459,7 +459,7 @@ class Secret(TypedDict, total=False):
     """What is told of a secret: never its value."""
 
     name: str
-    updated_at: int
+    updated_at: int | None
     by: str | None
 
 

@@ -83,7 +83,10 @@ class TestSecrets:
         assert opened(world) == {"TOKEN": "another-one"}
         with pytest.raises(NotFound, match="there are: TOKEN"):
             secrets.remove(world.context, REF, "TOKNE")
-        assert secrets.remove(world.context, REF, "TOKEN")["by"] == "bob"
+        assert secrets.remove(world.context, REF, "TOKEN", "key")["by"] == "bob"
+        assert secrets.remove(world.context, REF, "TOKEN", "key")["name"] == "TOKEN", "its answer was lost: no error"
+        with pytest.raises(NotFound):
+            secrets.remove(world.context, REF, "TOKEN", "another")
         assert listed(world) == []
 
     def test_repositories_have_their_own(self, world: World) -> None:

@@ -58,7 +58,8 @@ def secrets_routes(context: Context) -> list[tuple[str, str, Handler]]:
 
     async def remove(request: Request) -> Response:
         ref, name = _repository(request), request.path_params["name"]
-        return _json(await asyncio.to_thread(secrets.remove, context, ref, name))
+        key = request.headers.get("idempotency-key")
+        return _json(await asyncio.to_thread(secrets.remove, context, ref, name, key))
 
     return [
         ("GET", "/secrets", show),

@@ -14,6 +14,7 @@ from dstack.server.db.tables import attempt_secrets, run_values
 from dstack.server.db.tables import secrets as table
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, Conflict, NotFound
+from dstack.server.services.repeated import is_repeated
 from dstack.server.services.repositories import RepositoryRef, ensure_repository, find_repository
 from dstack.server.services.sealing import KeyMissing
 
@@ -74,10 +75,15 @@ def change(context: Context, ref: RepositoryRef, name: str, value: str, *, actor
     return context.database.write(SET, write)
 
 
-def remove(context: Context, ref: RepositoryRef, name: str) -> dict[str, Any]:
-    """Delete a secret, and tell what it was. Needs no key. Raises NotFound."""
+def remove(context: Context, ref: RepositoryRef, name: str, key: str | None = None) -> dict[str, Any]:
+    """Delete a secret, and tell what it was. Needs no key of the sealer's. Raises NotFound.
+
+    `key` marks the request: sent again, because its answer was lost, it deletes nothing, and that is no error.
+    """
 
     def write(tx: Transaction) -> dict[str, Any]:
+        if is_repeated(tx, context, key):
+            return _view(name, None, None)
         repository_id = find_repository(tx, context.project_id, ref)
         if repository_id is not None:
             of_it = (*_of(context.project_id, repository_id), table.c.name == name)
@@ -164,7 +170,7 @@ def _bound(context: Context, repository_id: UUID, name: str) -> bytes:
     return b"secret\0" + context.project_id.bytes + repository_id.bytes + name.encode()
 
 
-def _view(name: str, updated_at: int, updated_by: str | None) -> dict[str, Any]:
+def _view(name: str, updated_at: int | None, updated_by: str | None) -> dict[str, Any]:
     return {"name": name, "updated_at": updated_at, "by": updated_by}
 
 

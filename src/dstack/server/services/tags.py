@@ -8,14 +8,23 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import and_, delete, insert, select
+from sqlalchemy import and_, delete, exists, insert, select
 
 from dstack.domain.ports import Ids
 from dstack.server.db.engine import Transaction, declare_write
-from dstack.server.db.tables import idempotency_keys, repositories, runs, steps, submissions, tag_history, tags
+from dstack.server.db.tables import (
+    jobs,
+    repositories,
+    runs,
+    steps,
+    submissions,
+    tag_history,
+    tags,
+)
 from dstack.server.services.artifacts import newest_of_run
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, Conflict, NotFound
+from dstack.server.services.repeated import is_repeated
 from dstack.server.services.repositories import RepositoryRef, find_repository
 from dstack.server.services.stored import StoredPlan
 from dstack.workflows import ReusedInput, UnknownTag
@@ -140,10 +149,8 @@ def untag(
     """
 
     def write(tx: Transaction) -> list[dict[str, Any]]:
-        if key is not None:
-            row = {"project_id": context.project_id, "key": key, "object_id": context.ids.new(tx.now)}
-            if not tx.insert_new(idempotency_keys, {**row, "created_at": tx.now}):
-                return []
+        if is_repeated(tx, context, key):
+            return []
         where = [tags.c.project_id == context.project_id, tags.c.name == name]
         if repository_id is not None:
             where.append(tags.c.repository_id == repository_id)
@@ -284,7 +291,8 @@ def elsewhere(
 
 
 def _newest_done_run(tx: Transaction, project_id: UUID, repository_id: UUID | None, workflow: str) -> UUID | None:
-    return tx.execute(
+    """A run that only reused the workflow made nothing new; it counts where the run that made it is gone."""
+    query = (
         select(steps.c.run_id)
         .join(runs, and_(runs.c.project_id == steps.c.project_id, runs.c.id == steps.c.run_id))
         .where(
@@ -295,7 +303,14 @@ def _newest_done_run(tx: Transaction, project_id: UUID, repository_id: UUID | No
         )
         .order_by(runs.c.submitted_at.desc(), runs.c.id.desc())
         .limit(1)
-    ).scalar()
+    )
+    ran = exists(
+        select(jobs.c.id).where(
+            jobs.c.project_id == steps.c.project_id, jobs.c.step_id == steps.c.id, jobs.c.reused_from.is_(None)
+        )
+    )
+    found = tx.execute(query.where(ran)).scalar()
+    return tx.execute(query).scalar() if found is None else found
 
 
 def _inputs(
