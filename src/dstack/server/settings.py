@@ -43,6 +43,12 @@ class Settings:
     place_on_report: bool = True
     """Whether the answer to a runner's report already brings its next jobs (one server, few runners)."""
     poll_wait: float = 20.0
+    gc_grace: float = 86400.0
+    """What was saved, or asked about by who saves, within this time is not collected: no save may take longer."""
+    gc_asked_to: float = 600.0
+    """How exactly the time of the last question is known."""
+    gc_condemned: float = 3900.0
+    """A pack that nothing needs stays for this long: longer than a signed request for it lives."""
     secrets_key: str = field(default="", repr=False)
     """What seals secrets (`services/sealing.py`); empty: a file in the home."""
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from dstack.domain.ports import SECOND
 from dstack.sdk.blobs import SignedRequest
 from dstack.server.api.requests import read_limited
-from dstack.server.services.catalog import DatabaseCatalog
+from dstack.server.services.catalog import catalog_of
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
 from dstack.snapshots.interfaces import ChunkEntry, PackIndex, pack_key
@@ -55,7 +55,7 @@ class SignBody(msgspec.Struct, frozen=True):
 class _Store:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._catalog = DatabaseCatalog(context.database, context.project_id)
+        self._catalog = catalog_of(context)
 
     async def missing(self, request: Request) -> Response:
         ids = await _body(request, list[bytes])
@@ -71,13 +71,10 @@ class _Store:
         return _answer(len(packs))
 
     def _add(self, packs: list[PackIndex]) -> None:
-        """Only packs whose bytes are there may be named: a reference never comes before what it points to."""
         for pack in packs:
-            found = self._context.blobs.stat(_checked(pack_key(pack.pack_id)))
+            _checked(pack_key(pack.pack_id))
             if not all(_lies_within(chunk, pack) for chunk in pack.chunks):
                 raise BadRequest(f"the index of pack {pack.pack_id.hex()} names bytes that are not in it")
-            if found is None or found.size != pack.size:
-                raise BadRequest(f"pack {pack.pack_id.hex()} is not in the store whole", hint="upload it again")
         self._catalog.add(packs)
         if isinstance(self._context.blobs, Shared):
             for pack in packs:

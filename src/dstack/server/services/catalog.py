@@ -1,68 +1,89 @@
-"""chunk → pack index of one project in the database: `snapshots.Catalog` for the server and its API."""
+"""chunk → pack index of one project in the database: `snapshots.Catalog` for the server and its API.
+
+Whoever saves is told which chunks are there and relies on it until what it made is recorded. So packs note when they
+were asked about: collecting garbage (`services/gc.py`) leaves alone what was asked about within its grace.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from dstack.domain.ports import SECOND
+from dstack.sdk.blobs import BlobStore
 from dstack.server.db.engine import Database, Transaction, declare_write
+from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import chunks
 from dstack.server.db.tables import packs as packs_table
-from dstack.snapshots.interfaces import ChunkLocation, PackIndex
+from dstack.server.db.types import Id
+from dstack.server.services.context import Context
+from dstack.server.services.errors import BadRequest
+from dstack.snapshots.interfaces import ChunkLocation, PackIndex, pack_key
+from dstack.snapshots.store import SnapshotStore
 
+ASKED_TO = 600 * SECOND
+"""How exactly `packs.asked_at` is known, in microseconds: one that is younger is not written again."""
 _PART = 500
 
-declare_write("store.add")
+ADD = declare_write("store.add")
+ASKED = declare_write("store.asked")
 
 
 class DatabaseCatalog:
-    """Implements `dstack.snapshots.interfaces.Catalog` for `project_id`."""
+    """Implements `dstack.snapshots.interfaces.Catalog` for `project_id`.
 
-    def __init__(self, database: Database, project_id: UUID) -> None:
+    With `blobs`, `add` takes only packs whose bytes are there. `asked_to` is in microseconds.
+    """
+
+    def __init__(
+        self, database: Database, project_id: UUID, *, blobs: BlobStore | None = None, asked_to: int = ASKED_TO
+    ) -> None:
         self._database = database
         self._project_id = project_id
+        self._blobs = blobs
+        self._asked_to = asked_to
 
     def missing(self, chunk_ids: Sequence[bytes]) -> set[bytes]:
-        return set(chunk_ids) - set(self._database.read(lambda tx: self._known(tx, chunk_ids)))
+        """Those that no pack holds. The packs of the others count as asked about."""
+        found = self._database.read(lambda tx: _look(tx, self._project_id, chunk_ids, self._asked_to))
+        if not found.stale:
+            return found.missing
+        asked = list(found.stale)
+        return found.missing | self._database.write(
+            ASKED, lambda tx: hold(tx, self._project_id, asked, asked_to=self._asked_to)
+        )
 
     def locate(self, chunk_ids: Sequence[bytes]) -> Mapping[bytes, ChunkLocation]:
         return self._database.read(lambda tx: self._known(tx, chunk_ids))
 
     def add(self, packs: Sequence[PackIndex]) -> None:
+        """Raises BadRequest for a pack that is not stored whole, where that can be seen."""
         if packs:
-            self._database.write("store.add", lambda tx: self._add(tx, packs))
+            self._database.write(ADD, lambda tx: self._add(tx, packs))
 
     def _known(self, tx: Transaction, chunk_ids: Sequence[bytes]) -> dict[bytes, ChunkLocation]:
         found: dict[bytes, ChunkLocation] = {}
-        for start in range(0, len(chunk_ids), _PART):
-            query = select(
-                chunks.c.chunk_id,
-                chunks.c.pack_id,
-                chunks.c.offset,
-                chunks.c.stored_length,
-                chunks.c.raw_length,
-                chunks.c.codec,
-            ).where(chunks.c.project_id == self._project_id, chunks.c.chunk_id.in_(chunk_ids[start : start + _PART]))
-            for row in tx.execute(query):
+        for part in _parts(chunk_ids):
+            for row in tx.rows(_LOCATE, {"project": self._project_id, "ids": part}):
                 found[bytes(row[0])] = ChunkLocation(bytes(row[1]), row[2], row[3], row[4], row[5])
         return found
 
     def _add(self, tx: Transaction, added: Sequence[PackIndex]) -> None:
+        record_packs(tx, self._project_id, added)
+        # Only now, when nobody can take a pack away any more: one whose blob is being deleted waits for that above.
+        if self._blobs is not None:
+            for pack in added:
+                found = self._blobs.stat(pack_key(pack.pack_id))
+                if found is None or found.size != pack.size:
+                    raise BadRequest(f"pack {pack.pack_id.hex()} is not in the store whole", hint="upload it again")
         # Two writers may store one chunk in two packs: the first row stands, the other copy is garbage for gc.
-        make = postgresql.insert if tx.dialect == "postgresql" else sqlite.insert
-        now = tx.now
-        tx.execute(
-            make(packs_table).on_conflict_do_nothing(),
-            [
-                {"project_id": self._project_id, "pack_id": pack.pack_id, "size": pack.size, "created_at": now}
-                for pack in added
-            ],
-        )
         values = list(self._chunk_rows(added))
         if values:
+            make = postgresql.insert if tx.dialect == "postgresql" else sqlite.insert
             tx.execute(make(chunks).on_conflict_do_nothing(), values)
 
     def _chunk_rows(self, added: Sequence[PackIndex]) -> Iterator[dict[str, object]]:
@@ -77,3 +98,93 @@ class DatabaseCatalog:
                     "raw_length": chunk.raw_length,
                     "codec": chunk.codec,
                 }
+
+
+def catalog_of(context: Context) -> DatabaseCatalog:
+    """The catalog of this server's project."""
+    asked_to = int(context.settings.gc_asked_to * SECOND)
+    return DatabaseCatalog(context.database, context.project_id, blobs=context.blobs, asked_to=asked_to)
+
+
+def store_of(context: Context) -> SnapshotStore:
+    """The snapshots of this server's project."""
+    return SnapshotStore(context.blobs, catalog_of(context))
+
+
+def hold(tx: Transaction, project_id: UUID, chunk_ids: Iterable[bytes], *, asked_to: int = ASKED_TO) -> set[bytes]:
+    """Those of `chunk_ids` that no pack holds; of the others the packs count as asked about, from this write on.
+
+    Whatever names a chunk in the database from now on calls this in the transaction that writes the name: what is held
+    is not collected before collecting garbage can see the name.
+    """
+    found = _look(tx, project_id, list(chunk_ids), asked_to)
+    if not found.stale:
+        return found.missing
+    of = (packs_table.c.project_id == project_id, packs_table.c.pack_id)
+    for part in _parts(sorted(set(found.stale.values()))):
+        # In order, so that two who hold the same packs do not wait for each other; gc locks them the same way.
+        tx.execute(select(of[1]).where(of[0], of[1].in_(part)).order_by(of[1]).with_for_update())
+        tx.execute(update(packs_table).where(of[0], of[1].in_(part)).values(asked_at=tx.now))
+    # gc may have had them locked, and have taken out what it found unreferenced.
+    return found.missing | _look(tx, project_id, list(found.stale), asked_to).missing
+
+
+def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex], holds: str | None = None) -> None:
+    """Make the rows of packs, which count as asked about now; one that was about to go stays."""
+    make = postgresql.insert if tx.dialect == "postgresql" else sqlite.insert
+    row = {"project_id": project_id, "created_at": tx.now, "asked_at": tx.now, "holds": holds}
+    # An update, not "do nothing": it waits for whoever is deleting the pack at this moment.
+    tx.execute(
+        make(packs_table).on_conflict_do_update(
+            index_elements=["project_id", "pack_id"], set_={"asked_at": tx.now, "condemned_at": None, "holds": None}
+        ),
+        [{**row, "pack_id": pack.pack_id, "size": pack.size} for pack in sorted(packs, key=lambda pack: pack.pack_id)],
+    )
+
+
+class _Looked:
+    """What the catalog has of some chunks."""
+
+    def __init__(self, missing: set[bytes], stale: dict[bytes, bytes]) -> None:
+        self.missing = missing
+        self.stale = stale
+        """Chunk → pack, for packs that were not asked about lately."""
+
+
+def _look(tx: Transaction, project_id: UUID, chunk_ids: Sequence[bytes], asked_to: int) -> _Looked:
+    lately = tx.now - asked_to
+    missing = set(chunk_ids)
+    stale: dict[bytes, bytes] = {}
+    asked: dict[bytes, int] = {}
+    for part in _parts(chunk_ids):
+        found = tx.rows(_PACKS_OF, {"project": project_id, "ids": part})
+        new = sorted({bytes(row[1]) for row in found} - asked.keys())
+        for some in _parts(new):
+            asked.update((bytes(row[0]), row[1]) for row in tx.rows(_ASKED_AT, {"project": project_id, "ids": some}))
+        for chunk_id, pack_id in found:
+            missing.discard(bytes(chunk_id))
+            if asked.get(bytes(pack_id), 0) <= lately:
+                stale[bytes(chunk_id)] = bytes(pack_id)
+    return _Looked(missing, stale)
+
+
+def _parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Pieces that every database takes as bound parameters."""
+    return (ids[start : start + _PART] for start in range(0, len(ids), _PART))
+
+
+def _by_ids(columns: Sequence[Any], key: Any) -> Prepared:
+    table = key.table
+    return Prepared(
+        select(*columns).where(
+            table.c.project_id == bindparam("project", type_=Id), key.in_(bindparam("ids", expanding=True))
+        )
+    )
+
+
+_LOCATE = _by_ids(
+    [chunks.c.chunk_id, chunks.c.pack_id, chunks.c.offset, chunks.c.stored_length, chunks.c.raw_length, chunks.c.codec],
+    chunks.c.chunk_id,
+)
+_PACKS_OF = _by_ids([chunks.c.chunk_id, chunks.c.pack_id], chunks.c.chunk_id)
+_ASKED_AT = _by_ids([packs_table.c.pack_id, packs_table.c.asked_at], packs_table.c.pack_id)

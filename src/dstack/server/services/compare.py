@@ -13,7 +13,7 @@ from sqlalchemy import select
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import runs, steps
 from dstack.server.services import metrics, packages, views
-from dstack.server.services.catalog import DatabaseCatalog
+from dstack.server.services.catalog import store_of
 from dstack.server.services.context import Context
 from dstack.server.services.runs import run_id_of
 from dstack.server.services.stored import StoredPlan
@@ -116,7 +116,7 @@ def _figures(series: dict[str, Any]) -> dict[str, Any]:
 
 def _code(context: Context, found: Sequence[_Compared]) -> dict[str, Any]:
     ids = [item.code[1].hex() if item.code else None for item in found]
-    store = SnapshotStore(context.blobs, DatabaseCatalog(context.database, context.project_id))
+    store = store_of(context)
     trees = [_tree(store, item.code[0]) if item.code and len(set(ids)) > 1 else {} for item in found]
     return {
         "content_ids": ids,

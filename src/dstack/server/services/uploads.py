@@ -20,14 +20,13 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import events, jobs, runs, steps, submissions
 from dstack.server.services import artifacts, run_names, tags
 from dstack.server.services.apply import Batch
-from dstack.server.services.catalog import DatabaseCatalog
+from dstack.server.services.catalog import store_of
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest
 from dstack.server.services.facts import Facts
 from dstack.server.services.repositories import RepositoryRef, ensure_repository
 from dstack.server.services.stored import StoredPlan, StoredSubmission, encode_need
 from dstack.snapshots.errors import MissingChunk
-from dstack.snapshots.store import SnapshotStore
 from dstack.workflows.dependencies import WORKFLOW_NAME
 
 UPLOAD = declare_write("runs.upload")
@@ -95,7 +94,7 @@ def _check(wanted: Upload) -> None:
 
 def _look(context: Context, wanted: Upload) -> tuple[SavedArtifact, ...]:
     """The artifacts as their snapshots themselves say: a reference never comes before what it points to."""
-    store = SnapshotStore(context.blobs, DatabaseCatalog(context.database, context.project_id))
+    store = store_of(context)
     found: list[SavedArtifact] = []
     for item in wanted.artifacts:
         if not _ID.fullmatch(item.manifest_id):
