@@ -132,7 +132,7 @@ def test_a_link_on_the_way_to_the_target(
         return found
 
     monkeypatch.setattr("dstack.snapshots.below.os.path.realpath", swapped)
-    with pytest.raises(RestoreFailed, match="cannot write .*/target/out/deep"):
+    with pytest.raises(RestoreFailed, match=r"cannot write .*/target/out/deep"):
         download(cast("Api", None), places, target, store=store)
     assert (target / "out").is_symlink()
 
