@@ -113,6 +113,8 @@ class KnownAttempt(Message, frozen=True, kw_only=True):
     """`assigned`, `starting`, `running`, `saving`, or one of `ENDS_BY_ITSELF`."""
     stop: str = ""
     """"", "stop" or "abort": the intent the runner has already taken up."""
+    problem: str = ""
+    """What keeps the attempt's artifacts from being saved now, for people."""
 
 
 class PollRequest(Message, frozen=True, kw_only=True):

@@ -223,7 +223,9 @@ class Agent:
             runner_id=self._registered.runner_id,
             incarnation=self._incarnation,
             known=tuple(
-                messages.KnownAttempt(attempt_id=attempt_id, state=attempt.state, stop=attempt.stop)
+                messages.KnownAttempt(
+                    attempt_id=attempt_id, state=attempt.state, stop=attempt.stop, problem=attempt.problem
+                )
                 for attempt_id, attempt in self._attempts.items()
             ),
             missing=self._missing,

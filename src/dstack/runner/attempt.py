@@ -75,6 +75,11 @@ class Attempt:
             self._send,
         )
 
+    @property
+    def problem(self) -> str:
+        """What keeps its artifacts from being saved now, for people; nothing secret."""
+        return self._secrets.words(self._saver.problem)
+
     # --- what the agent calls ----------------------------------------------------------------------------------
 
     def begin(self) -> None:

@@ -15,12 +15,10 @@ from dstack.protocol.messages import Assignment
 from dstack.runner.folders import artifacts_of, disk_words
 from dstack.runner.workshop import Workshop
 from dstack.snapshots.errors import CaptureFailed, SnapshotError
-from dstack.snapshots.live import LiveCapture
+from dstack.snapshots.live import LiveCapture, Patience
 from dstack.snapshots.statcache import SavedSnapshot
 
 _log = logging.getLogger(__name__)
-SAVE_RETRY = 5.0
-"""Seconds between two tries to reach a store that refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,8 @@ class ArtifactSaver:
         self._root = folder / "work" / assignment.spec.working_dir
         self._report = report
         self._capture: LiveCapture | None = None
+        self.problem = ""
+        """What keeps it from saving now, for people; empty where nothing does."""
 
     def begin(self) -> None:
         """Take snapshots while the job writes; does nothing for a job without artifacts."""
@@ -62,11 +62,28 @@ class ArtifactSaver:
             self._assignment.spec.artifacts,
             self._shop.store,
             taken,
+            self._paused,
             quiet=self._shop.settings.quiet_period,
             max_interval=self._shop.settings.max_interval,
+            retry=self._shop.settings.save_retry,
             clock=self._shop.clock,
         )
         self._capture.start()
+
+    def _paused(self, error: Exception | None) -> None:
+        told = "" if error is None else self._words(error)
+        if told != self.problem:
+            _log.info("attempt %s: %s", self._assignment.attempt_id, told or "snapshots go on")
+        self.problem = f"takes no snapshots now: {told}" if told else ""
+
+    def _words(self, error: Exception) -> str:
+        """What a person can do something about; empty for a server that is away, which hears of nothing meanwhile."""
+        if isinstance(error, Unreachable):
+            return ""
+        if isinstance(error, OSError):
+            return disk_words(error, self._folder)
+        text = str(error)
+        return text if text.startswith("disk full") else f"store unavailable: {text}"
 
     def stop(self) -> None:
         """Take no more snapshots; waits for the one that is being taken."""
@@ -78,8 +95,10 @@ class ArtifactSaver:
         if self._capture is None:
             return FinalSave()
         loop = asyncio.get_running_loop()
-        end = loop.time() + self._assignment.save_deadline
+        # The reason is to be told before the server gives up on its own account.
+        end = loop.time() + self._assignment.save_deadline - self._shop.settings.save_retry
         removed = self._remake_folders()
+        patience = Patience(self._shop.settings.save_retry)
         while True:
             try:
                 found = await asyncio.to_thread(self._capture.final)
@@ -87,13 +106,15 @@ class ArtifactSaver:
                 return FinalSave(problem=str(error))  # something else stands where the folder was: no use to wait
             except (SnapshotError, ApiError, Unreachable, OSError) as error:
                 # A server that is away says nothing about the store: it is asked again sooner.
-                pause = self._shop.settings.retry_last if isinstance(error, Unreachable) else SAVE_RETRY
-                if loop.time() + pause >= end:
-                    words = disk_words(error, self._folder) if isinstance(error, OSError) else str(error)
-                    return FinalSave(problem=words)
+                pause = self._shop.settings.retry_last if isinstance(error, Unreachable) else patience.refused()
+                words = self._words(error)
+                if loop.time() >= end:
+                    return FinalSave(problem=words or str(error))
+                self.problem = f"finishing: {words}" if words else ""
                 _log.warning("attempt %s: artifacts wait for the store: %s", self._assignment.attempt_id, error)
-                await asyncio.sleep(pause)
+                await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
                 continue
+            self.problem = ""
             warnings = tuple(warning for snapshot in found.values() for warning in snapshot.warnings)
             return FinalSave(artifacts_of(found), removed + warnings)
 

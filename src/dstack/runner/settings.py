@@ -30,6 +30,8 @@ class Settings:
     """A live snapshot is taken this long after the last change."""
     max_interval: float = 10.0
     """… and at the latest this long after the first change, when writes never pause."""
+    save_retry: float = 5.0
+    """How soon a store that refuses is tried again; each further time twice as long, up to a minute."""
     metrics_interval: float = 1.0
     """How often a job's metrics files are looked at."""
     log_limit: int = 1 << 30

@@ -17,7 +17,7 @@ from watchfiles import watch
 
 from dstack.domain.ports import Clock, SystemClock
 from dstack.snapshots.capture import save
-from dstack.snapshots.errors import CaptureFailed
+from dstack.snapshots.errors import CaptureFailed, SnapshotError
 from dstack.snapshots.statcache import FileCache, SavedSnapshot
 from dstack.snapshots.store import SnapshotStore
 
@@ -60,12 +60,31 @@ class QuietPeriod:
         self._first = None
 
 
+class Patience:
+    """When a store that refuses is tried again: after `first` seconds, then twice as long each time, up to MOST."""
+
+    MOST: Final = 60.0
+
+    def __init__(self, first: float) -> None:
+        self._first = first
+        self._pause = 0.0
+
+    def refused(self) -> float:
+        """Seconds until the next try."""
+        self._pause = min(self._pause * 2 or self._first, max(self.MOST, self._first))
+        return self._pause
+
+    def accepted(self) -> None:
+        self._pause = 0.0
+
+
 class LiveCapture:
     """Watches artifact folders and saves those that changed. `start`, then `stop` or `final`, once each.
 
     `paths` are the artifact paths, relative to `root`. `on_snapshot` gets the snapshots that differ from the ones
-    before, in the capture's thread. A live snapshot that fails is logged and tried again with the next change: only
-    the last one decides whether the artifacts are saved.
+    before, in the capture's thread. Where a live snapshot fails, snapshots pause, for `retry` seconds and then ever
+    longer, and `on_problem` is told why, and None once they go on: only the last one decides whether the artifacts are
+    saved.
     """
 
     def __init__(
@@ -74,21 +93,27 @@ class LiveCapture:
         paths: Iterable[str],
         store: SnapshotStore,
         on_snapshot: Callable[[Snapshots], None],
+        on_problem: Callable[[Exception | None], None] = lambda _: None,
         *,
         quiet: float = 2.0,
         max_interval: float = 30.0,
         rescan: float = 30.0,
+        retry: float = 5.0,
         clock: Clock | None = None,
     ) -> None:
         self._root = root
         self._folders = {path: root / path for path in paths}
         self._store = store
         self._on_snapshot = on_snapshot
+        self._on_problem = on_problem
         self._rescan = rescan
         self._clock = clock or SystemClock()
         self._schedule = QuietPeriod(self._clock.monotonic(), quiet=quiet, max_interval=max_interval, rescan=rescan)
         self._caches = {path: FileCache() for path in self._folders}
         self._latest: dict[str, bytes] = {}
+        self._patience = Patience(retry)
+        self._again: float | None = None
+        """When a store that refused is tried again; None where nothing was refused."""
         self._stopped = threading.Event()
         self._saving = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="dstack-live-capture", daemon=True)
@@ -134,7 +159,8 @@ class LiveCapture:
     def _poll(self) -> None:
         """Look without being told, until stopped."""
         while not self._stopped.wait(self._rescan):
-            self._take()
+            if self._is_due(self._clock.monotonic(), always=True):
+                self._take()
 
     def _watch(self, folders: Iterable[Path], watched: Mapping[str, object]) -> None:
         """Follow changes until told to stop, or until a folder is no longer the one that is watched."""
@@ -152,28 +178,46 @@ class LiveCapture:
             now = self._clock.monotonic()
             if changes:
                 self._schedule.changed(now)
-            if self._schedule.due(now):
+            if self._is_due(now):
                 self._schedule.taken(now)
                 self._take()
             if self._identities() != watched:
                 return
+
+    def _is_due(self, now: float, *, always: bool = False) -> bool:
+        return always or self._schedule.due(now) if self._again is None else now >= self._again
+
+    def _refused(self, error: Exception | None) -> None:
+        """Pause, or go on after a pause."""
+        if error is None and self._again is None:
+            return
+        if error is None:
+            self._patience.accepted()
+            self._again = None
+        else:
+            self._again = self._clock.monotonic() + self._patience.refused()
+        self._on_problem(error)
 
     def _take(self) -> None:
         with self._saving:
             if self._stopped.is_set():
                 return
             changed: dict[str, SavedSnapshot] = {}
+            problem: Exception | None = None
             for path, folder in self._folders.items():
                 try:
                     snapshot = self._save(path, live=True)
                 except CaptureFailed:
                     continue  # the job removed it and may make it again
-                except Exception:  # noqa: BLE001 - whatever a catalog raises, the next change is tried again
-                    _log.warning("live snapshot of %s failed", folder, exc_info=True)
+                except Exception as error:  # noqa: BLE001 - whatever a catalog raises, it is tried again
+                    trace = None if isinstance(error, SnapshotError) else error
+                    _log.warning("live snapshot of %s failed: %s", folder, error, exc_info=trace)
+                    problem = error
                     continue
                 if self._latest.get(path) != snapshot.manifest_id:
                     self._latest[path] = snapshot.manifest_id
                     changed[path] = snapshot
+            self._refused(problem)
             if not changed:
                 return
             try:

@@ -252,5 +252,5 @@ _CANNOT_SHARE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errn
 
 def _why(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk that holds {path.parent} is full ({error.strerror}): free space there, then save again"
+        return f"disk full on {path.parent} ({error.strerror}): free space there"
     return f"cannot write {path}: {error.strerror}"
