@@ -10,6 +10,7 @@ import click
 from dstack.cli.metrics import figure
 from dstack.cli.render import printable, status_words, write_json, write_table
 from dstack.cli.session import open_api
+from dstack.cli.tagged import run_named
 from dstack.client.types import Comparison, Metric
 
 # Of these, less is better. A guess by name, so both ends are in `--json`.
@@ -20,7 +21,7 @@ _MARKS = {"added": "+", "removed": "-", "changed": "~"}
 
 
 @click.command()
-@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN|:TAG RUN|:TAG...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as an object in a list.")
 def compare(runs: tuple[str, ...], as_json: bool) -> None:
     """Show what sets two or more runs apart: parameters that differ, metrics, code and packages.
@@ -30,7 +31,7 @@ def compare(runs: tuple[str, ...], as_json: bool) -> None:
     if len(runs) < 2:
         raise click.UsageError("name two runs or more")
     with open_api() as api:
-        found = api.compare(runs)
+        found = api.compare([run_named(api, run) for run in runs])
     if as_json:
         write_json([found])
         return

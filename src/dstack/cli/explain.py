@@ -9,16 +9,18 @@ import click
 from dstack.cli.hints import hints_on_end
 from dstack.cli.render import write_json
 from dstack.cli.session import open_api
+from dstack.cli.tagged import run_named
 from dstack.client.repository import find_root
 from dstack.client.types import Explanation
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", metavar="RUN|:TAG")
 @click.option("--json", "as_json", is_flag=True, help="The same as an object in a list.")
 def explain(run: str, as_json: bool) -> None:
     """Say why RUN waits, or why it failed: the job that caused it, how it ended, and its last lines."""
     with open_api() as api:
+        run = run_named(api, run)
         found = api.explain(run)
         hints = hints_on_end(api, run, find_root(), found)
     if as_json:

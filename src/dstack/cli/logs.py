@@ -11,11 +11,12 @@ from dstack.cli.interrupts import Interrupted, Interrupts, Terminated
 from dstack.cli.json_lines import JsonFollower
 from dstack.cli.output import LogOutput
 from dstack.cli.session import Session
+from dstack.cli.tagged import run_named
 from dstack.client.api import Api
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", metavar="RUN|:TAG")
 @click.argument("job", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: jobs' changes, and what they wrote as text.")
@@ -29,7 +30,7 @@ def logs(run: str, job: str | None, follow: bool, since: int | None, as_json: bo
     try:
         with session.api as api, Interrupts() as interrupts:
             kind = JsonFollower if as_json else Follower
-            _follower(kind, api, run, job, follow=follow, since=since).follow(interrupts)
+            _follower(kind, api, run_named(api, run), job, follow=follow, since=since).follow(interrupts)
     except Interrupted:
         return INTERRUPTED
     except Terminated:

@@ -11,6 +11,7 @@ from dstack.cli.errors import UserError
 from dstack.cli.plot import draw, sparkline
 from dstack.cli.render import say, write_json, write_table
 from dstack.cli.session import open_api
+from dstack.cli.tagged import run_named
 from dstack.client.types import Metric, Value
 
 POINTS = 1_000
@@ -18,7 +19,7 @@ WIDTH_OF_SPARKLINE = 20
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", metavar="RUN|:TAG")
 @click.argument("names", metavar="[METRIC]...", nargs=-1)
 @click.option("--job", metavar="JOB", help="Of this job only.")
 @click.option("--plot", is_flag=True, help="Draw each metric.")
@@ -27,6 +28,7 @@ def metrics(run: str, names: tuple[str, ...], job: str | None, plot: bool, as_js
     """Show the metrics of RUN: those that its jobs gave to dstack.log, wrote into metrics.jsonl, or printed as lines of
     JSON."""
     with open_api() as api:
+        run = run_named(api, run)
         found = api.metrics(run, job=job, points=POINTS)
     missing = [name for name in names if name not in {item["name"] for item in found}]
     if missing:

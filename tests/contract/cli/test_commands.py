@@ -246,6 +246,29 @@ class TestExplain:
         assert dstack("explain", "x").out == "run x is queued\n  train waits for prepare\n  eval waits for a GPU\n"
 
 
+class TestRunsByTheirTags:
+    def test_a_tag_of_one_run(self, stub: StubApi, dstack: Dstack) -> None:
+        rows = [{"name": "v1", "workflow": name, "run": "x"} for name in ("prepare", "train")]
+        stub.on("GET …/tags", Reply(body={"items": rows}))
+        stub.on("GET …/runs/x/explain", Reply(body={"summary": "run x is done", "lines": [], "root_cause": None}))
+        stub.on("GET …/runs/x/metrics", Reply(body={"items": []}))
+        for name in (":v1", "train:v1"):
+            assert dstack("explain", name).out == "run x is done\n"
+        assert "x has logged no metrics" in dstack("metrics", ":v1").err
+
+    def test_what_names_several_or_none_says_so(self, stub: StubApi, dstack: Dstack) -> None:
+        rows = [{"name": "v1", "workflow": "prepare", "run": "x"}, {"name": "v1", "workflow": "train", "run": "y"}]
+        stub.on("GET …/tags", Reply(body={"items": rows}))
+        assert dstack("logs", ":v1").err == (
+            "error: `:v1` names several runs: prepare:v1 is x, train:v1 is y\n"
+            "  hint: write one of them, such as `prepare:v1`\n"
+        )
+        assert dstack("compare", "train:v1", "eval:v1").err == (
+            "error: there is no tag `eval:v1` in this repository\n  hint: did you mean `:v1`?\n"
+        )
+        assert dstack("metrics", ":v2").code == 2
+
+
 class TestWorkflows:
     def test_none_yet(self, stub: StubApi, dstack: Dstack, repository: Path) -> None:
         warning = {
