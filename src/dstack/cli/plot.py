@@ -32,26 +32,28 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def draw(across: Sequence[float], values: Sequence[float], width: int, label: Callable[[float], str]) -> str:
-    """A curve of `values` over `across` in `width` columns and `HEIGHT` lines, with its scales."""
+    """A curve of `values` over `across` in `width` columns and `HEIGHT` lines, with its scales; a constant in one."""
     points = [(x, y) for x, y in zip(across, values, strict=True) if math.isfinite(x) and math.isfinite(y)]
     if not points:
         return "  (no finite value)\n"
+    constant = all(y == points[0][1] for _, y in points)
+    height = 1 if constant else HEIGHT
     low, high = _range([y for _, y in points])
     left, right = _range([x for x, _ in points])
-    labels = [label(high), label(high / 2 + low / 2), label(low)]
+    labels = [label(points[0][1])] if constant else [label(high), label(high / 2 + low / 2), label(low)]
     margin = max(map(len, labels))
     columns = max(width - margin - 3, 10)
-    grid = _Grid(columns, HEIGHT)
+    grid = _Grid(columns, height)
     placed = [
         (
             round(_part(x, left, right) * (columns * 2 - 1)),
-            round((1 - _part(y, low, high)) * (HEIGHT * 4 - 1)),
+            round((1 - _part(y, low, high)) * (height * 4 - 1)),
         )
         for x, y in points
     ]
     for start, end in zip(placed, placed[1:] or placed, strict=False):
         grid.line(start, end)
-    at_line = {0: labels[0], HEIGHT // 2: labels[1], HEIGHT - 1: labels[2]}
+    at_line = dict(zip((0, height // 2, height - 1), labels, strict=False))
     lines = [f"{at_line.get(row, '').rjust(margin)} ┤{text}" for row, text in enumerate(grid.lines())]
     first, last = f"{left:g}", f"{right:g}"
     lines.append(f"{' ' * margin} └{'─' * columns}")
