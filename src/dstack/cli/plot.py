@@ -53,7 +53,7 @@ def draw(across: Sequence[float], values: Sequence[float], width: int, label: Ca
     ]
     for start, end in zip(placed, placed[1:] or placed, strict=False):
         grid.line(start, end)
-    at_line = dict(zip((0, height // 2, height - 1), labels, strict=False))
+    at_line: dict[int, str] = dict(zip((0, height // 2, height - 1), labels, strict=False))
     lines = [f"{at_line.get(row, '').rjust(margin)} ┤{text}" for row, text in enumerate(grid.lines())]
     first, last = f"{left:g}", f"{right:g}"
     lines.append(f"{' ' * margin} └{'─' * columns}")
