@@ -33,4 +33,4 @@ def test_packs_that_are_there_count_as_asked_about(empty_url: str) -> None:
     with engine.connect() as connection:
         (found,) = connection.execute(select(packs)).all()
     assert abs(found.asked_at - before) < 3_600_000_000, "the clock of the database, to the hour"
-    assert (found.created_at, found.condemned_at, found.holds) == (7, None, None)
+    assert (found.created_at, found.condemned_at) == (7, None)

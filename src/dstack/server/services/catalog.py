@@ -129,14 +129,14 @@ def hold(tx: Transaction, project_id: UUID, chunk_ids: Iterable[bytes], *, asked
     return found.missing | _look(tx, project_id, list(found.stale), asked_to).missing
 
 
-def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex], holds: str | None = None) -> None:
+def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex]) -> None:
     """Make the rows of packs, which count as asked about now; one that was about to go stays."""
     make = postgresql.insert if tx.dialect == "postgresql" else sqlite.insert
-    row = {"project_id": project_id, "created_at": tx.now, "asked_at": tx.now, "holds": holds}
+    row = {"project_id": project_id, "created_at": tx.now, "asked_at": tx.now}
     # An update, not "do nothing": it waits for whoever is deleting the pack at this moment.
     tx.execute(
         make(packs_table).on_conflict_do_update(
-            index_elements=["project_id", "pack_id"], set_={"asked_at": tx.now, "condemned_at": None, "holds": None}
+            index_elements=["project_id", "pack_id"], set_={"asked_at": tx.now, "condemned_at": None}
         ),
         [{**row, "pack_id": pack.pack_id, "size": pack.size} for pack in sorted(packs, key=lambda pack: pack.pack_id)],
     )

@@ -15,7 +15,6 @@ down_revision = "0003"
 def upgrade() -> None:
     op.add_column("packs", big("asked_at", default="0"))
     op.add_column("packs", big("condemned_at", null=True))
-    op.add_column("packs", txt("holds", null=True))
     # Whoever saves at this moment may have been told of any pack: as if all were asked about just now.
     now = {
         "sqlite": "CAST(strftime('%s', 'now') AS INTEGER) * 1000000",
