@@ -58,6 +58,18 @@ class InputRef(Message, frozen=True, kw_only=True):
     job_name: str
 
 
+class EarlierSnapshot(Message, frozen=True, kw_only=True):
+    """What the artifact folder `path` held when a snapshot of it was taken, to be there again before the job starts."""
+
+    path: str
+    manifest_id: bytes
+    run_name: str
+    attempt: int = 0
+    """Of this job, 0 for the job of an earlier run."""
+    files: int = 0
+    size: int = 0
+
+
 class Assignment(Message, frozen=True, kw_only=True):
     attempt_id: UUID
     number: int
@@ -71,6 +83,8 @@ class Assignment(Message, frozen=True, kw_only=True):
     """Manifest id of the code snapshot."""
     code_root: str = "."
     inputs: tuple[InputRef, ...] = ()
+    resumed: tuple[EarlierSnapshot, ...] = ()
+    """Put into the job's artifact folders, after code and inputs; the environment then has `DSTACK_RESUMED`."""
     environment: dict[str, str] = {}
     """Submitting shell's allow-list, variables and DSTACK_*, in final form; the spec's own come on top."""
     python: str | None = None

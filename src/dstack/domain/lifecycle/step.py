@@ -96,14 +96,18 @@ def created(
     rule: str = rules.SUCCESS,
     fail_fast: bool = False,
     continue_on_failure: bool = False,
+    reused: int = 0,
 ) -> Step:
-    """A new step of `jobs` jobs that depends on `needs`; skipped where its rule is false already."""
+    """A new step of `jobs` jobs that depends on `needs`; skipped where its rule is false already.
+
+    `reused` of its jobs are taken from an earlier run, and so are done; then all that it depends on is settled.
+    """
     policy = {"fail_fast": fail_fast, "continue_on_failure": continue_on_failure}
-    step = Step(StepState.WAITING, jobs, rule=rule, **policy)
+    step = Step(StepState.WAITING, jobs - reused, rule=rule, **policy)
     for need in needs:
         told = NeedMoved(outcome(need) if _is_told(need) else None, over=not need.open_jobs)
         step = _told(replace(step, unmet=step.unmet + 1), told)
-    if not jobs:
+    if not step.open_jobs:
         return replace(step, state=StepState.DONE)
     match step.verdict:
         case True:

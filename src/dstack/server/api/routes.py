@@ -34,6 +34,7 @@ from dstack.server.api.requests import (
 from dstack.server.api.secrets import secrets_routes
 from dstack.server.api.store import store_routes
 from dstack.server.api.upkeep import upkeep_routes
+from dstack.server.api.verify import verify_routes
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import jobs
 from dstack.server.db.tables import runners as runners_table
@@ -44,6 +45,7 @@ from dstack.server.services import (
     following,
     packages,
     plans,
+    resume,
     runs,
     tags,
     views,
@@ -74,6 +76,9 @@ def routes(context: Context, shutdown: Shutdown) -> list[Route]:
         ("POST", f"{base}/validate", api.validate),
         ("GET", f"{base}/runs/{{name}}", api.show_run),
         ("POST", f"{base}/runs/{{name}}/stop", api.stop),
+        ("GET", f"{base}/runs/{{name}}/given", api.given),
+        ("POST", f"{base}/runs/{{name}}/resume", api.resume),
+        ("POST", f"{base}/runs/{{name}}/resume/plan", api.plan_resume),
         ("GET", f"{base}/runs/{{name}}/explain", api.explain),
         ("GET", f"{base}/runs/{{name}}/diff", api.diff),
         ("GET", f"{base}/runs/{{name}}/packages", api.packages),
@@ -86,6 +91,7 @@ def routes(context: Context, shutdown: Shutdown) -> list[Route]:
         *((method, f"{base}{path}", handler) for method, path, handler in metrics_routes(context)),
         *((method, f"{base}{path}", handler) for method, path, handler in upkeep_routes(context)),
         *((method, f"{base}{path}", handler) for method, path, handler in secrets_routes(context)),
+        *((method, f"{base}{path}", handler) for method, path, handler in verify_routes(context)),
     ]
     return [
         Route(path, answer_errors(_in_project(context, handler)), methods=[method]) for method, path, handler in table
@@ -145,7 +151,9 @@ class _Api:
     async def submit(self, request: Request) -> Response:
         submission = await read_body(request, runs.Submission)
         key = request.headers.get("idempotency-key")
-        made = await asyncio.to_thread(runs.submit, self._context, submission, key)
+        return await self._made(await asyncio.to_thread(runs.submit, self._context, submission, key))
+
+    async def _made(self, made: runs.Submitted) -> Response:
         answer = {**await self._run(made.name), "warnings": made.warnings, "undecided": made.undecided}
         return _json(answer, 201 if made.new else 200)
 
@@ -186,7 +194,7 @@ class _Api:
 
         def read(tx: Transaction) -> dict[str, Any] | None:
             def whys(run_id: UUID) -> dict[UUID, str]:
-                return waiting.whys(tx, context.project_id, run_id, context.settings)
+                return waiting.whys(tx, context.project_id, run_id, context.settings, context.problems)
 
             return views.run_view(tx, context.project_id, name, whys)
 
@@ -199,6 +207,26 @@ class _Api:
         actor = body.user or _user(request)
         answer = await asyncio.to_thread(runs.stop, self._context, name, abort=body.abort, actor=actor)
         return _json({**await self._run(name), "message": answer.detail if answer.outcome == "ignored" else ""})
+
+    async def given(self, request: Request) -> Response:
+        found = await asyncio.to_thread(resume.given, self._context, request.path_params["name"])
+        return _json(found._asdict())
+
+    async def resume(self, request: Request) -> Response:
+        wish = await read_body(request, resume.Wish)
+        key = request.headers.get("idempotency-key")
+        name = request.path_params["name"]
+        return await self._made(await asyncio.to_thread(resume.submit, self._context, name, wish, key))
+
+    async def plan_resume(self, request: Request) -> Response:
+        wish = await read_body(request, resume.Wish)
+
+        def plan() -> dict[str, Any]:
+            found = resume.plan(self._context, request.path_params["name"], wish)
+            left = [step for step in found.plan.steps if not found.carried.is_reused(step)]
+            return plans.view(found.plan, fit(self._context, left), found.code, found.carried)
+
+        return _json(await asyncio.to_thread(plan))
 
     async def explain(self, request: Request) -> Response:
         name = request.path_params["name"]

@@ -145,6 +145,11 @@ def newest_of_needs(tx: Transaction, project_id: UUID, step_id: UUID) -> list[di
     return _shown(tx.execute(_OF_NEEDS, {"project": project_id, "step": step_id}))
 
 
+def newest_before(tx: Transaction, project_id: UUID, job_id: UUID, attempt: int) -> list[dict[str, Any]]:
+    """The newest snapshot of each path of the newest attempt before `attempt` that has one; 0 is an earlier run's."""
+    return _shown(tx.execute(_BEFORE, {"project": project_id, "job": job_id, "attempt": attempt}))
+
+
 def _shown(result: Result) -> list[dict[str, Any]]:
     return [{**row, "partial": row["partial"] or row["live"] or row["state"] != "done"} for row in result.mappings()]
 
@@ -164,7 +169,7 @@ def _select_newest(where: Any) -> Any:
         select(
             runs.c.name.label("run"), jobs.c.name.label("job"), jobs.c.workflow, jobs.c.id.label("job_id"),
             jobs.c.run_id, ranked.c.path, ranked.c.manifest_id, ranked.c.content_id, ranked.c.files, ranked.c.size,
-            ranked.c.live, ranked.c.partial, ranked.c.taken_at.label("at"), jobs.c.state,
+            ranked.c.live, ranked.c.partial, ranked.c.taken_at.label("at"), ranked.c.attempt, jobs.c.state,
         )
         .join(jobs, and_(jobs.c.project_id == ranked.c.project_id, jobs.c.id == ranked.c.job_id))
         .join(runs, and_(runs.c.project_id == ranked.c.project_id, runs.c.id == ranked.c.run_id))
@@ -175,6 +180,9 @@ def _select_newest(where: Any) -> Any:
 
 _OF_RUNS = _select_newest(artifacts.c.run_id.in_(bindparam("ids", expanding=True)))
 _OF_JOBS = _select_newest(artifacts.c.job_id.in_(bindparam("ids", expanding=True)))
+_BEFORE = _select_newest(
+    and_(artifacts.c.job_id == bindparam("job", type_=Id), artifacts.c.attempt < bindparam("attempt"))
+)
 _NEEDED_STEPS = select(step_needs.c.needs_id).where(
     step_needs.c.project_id == bindparam("project", type_=Id), step_needs.c.step_id == bindparam("step", type_=Id)
 )

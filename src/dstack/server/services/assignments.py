@@ -11,14 +11,14 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import and_, bindparam, select
 
-from dstack.protocol.messages import Assignment, InputRef
+from dstack.protocol.messages import Assignment, EarlierSnapshot, InputRef
 from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
 from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runs, steps, submissions
 from dstack.server.db.types import Id
 from dstack.server.services import run_values
-from dstack.server.services.artifacts import newest_of_needs
+from dstack.server.services.artifacts import newest_before, newest_of_needs
 from dstack.server.services.context import Context
 from dstack.server.services.sealing import SealingError
 from dstack.server.services.stored import StoredPlan
@@ -38,6 +38,7 @@ def build(tx: Transaction, context: Context, attempt_ids: Sequence[UUID]) -> tup
 def _assignment(tx: Transaction, context: Context, row: Any, submission: _Environment) -> Assignment:
     plan = _decode_plan(row.plan)
     spec = _decode_spec(row.spec)
+    resumed = _resumed(tx, context, row, plan, spec)
     environment = {
         **submission.environment,
         "PYTHONUNBUFFERED": "1",
@@ -48,6 +49,7 @@ def _assignment(tx: Transaction, context: Context, row: Any, submission: _Enviro
         "DSTACK_WORKFLOW": row.workflow,
         "DSTACK_JOB_NAME": row.name,
         "DSTACK_ATTEMPT": str(row.number),
+        **({"DSTACK_RESUMED": "1", "DSTACK_RESUMED_FROM": resumed[0].run_name} if resumed else {}),
     }
     return Assignment(
         attempt_id=row.id,
@@ -60,6 +62,7 @@ def _assignment(tx: Transaction, context: Context, row: Any, submission: _Enviro
         spec=spec,
         code=row.code_manifest_id,
         inputs=_inputs(tx, context, row, plan),
+        resumed=resumed,
         environment=environment,
         python=submission.python,
         python_version=submission.python_version,
@@ -101,6 +104,26 @@ def _inputs(tx: Transaction, context: Context, row: Any, plan: StoredPlan) -> tu
             for item in newest_of_needs(tx, context.project_id, row.step_id)
         )
     return tuple(found)
+
+
+def _resumed(
+    tx: Transaction, context: Context, row: Any, plan: StoredPlan, spec: JobSpec
+) -> tuple[EarlierSnapshot, ...]:
+    """The last snapshot of each artifact folder that an attempt before this one took, or the job that it resumes."""
+    if not spec.artifacts or (row.number == 1 and not plan.resumed_from):
+        return ()
+    return tuple(
+        EarlierSnapshot(
+            path=item["path"],
+            manifest_id=item["manifest_id"],
+            run_name=row.run_name if item["attempt"] else plan.resumed_from,
+            attempt=item["attempt"],
+            files=item["files"],
+            size=item["size"],
+        )
+        for item in newest_before(tx, context.project_id, row.job_id, row.number)
+        if item["files"] and item["path"] in spec.artifacts
+    )
 
 
 class _Environment(msgspec.Struct, frozen=True):

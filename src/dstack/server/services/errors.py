@@ -3,6 +3,7 @@
 ServiceError
 ├── NotFound    404  nothing of that name
 ├── Conflict    409  it exists, but not in a state that allows this
+├── NothingToDo 409  what was asked for is so already
 ├── CodeMissing 409  the code snapshot is not in the store: ship it again
 ├── TooLarge    413  more bytes than anything of ours has
 └── BadRequest  400  the request itself is wrong (422 with diagnostics for workflows)
@@ -33,6 +34,10 @@ class NotFound(ServiceError):
 class Conflict(ServiceError):
     code = "conflict"
     status = 409
+
+
+class NothingToDo(Conflict):
+    code = "nothing-to-do"
 
 
 class CodeMissing(Conflict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -49,7 +50,7 @@ def explain(tx: Transaction, context: Context, name: str) -> Explanation:
     run_id = run_id_of(tx, project_id, name)
     run = tx.execute(select(runs).where(runs.c.project_id == project_id, runs.c.id == run_id)).mappings().one()
     rows = views.job_rows(tx, project_id, [run_id])
-    whys = waiting.whys(tx, project_id, run_id, context.settings)
+    whys = waiting.whys(tx, project_id, run_id, context.settings, context.problems)
     held = [{"job": row["name"], "why": whys[row["id"]]} for row in rows if row["id"] in whys]
     root = next((row for row in rows if row["id"] == run["root_job_id"]), None)
     root = root or next((row for row in rows if row["state"] == "failed"), None)
@@ -66,6 +67,8 @@ def explain(tx: Transaction, context: Context, name: str) -> Explanation:
     else:
         lines.extend([_line(row) for row in by_dependency][:SHOWN])
     lines.extend([_cut_log(row) for row in rows if row["log_incomplete"]][:SHOWN])
+    if run["resumed_from"] is not None:
+        lines.append(_resumed(tx, project_id, run, rows))
     if run["state"] not in RUN_TERMINAL:
         lines.extend(
             _unreachable(row) for row in rows if row["runner_state"] == "lost" and row["state"] not in TERMINAL
@@ -93,6 +96,15 @@ def _summary(run: Any, counts: dict[str, int]) -> str:
 
 def _line(row: Any) -> str:
     return f"{row['name']} {views.job_view(row)['reason_text']}"
+
+
+def _resumed(tx: Transaction, project_id: UUID, run: Any, rows: Sequence[Any]) -> str:
+    query = select(runs.c.name).where(runs.c.project_id == project_id, runs.c.id == run["resumed_from"])
+    earlier = tx.execute(query).scalar() or "a run that was deleted"
+    reused = [row["name"] for row in rows if row["reused_from"]]
+    more = f" and {len(reused) - SHOWN} more" if len(reused) > SHOWN else ""
+    told = f"; of that it reuses {', '.join(reused[:SHOWN])}{more}" if reused else ""
+    return f"{run['name']} follows {earlier}{told}"
 
 
 def _cut_log(row: Any) -> str:

@@ -110,9 +110,11 @@ def _links(tx: Transaction, project_id: UUID, which: Any) -> Iterable[dict[str, 
         .order_by(runs.c.id, steps.c.position)
     )
     for run, step, workflow, plan in tx.execute(query):
-        for item in msgspec.msgpack.decode(plan, type=StoredPlan).inputs:
+        stored = msgspec.msgpack.decode(plan, type=StoredPlan)
+        taken = (("input", stored.inputs), ("reused", stored.reused), ("begins", stored.begins))
+        for how, item in ((how, item) for how, items in taken for item in items):
             yield {
-                "run": run, "step": step, "of": workflow, "source": item.run_name, "job": item.job_name,
+                "how": how, "run": run, "step": step, "of": workflow, "source": item.run_name, "job": item.job_name,
                 "workflow": item.workflow, "path": item.path, "tag": item.tag, "partial": item.partial,
                 "manifest_id": item.manifest_id.hex(), "content_id": item.content_id.hex(),
             }  # fmt: skip

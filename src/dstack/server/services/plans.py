@@ -12,6 +12,7 @@ from dstack.domain.placement import describe
 from dstack.sdk.provider import JobSpec, PythonEnv
 from dstack.sdk.scalars import plain, text_of
 from dstack.server.services.assignments import variable_name
+from dstack.server.services.carry import NOTHING, Carried, job_name
 from dstack.server.services.runs import CodeRef, fit_warnings, registry
 from dstack.server.services.unsatisfiable import Fit
 from dstack.workflows import options
@@ -80,23 +81,42 @@ def _variable(variable: Variable) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def view(plan: workflows.RunPlan, fits: Fit | None = None, code: CodeRef | None = None) -> dict[str, Any]:
+def view(
+    plan: workflows.RunPlan, fits: Fit | None = None, code: CodeRef | None = None, carried: Carried = NOTHING
+) -> dict[str, Any]:
     """The plan: what runs, what is reused and from where, what is skipped, on what, with which values.
 
-    `fits` says what no runner can run, `code` what is sent along.
+    `fits` says what no runner can run, `code` what is sent along, `carried` what an earlier run has done already.
     """
     fits = fits or Fit({})
     reused: dict[tuple[str, str | None], dict[str, Any]] = {}
     for step in plan.steps:
         for item in step.inputs:
             reused.setdefault((item.workflow, item.tag), _reused(item))["artifacts"].append(item.path)
-    steps = [_step(step, fits.misfits.get(step.name)) for step in plan.steps]
+    steps = [_carried(_step(step, fits.misfits.get(step.name)), step, carried) for step in plan.steps]
     return {
         "workflow": plan.root,
         "steps": [*reused.values(), *steps],
         "code": None if code is None else {"content_id": code.content_id, "files": code.files, "size": code.size},
-        "warnings": [*plan.warnings, *fit_warnings(fits)],
+        "warnings": [*plan.warnings, *carried.warnings, *fit_warnings(fits)],
     }
+
+
+def _carried(shown: dict[str, Any], step: workflows.PlannedStep, carried: Carried) -> dict[str, Any]:
+    """The step with what its jobs take from an earlier run."""
+    names = [job_name(step, spec) for spec in step.jobs]
+    reused = [{"job": name, "from": carried.reused[name].origin_run} for name in names if name in carried.reused]
+    begins = [
+        {
+            "job": name, "path": row["path"], "from": carried.run, "attempt": row["attempt"], "at": row["at"],
+            "manifest_id": row["manifest_id"].hex(), "files": row["files"], "size": row["size"],
+        }
+        for name in names if name not in carried.reused
+        for row in carried.saved.get(name, ())
+    ]  # fmt: skip
+    if len(reused) == len(names):
+        shown = {**shown, "action": "reuse", "from": reused[0]["from"], "why": None, "misfit": None, "policy": None}
+    return {**shown, "reused": reused, "begins": begins}
 
 
 def _reused(item: workflows.ReusedInput) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -19,6 +19,7 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import jobs, runs, submissions
 from dstack.server.services import artifacts, differences, exposure, run_names, run_values, secrets, tags
 from dstack.server.services.apply import Answer, Batch
+from dstack.server.services.carry import NOTHING, Carried
 from dstack.server.services.context import Context
 from dstack.server.services.create import insert_plan
 from dstack.server.services.errors import BadRequest, NotFound
@@ -66,17 +67,43 @@ def registry() -> Mapping[str, type[Provider]]:
     return providers.registry()
 
 
-def plan(context: Context, submission: Submission, run_name: str = "") -> workflows.RunPlan:
+class Earlier(Protocol):
+    """What a submission that follows an earlier run knows of it."""
+
+    def pinned(
+        self, workflow: str | None, tag: str | None, own: bool, ask: Callable[[], list[workflows.ReusedInput]]
+    ) -> list[workflows.ReusedInput]:
+        """What that run was given for a dependency on its `own` or another repository, else what `ask` says."""
+        ...
+
+    def carry(self, tx: Transaction, planned: workflows.RunPlan, submission: Submission, *, lock: bool) -> Carried:
+        """What the new run takes from it; raises ServiceError where there is no sense in a new run.
+
+        With `lock` the earlier run is there until `tx` is over, which writes.
+        """
+        ...
+
+
+def plan(
+    context: Context, submission: Submission, run_name: str = "", earlier: Earlier | None = None
+) -> workflows.RunPlan:
     """The plan of a submission, reading pinned tags and the code; raises `workflows.Invalid` with everything wrong."""
-    return _plan(context, submission, _repository_id(context, submission), run_name)
+    return _plan(context, submission, _repository_id(context, submission), run_name, earlier)
 
 
 def _repository_id(context: Context, submission: Submission) -> UUID | None:
     return context.database.read(lambda tx: find_repository(tx, context.project_id, submission.repository))
 
 
-def _plan(context: Context, submission: Submission, repository_id: UUID | None, run_name: str) -> workflows.RunPlan:
+def _plan(
+    context: Context,
+    submission: Submission,
+    repository_id: UUID | None,
+    run_name: str,
+    earlier: Earlier | None = None,
+) -> workflows.RunPlan:
     database, project_id = context.database, context.project_id
+    pinned = _ask if earlier is None else earlier.pinned
     run_values.check(submission.values)
     unreadable = _expose_nothing(context, submission, repository_id)
     known = registry()
@@ -90,21 +117,39 @@ def _plan(context: Context, submission: Submission, repository_id: UUID | None, 
         read_text=lambda path: artifacts.read_text(context, code, path) if code else None,
         exists=(lambda path: artifacts.has_path(context, code, path)) if code else None,
         list_files=(lambda: artifacts.list_files(context, code)) if code else None,
-        resolve_tag=lambda workflow, name: database.read(
-            lambda tx: tags.resolve(tx, project_id, repository_id, workflow, name)
+        resolve_tag=lambda workflow, name: pinned(
+            workflow,
+            name,
+            True,
+            lambda: database.read(lambda tx: tags.resolve(tx, project_id, repository_id, workflow, name)),
         ),
-        newest_done=lambda workflow: database.read(
-            lambda tx: tags.newest_done(tx, project_id, repository_id, workflow)
+        newest_done=lambda workflow: pinned(
+            workflow,
+            None,
+            True,
+            lambda: database.read(lambda tx: tags.newest_done(tx, project_id, repository_id, workflow)),
         ),
-        elsewhere=lambda repository, workflow, name: database.read(
-            lambda tx: tags.elsewhere(tx, project_id, submission.repository, repository, workflow, name)
+        elsewhere=lambda repository, workflow, name: pinned(
+            workflow,
+            name,
+            False,
+            lambda: database.read(
+                lambda tx: tags.elsewhere(tx, project_id, submission.repository, repository, workflow, name)
+            ),
         ),
-        secrets=database.read(lambda tx: secrets.names(tx, project_id, repository_id)),
-        values=submission.values.keys(),
+        # What only jobs need that do not run again need not be there any more: `Earlier.carry` looks.
+        secrets=database.read(lambda tx: secrets.names(tx, project_id, repository_id)) if earlier is None else None,
+        values=submission.values.keys() if earlier is None else None,
     )
     if unreadable is not None and run_values.needed(_specs(planned))[1]:
         raise unreadable
     return planned
+
+
+def _ask(
+    workflow: str | None, tag: str | None, own: bool, ask: Callable[[], list[workflows.ReusedInput]]
+) -> list[workflows.ReusedInput]:
+    return ask()
 
 
 def _expose_nothing(context: Context, submission: Submission, repository_id: UUID | None) -> SealingError | None:
@@ -152,12 +197,21 @@ class Submitted(NamedTuple):
     undecided: bool = False
 
 
-def submit(context: Context, submission: Submission, idempotency_key: str | None) -> Submitted:
+class _Stored(NamedTuple):
+    """The run, whether it is new, and what it took over."""
+
+    name: str
+    new: bool
+    carried: Carried = NOTHING
+
+
+def submit(
+    context: Context, submission: Submission, idempotency_key: str | None, earlier: Earlier | None = None
+) -> Submitted:
     """Store a run. Raises `workflows.Invalid` and then nothing is stored and no name is used."""
-    if idempotency_key is not None:
-        seen = context.database.read(lambda tx: run_names.of_key(tx, context.project_id, idempotency_key))
-        if seen is not None:
-            return Submitted(seen, False)
+    seen = seen_before(context, idempotency_key)
+    if seen is not None:
+        return seen
     repository_id = _repository_id(context, submission)
     submission = _without_credentials(context, submission, repository_id)
     for tag in submission.tags:
@@ -168,30 +222,43 @@ def submit(context: Context, submission: Submission, idempotency_key: str | None
     # meanwhile costs one more round.
     for _ in range(100):
         name = context.database.read(lambda tx: run_names.free(tx, context))
-        planned = _plan(context, submission, repository_id, name)
+        planned = _plan(context, submission, repository_id, name, earlier)
         if _values(submission, planned):
             secrets.ensure_key(context)
         try:
             stored = context.database.write(
                 SUBMIT,
-                lambda tx, planned=planned, name=name: _store(tx, context, submission, planned, name, idempotency_key),
+                lambda tx, planned=planned, name=name: _store(
+                    tx, context, submission, planned, name, idempotency_key, earlier
+                ),
             )
         except run_names.KeyTaken:
             continue  # the next look finds the run that the other request made
         if stored is not None:
-            return _judged(context, planned, *stored)
+            return _judged(context, planned, stored)
     raise BadRequest("no free run name was found in 100 tries", hint="delete runs that are no longer needed")
 
 
-def _judged(context: Context, planned: workflows.RunPlan, name: str, new: bool) -> Submitted:
+def seen_before(context: Context, idempotency_key: str | None) -> Submitted | None:
+    """The run that a request with this key made before."""
+    if idempotency_key is None:
+        return None
+    seen = context.database.read(lambda tx: run_names.of_key(tx, context.project_id, idempotency_key))
+    return None if seen is None else Submitted(seen, False)
+
+
+def _judged(context: Context, planned: workflows.RunPlan, stored: _Stored) -> Submitted:
     """The run that was stored; where it can never run, that is said now and not after it was reported as started."""
-    fits = fit(context, planned.steps)
+    carried = stored.carried
+    left = [step for step in planned.steps if not carried.is_reused(step)]
+    names = {step.name for step in left}
+    fits = fit(context, left)
     at_once = context.settings.unsatisfiable_after == 0
-    begins = {step.name for step in planned.steps if not step.needs}
+    begins = {step.name for step in left if not names.intersection(step.needs)}
     if at_once and fits.misfits.keys() & begins:
         fail_unsatisfiable(context)
-    warnings = (*planned.warnings, *fit_warnings(fits))
-    return Submitted(name, new, warnings, undecided=at_once and fits.unknown)
+    warnings = (*planned.warnings, *carried.warnings, *fit_warnings(fits))
+    return Submitted(stored.name, stored.new, warnings, undecided=at_once and fits.unknown)
 
 
 def fit_warnings(fits: Fit) -> list[workflows.Diagnostic]:
@@ -254,17 +321,20 @@ def _store(
     planned: workflows.RunPlan,
     name: str,
     idempotency_key: str | None,
-) -> tuple[str, bool] | None:
+    earlier: Earlier | None,
+) -> _Stored | None:
     """The new run's name; the name of the run that `idempotency_key` made before; or None when `name` is taken."""
     project_id = context.project_id
     if idempotency_key is not None:
         seen = run_names.of_key(tx, project_id, idempotency_key)
         if seen is not None:
-            return seen, False
+            return _Stored(seen, False)
     if run_names.is_taken(tx, project_id, name):
         return None
+    carried = NOTHING if earlier is None else earlier.carry(tx, planned, submission, lock=True)
     run_id = context.ids.new(tx.now)
-    if not tx.insert_new(runs, _run_row(tx, context, submission, run_id, name)):
+    row = _run_row(tx, context, submission, run_id, name)
+    if not tx.insert_new(runs, {**row, "resumed_from": carried.run_id}):
         return None
     body = msgspec.msgpack.encode(_stored(submission))
     diff = differences.pack(submission.diff)
@@ -276,7 +346,7 @@ def _store(
         ids = {"manifest_id": bytes.fromhex(code.manifest_id), "content_id": bytes.fromhex(code.content_id)}
         artifacts.use_code(tx, context, {**ids, "files": code.files, "size": code.size})
     run_values.keep(tx, context, run_id, _values(submission, planned))
-    written = insert_plan(tx, project_id, run_id, planned.steps, context.ids)
+    written = insert_plan(tx, project_id, run_id, planned.steps, context.ids, carried)
     batch = Batch(tx, project_id, context.settings, context.ids)
     batch.load_runs([run_id])
     batch.runs[run_id].seq = written
@@ -285,7 +355,7 @@ def _store(
     batch.store()
     tx.notify("place")
     tx.notify("unfit")
-    return name, True
+    return _Stored(name, True, carried)
 
 
 def _stored(submission: Submission) -> StoredSubmission:

@@ -42,6 +42,12 @@ class StoredPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     needs: tuple[str, ...] = ()
     condition: str = ""
     """The step's `if:` as it was written."""
+    resumed_from: str = ""
+    """The run that this one resumes; it stays its name when that run is deleted."""
+    reused: tuple[StoredInput, ...] = ()
+    """The artifacts of its jobs that did not run again."""
+    begins: tuple[StoredInput, ...] = ()
+    """The snapshots that its other jobs begin from."""
 
 
 class _Condition(msgspec.Struct, frozen=True):

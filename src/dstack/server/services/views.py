@@ -21,6 +21,8 @@ from dstack.server.db.types import Id
 from dstack.server.services import artifacts
 from dstack.server.services.stored import StoredPlan
 
+DELETED = "deleted"
+"""In place of the name of a run that is gone; no run is called so."""
 OPEN_RUNS = tuple(state.value for state in RunState if state not in RUN_TERMINAL)
 
 _STATUS_TEXT = {
@@ -156,7 +158,7 @@ def job_view(row: Any, saved: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
         "workflow": row["workflow"],
         "provider": row["provider"],
         "status": row["state"],
-        "status_text": "Unreachable" if unreachable else _status_text(row["state"], row["intent"]),
+        "status_text": "Unreachable" if unreachable else _job_text(row),
         "unreachable_since": row["lost_at"] if unreachable else None,
         "stopping": bool(row["intent"]) and row["state"] not in JOB_TERMINAL,
         "reason": reason,
@@ -169,6 +171,7 @@ def job_view(row: Any, saved: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
         "started_at": row["started_at"],
         "finished_at": row["finished_at"],
         "reused_from": format_id("job", row["reused_from"]) if row["reused_from"] else None,
+        "reused_run": row["detail"] if row["reused_from"] else None,
         "log_length": row["log_length"] or 0,
         "log_incomplete": bool(row["log_incomplete"]),
         "packages_digest": row["packages"].hex() if row["packages"] is not None else None,
@@ -210,20 +213,30 @@ def _status_text(state: str, intent: str) -> str:
     return _STATUS_TEXT[state]
 
 
+def _job_text(row: Any) -> str:
+    return "Reused" if row["reused_from"] else _status_text(row["state"], row["intent"])
+
+
+_earlier = runs.alias("earlier")
+
+
 def _select_runs() -> Any:
     return select(
         *[
             runs.c[name]
             for name in (
                 "id", "name", "workflow", "state", "intent", "intent_by", "reason", "detail", "root_job_id", "user",
-                "submitted_at", "started_at", "finished_at", "code_manifest_id", "branch", "commit",
+                "submitted_at", "started_at", "finished_at", "code_manifest_id", "branch", "commit", "resumed_from",
             )
         ],
+        _earlier.c.name.label("earlier"),
         repositories.c.key.label("repository"),
         repositories.c.name.label("repository_name"),
     ).outerjoin(
         repositories,
         and_(repositories.c.project_id == runs.c.project_id, repositories.c.id == runs.c.repository_id),
+    ).outerjoin(
+        _earlier, and_(_earlier.c.project_id == runs.c.project_id, _earlier.c.id == runs.c.resumed_from)
     )  # fmt: skip
 
 
@@ -337,6 +350,7 @@ def _run(
         "user": row["user"],
         "branch": row["branch"],
         "commit": row["commit"],
+        "resumed_from": (row["earlier"] or DELETED) if row["resumed_from"] else None,
         "submitted_at": row["submitted_at"],
         "started_at": row["started_at"],
         "finished_at": row["finished_at"],

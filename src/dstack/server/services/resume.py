@@ -1,0 +1,357 @@
+"""New runs that follow an earlier one: `resume` runs what is not done, `restart` a job and all that comes after it.
+
+The plan is made anew, by the same planner, from what was submitted then; steps and jobs are matched by name. The
+earlier run is never opened again: two requests make two runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy import select
+
+from dstack import workflows
+from dstack.domain.lifecycle.run import TERMINAL
+from dstack.server.db.engine import Transaction
+from dstack.server.db.tables import code_snapshots, repositories
+from dstack.server.services import differences, run_values, runs, secrets
+from dstack.server.services.carry import Carried, OldRun, Prior, job_name, load
+from dstack.server.services.context import Context
+from dstack.server.services.definitions import changed_definitions
+from dstack.server.services.errors import BadRequest, CodeMissing, Conflict, NotFound, NothingToDo
+from dstack.server.services.repositories import RepositoryRef, find_repository
+from dstack.server.services.runs import CodeRef, PythonRef, Submission, Submitted
+from dstack.server.services.uploads import PROVIDER as UPLOAD
+from dstack.workflows import Diagnostic, RunPlan
+from dstack.workflows.variables import COMMAND_LINE, GLOBAL, canonical
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What the caller's folder holds now: `--with-local-changes`."""
+
+    files: dict[str, str]
+    repository: RepositoryRef
+    code: CodeRef | None = None
+    diff: str | None = None
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """The body of `POST …/runs/NAME/resume` and `…/resume/plan`. Unknown fields are ignored."""
+
+    restart: bool = False
+    """Start again what is named, or everything; else only what is not done."""
+    job: str | None = None
+    fresh: bool = False
+    set: tuple[str, ...] = ()
+    """`NAME=VALUE` of variables."""
+    args: tuple[str, ...] = ()
+    """Words such as `-e NAME` that name further `values`."""
+    values: dict[str, str] = {}
+    environment: dict[str, str] = {}
+    python: PythonRef | None = None
+    changes: Changes | None = None
+    tags: tuple[str, ...] = ()
+    user: str | None = None
+    host: str | None = None
+
+
+class Given(NamedTuple):
+    """Names of what the submitting shell gave and nobody kept: a run that follows needs it once more.
+
+    `values` are those that jobs were given, `shell` variables of the shell's environment that held credentials.
+    """
+
+    workflow: str
+    values: list[str]
+    shell: list[str]
+
+
+class Planned(NamedTuple):
+    """What would run: with `carried`, what would not."""
+
+    plan: RunPlan
+    carried: Carried
+    code: CodeRef | None
+
+
+def given(context: Context, name: str) -> Given:
+    """What whoever resumes the run has to bring. Raises NotFound."""
+    old = _load(context, name)
+    values, _ = run_values.needed(job.spec for job in old.jobs.values())
+    return Given(old.row.workflow, sorted(values), sorted(old.submission.private))
+
+
+def submit(context: Context, name: str, wish: Wish, idempotency_key: str | None) -> Submitted:
+    """Store the new run.
+
+    Raises NotFound, Conflict for a run that is not over, NothingToDo, BadRequest, `workflows.Invalid`; nothing is
+    stored then.
+    """
+    seen = runs.seen_before(context, idempotency_key)
+    if seen is not None:
+        return seen
+    submission, earlier = _prepare(context, name, wish)
+    try:
+        return runs.submit(context, submission, idempotency_key, earlier)
+    except CodeMissing as error:
+        raise _told(error, wish, name) from None
+
+
+def plan(context: Context, name: str, wish: Wish) -> Planned:
+    """What `submit` would store. Raises the same."""
+    submission, earlier = _prepare(context, name, wish)
+    planned = runs.plan(context, submission, earlier=earlier)
+    carried = context.database.read(lambda tx: earlier.carry(tx, planned, submission, lock=False))
+    return Planned(planned, carried, submission.code)
+
+
+def _prepare(context: Context, name: str, wish: Wish) -> tuple[Submission, _Earlier]:
+    old = _load(context, name)
+    _check(old, wish)
+    submission = context.database.read(lambda tx: _submission(tx, context, old, wish))
+    earlier = _Earlier(context, old, wish, Prior(old, _again(wish), wish.fresh))
+    if wish.set or wish.args or wish.changes:
+        # By the names of the runs that made them: an expression may hold the run's name.
+        for origin in sorted({job.origin_run for job in old.jobs.values()}):
+            earlier.as_of[origin] = runs.plan(context, submission, origin, earlier)
+    return submission, earlier
+
+
+def _again(wish: Wish) -> frozenset[str] | None:
+    """The jobs that start again though they are done; None for all of them."""
+    if not wish.restart:
+        return frozenset[str]()
+    return None if wish.job is None else frozenset([wish.job])
+
+
+def _load(context: Context, name: str) -> OldRun:
+    def read(tx: Transaction) -> OldRun:
+        return load(tx, context.project_id, runs.run_id_of(tx, context.project_id, name))
+
+    return context.database.read(read)
+
+
+def _check(old: OldRun, wish: Wish) -> None:
+    """What can be said before planning."""
+    command = f"dstack {'restart' if wish.restart else 'resume'} {old.name}"
+    if old.row.state not in TERMINAL:
+        raise Conflict(
+            f"run {old.name} is still {old.row.state}",
+            hint=f"`dstack logs -f {old.name}` follows it; to start it anew, first `dstack stop {old.name}`, "
+            f"then `{command}`",
+        )
+    if not wish.restart and old.row.state == "done":
+        raise NothingToDo(f"run {old.name} is done: there is nothing to resume", hint=_to_run_again(old.name))
+    if all(job.provider == UPLOAD for job in old.jobs.values()):
+        raise BadRequest(f"run {old.name} was made of uploaded files: there is nothing to run")
+    known = {*old.jobs, *old.steps}
+    if wish.job is not None and not wish.changes and wish.job not in known:
+        near = difflib.get_close_matches(wish.job, sorted(known), 1)
+        hint = f"did you mean {near[0]}?" if near else f"jobs: {', '.join(sorted(old.jobs)[:20])}"
+        raise NotFound(f"run {old.name} has no job `{wish.job}`", hint=hint)
+    if not wish.changes:
+        _check_variables(old, wish.set)
+
+
+def _check_variables(old: OldRun, assignments: Sequence[str]) -> None:
+    own = {canonical(name) for name in _of_root(old)}
+    of_steps = {f"{step}.{canonical(name)}": name for step, plan in old.steps.items() for name in plan.variables}
+    for text in assignments:
+        name, equals, _ = text.partition("=")
+        section, dot, variable = name.rpartition(".")
+        wanted = f"{section}.{canonical(variable)}" if dot else canonical(name)
+        if not equals or not name:
+            raise BadRequest(f"`--set {text}` gives no value", hint="write --set NAME=VALUE")
+        if wanted in own or wanted in of_steps or (section == GLOBAL and canonical(variable) in own):
+            continue
+        others = [
+            f"{key.rpartition('.')[0]}.{shown}"
+            for key, shown in of_steps.items()
+            if not dot and key.endswith(f".{wanted}")
+        ]
+        near = others or difflib.get_close_matches(name, [*_of_root(old), *of_steps], 1)
+        hint = f"did you mean `--set {near[0]}=…`?" if near else f"variables: {', '.join(_of_root(old)) or 'none'}"
+        raise BadRequest(f"run {old.name} has no variable `{name}`", hint=hint)
+
+
+def _of_root(old: OldRun) -> list[str]:
+    plan = old.steps.get(old.row.workflow)
+    return [] if plan is None else list(plan.variables)
+
+
+def _submission(tx: Transaction, context: Context, old: OldRun, wish: Wish) -> Submission:
+    """What was submitted then, with what is wished now. Raises Conflict for another repository."""
+    stored, changes = old.submission, wish.changes
+    shell = {name: value for name, value in wish.environment.items() if name in stored.private}
+    python = None if stored.python is None else PythonRef(stored.python, stored.python_version)
+    again = Submission(
+        workflow=old.row.workflow,
+        files=stored.files,
+        repository=_repository(tx, context, old),
+        args=_words(stored.args, wish),
+        code=_code(tx, context, old),
+        diff=_diff(tx, context, old),
+        environment={**stored.environment, **shell},
+        values=wish.values,
+        python=python,
+        # Tags were to be set once the run is done, which it never was.
+        tags=tuple(dict.fromkeys((*(stored.tags if old.row.state != "done" else ()), *wish.tags))),
+        user=wish.user,
+        host=wish.host,
+    )
+    if changes is None:
+        return again
+    if find_repository(tx, context.project_id, changes.repository) != old.row.repository_id:
+        raise Conflict(
+            f"run {old.name} is of the repository {again.repository.name or again.repository.key}, "
+            f"and this one is {changes.repository.name or changes.repository.key}",
+            hint="go to the folder of that repository, or name it with --repo DIR",
+        )
+    return msgspec.structs.replace(
+        again,
+        files=changes.files,
+        repository=changes.repository,
+        code=changes.code,
+        diff=changes.diff,
+        environment=wish.environment,
+        python=wish.python,
+    )
+
+
+def _words(before: Sequence[str], wish: Wish) -> tuple[str, ...]:
+    """The words of the command line: the last that is said of a variable counts."""
+    end = before.index("--") if "--" in before else len(before)
+    return (*before[:end], *wish.args, *(f"--{text}" for text in wish.set), *before[end:])
+
+
+def _repository(tx: Transaction, context: Context, old: OldRun) -> RepositoryRef:
+    query = select(repositories.c.key, repositories.c.name, repositories.c.root).where(
+        repositories.c.project_id == context.project_id, repositories.c.id == old.row.repository_id
+    )
+    key, name, _ = tx.execute(query).one()
+    return RepositoryRef(key, name, old.submission.root, branch=old.row.branch, commit=old.row.commit)
+
+
+def _code(tx: Transaction, context: Context, old: OldRun) -> CodeRef | None:
+    manifest_id = old.row.code_manifest_id
+    if manifest_id is None:
+        return None
+    query = select(code_snapshots.c.files, code_snapshots.c.size).where(
+        code_snapshots.c.project_id == context.project_id, code_snapshots.c.manifest_id == manifest_id
+    )
+    files, size = tx.execute(query).first() or (0, 0)
+    return CodeRef(manifest_id.hex(), old.row.code_content_id.hex(), files, size)
+
+
+def _diff(tx: Transaction, context: Context, old: OldRun) -> str | None:
+    try:
+        return differences.of_run(tx, context.project_id, old.row.id)
+    except NotFound:
+        return None
+
+
+def _told(error: CodeMissing, wish: Wish, name: str) -> CodeMissing | Conflict:
+    """That code is missing, to whoever can send it; to others, what to do."""
+    if wish.changes is not None:
+        return error
+    return Conflict(
+        f"the code of run {name} is not in the store any more", hint="ship today's code: add --with-local-changes"
+    )
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What planning and storing the new run ask of the old one (`runs.Earlier`)."""
+
+    context: Context
+    old: OldRun
+    wish: Wish
+    prior: Prior
+    as_of: dict[str, RunPlan] = field(default_factory=dict[str, RunPlan])
+    """The new plan as it would be in the runs of these names; empty where nothing about it can differ."""
+
+    def pinned(
+        self, workflow: str | None, tag: str | None, own: bool, ask: Callable[[], list[workflows.ReusedInput]]
+    ) -> list[workflows.ReusedInput]:
+        return self.prior.pinned(workflow, tag, own, ask)
+
+    def carry(self, tx: Transaction, planned: RunPlan, submission: Submission, *, lock: bool) -> Carried:
+        carried = self.prior.carry(tx, self.context.project_id, planned, lock=lock)
+        self._check_wish(planned)
+        left = [step for step in planned.steps if not carried.is_reused(step)]
+        if not self.wish.restart and all(step.skipped for step in left):
+            raise NothingToDo(f"everything in run {self.old.name} is done", hint=_to_run_again(self.old.name))
+        self._check_inputs(left)
+        self._check_values(tx, left, carried, submission)
+        warnings = (*self._missing_shell(submission), *changed_definitions(self.old, carried, self.as_of))
+        return replace(carried, warnings=warnings)
+
+    def _check_wish(self, planned: RunPlan) -> None:
+        names = {step.name for step in planned.steps} | {
+            job_name(step, spec) for step in planned.steps for spec in step.jobs
+        }
+        if self.wish.job is not None and self.wish.job not in names:
+            raise NotFound(f"there is no job `{self.wish.job}` any more", hint=f"jobs: {', '.join(sorted(names)[:20])}")
+        for text in self.wish.set:
+            name = text.partition("=")[0]
+            if not _took(planned, name):
+                raise BadRequest(
+                    f"`{planned.root}` has no variable `{name}`", hint=f"see: dstack run {planned.root} -h"
+                )
+
+    def _check_inputs(self, left: Sequence[workflows.PlannedStep]) -> None:
+        for step in left:
+            for item in step.inputs:
+                if item.run_name in self.old.deleted:
+                    raise Conflict(
+                        f"`{item.path}`, an input of `{step.name}`, came from run {item.run_name}, which was deleted",
+                        hint=f"run it with what there is now: dstack run {self.old.row.workflow}",
+                    )
+
+    def _check_values(
+        self, tx: Transaction, left: Sequence[workflows.PlannedStep], carried: Carried, submission: Submission
+    ) -> None:
+        """Raise BadRequest for values and secrets that jobs need which run now, and nobody has."""
+        specs = [spec for step in left for spec in step.jobs if job_name(step, spec) not in carried.reused]
+        values, wanted = run_values.needed(specs)
+        missing = sorted(values - submission.values.keys())
+        if missing:
+            raise BadRequest(
+                f"not set in your shell: {', '.join(missing)}; what run {self.old.name} was given is not kept",
+                hint=f"export {'it' if len(missing) == 1 else 'them'}, or give it with `-e {missing[0]}=VALUE`",
+            )
+        known = secrets.names(tx, self.context.project_id, self.old.row.repository_id)
+        gone = sorted(wanted - set(known))
+        if gone:
+            raise BadRequest(
+                f"there is no secret {', '.join(f'`{name}`' for name in gone)} any more",
+                hint=f"add it with `dstack secrets add {gone[0]}`",
+            )
+
+    def _missing_shell(self, submission: Submission) -> list[Diagnostic]:
+        if self.wish.changes is not None:
+            return []
+        missing = [name for name in self.old.submission.private if name not in submission.environment]
+        message = f"{', '.join(missing)} of the shell that submitted {self.old.name} held a credential, and is not kept"
+        hint = "export it and try again, if the jobs need it"
+        return [Diagnostic("warning", None, None, None, message, "", hint)] if missing else []
+
+
+def _took(planned: RunPlan, name: str) -> bool:
+    """Whether the variable has its value of the command line: a word may be the program's instead."""
+    section, dot, variable = name.rpartition(".")
+    wanted = canonical(variable if dot else name)
+    of: Collection[Mapping[str, tuple[object, str]]] = [
+        step.variables for step in planned.steps if not dot or section in (step.name, GLOBAL)
+    ]
+    return any(
+        canonical(known) == wanted and source == COMMAND_LINE for each in of for known, (_, source) in each.items()
+    )
+
+
+def _to_run_again(name: str) -> str:
+    return f"`dstack restart {name}` runs all of it again, `dstack restart {name} JOB` a job and what follows it"
