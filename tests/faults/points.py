@@ -69,6 +69,7 @@ ELSEWHERE = {
     "commit:runs.upload": "only where a run is made of a person's files; one transaction, and safe to send twice",
     "commit:repositories.register": "only where a repository is made known before its first run",
     "commit:store.asked": "only for a pack that was not asked about for long; tests/integration/server/test_catalog",
+    "commit:attempts.problem": "only while something keeps a job from saving; test_store_full",
     "commit:metrics.scan": "only when somebody looks at the metrics of a run",
     "runner.orphaned": "only for an attempt that the server does not know",
     "commit:secrets.set": "before a run",

@@ -37,6 +37,8 @@ class FakeRunner:
         self.held: dict[UUID, messages.Assignment] = {}
         self.states: dict[UUID, str] = {}
         self.stops: dict[UUID, str] = {}
+        self.problems: dict[UUID, str] = {}
+        """What keeps attempts from saving, told with each poll."""
         self.sent: dict[UUID, int] = {}
         self.missing: tuple[UUID, ...] = ()
 

@@ -50,6 +50,8 @@ class Follower:
         self._jobs: dict[str, Frame] = {}
         self._why: dict[str, str] = {}
         self._told: dict[str, str] = {}
+        self._problem: set[str] = set()
+        """Jobs of which it was said that something keeps them from saving."""
         self.lines_shown = False
 
     def expect(self, run: Run) -> None:
@@ -151,6 +153,7 @@ class Follower:
                 self._explain_waiting()
         else:
             self._why.pop(job, None)
+            self._tell_problem(job, frame, before)
         if is_finished(frame):
             self._output.end(job)
             # What happened to the only job is what happened to the run, which is said at the end.
@@ -159,6 +162,16 @@ class Follower:
                 took = duration(frame.get("started_at"), frame.get("finished_at"))
                 detail = reason if status == "failed" and reason else took
                 self._say(job, f"{job}: {status}" + (f" ({detail})" if detail else ""))
+
+    def _tell_problem(self, job: str, frame: Frame, before: Frame | None) -> None:
+        """What keeps a job that runs from saving, and that nothing does any more."""
+        why = frame.get("why_waiting") or ""
+        if why:
+            self._problem.add(job)
+            self._say(job, paint(f"{job}: {why}", "yellow", sys.stderr))
+        elif job in self._problem and before is not None and before.get("status") == frame.get("status"):
+            self._problem.discard(job)
+            self._say(job, f"{job}: saving goes on")
 
     def _explain_waiting(self) -> None:
         for job, why in self._why.items():

@@ -29,4 +29,6 @@ class Context:
     deployment_id: UUID
     epoch: int
     started_at: int
+    problems: dict[UUID, str] = field(default_factory=dict[UUID, str])
+    """What keeps attempts from saving, where the database did not take it (`services/problems.py`)."""
     random: random.Random = field(default_factory=random.SystemRandom)

@@ -89,6 +89,7 @@ class _Follower:
         topic = f"run:{self._run_id.hex}"
         with self._context.bus.subscribe([topic, "shutdown"]) as subscription:
             patience = QUIET
+            stated = asyncio.get_running_loop().time()
             while True:
                 look = await self._context.database.aread(self._look)
                 for piece in _joined(self._tell(look)):
@@ -99,9 +100,13 @@ class _Follower:
                 patience = QUIET if news else BEAT
                 if "shutdown" in news:
                     return  # no end frame: the reader asks the next server for the rest
+                now = asyncio.get_running_loop().time()
                 if not news:
                     yield b"".join(await self._context.database.aread(self._restate)) + _frame({"t": "beat"})
-                elif len(self._streams) > 1:
+                elif now - stated > BEAT:
+                    yield b"".join(await self._context.database.aread(self._restate))  # also to one who always writes
+                stated = now if not news or now - stated > BEAT else stated
+                if news and len(self._streams) > 1:
                     await asyncio.sleep(MIN_INTERVAL)
         shown = await self._context.database.aread(lambda tx: views.run_view(tx, self._context.project_id, self._name))
         yield _frame({"t": "end", "run": shown})
@@ -141,7 +146,7 @@ class _Follower:
     def _restate(self, tx: Transaction) -> list[bytes]:
         """Frames of open jobs about which something changed that is no event: why they wait, an unreachable runner."""
         project_id = self._context.project_id
-        whys = waiting.whys(tx, project_id, self._run_id, self._context.settings)
+        whys = waiting.whys(tx, project_id, self._run_id, self._context.settings, self._context.problems)
         silent = [job_id for job_id in self._open if job_id not in whys][:RESTATED]
         frames: list[bytes] = []
         for row in views.job_rows(tx, project_id, [self._run_id], [*(whys.keys() & self._open.keys()), *silent]):

@@ -18,7 +18,7 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runners
 from dstack.server.db.types import Id
-from dstack.server.services import artifacts, assignments, metrics, packages
+from dstack.server.services import artifacts, assignments, metrics, packages, problems
 from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.context import Context
 from dstack.server.services.facts import Facts
@@ -79,11 +79,12 @@ def poll(
     `tell_ended`: also name attempts that it knows and that are over. `held`: the request is not fresh, so the
     runner may hold by now what it does not name.
     """
-    row, now, found = context.database.read(lambda tx: _look(tx, context, request, held=held))
+    row, now, found, live = context.database.read(lambda tx: _look(tx, context, request, held=held))
     if row is None:
         return RunnerGone("the server does not know this runner")
     if row.incarnation != request.incarnation or row.state == runner_table.RunnerState.OFFLINE:
         return RunnerGone("the server does not know this process of the runner")
+    _tell_problems(context, request, live)
     lost = set(found.ask).intersection(request.missing)
     if lost:
         context.database.write(MISSING, lambda tx: _end_missing(tx, context, request, lost))
@@ -93,6 +94,14 @@ def poll(
     if row.state != runner_table.RunnerState.ONLINE or not row.heartbeat_at <= now < due:
         context.database.write(HEARTBEAT, lambda tx: _heartbeat(tx, context, request))
     return found if tell_ended else msgspec.structs.replace(found, kill=(), orphaned=())
+
+
+def _tell_problems(context: Context, request: messages.PollRequest, live: Sequence[Any]) -> None:
+    told = {item.attempt_id: item.problem for item in request.known}
+    stored = {row.id: context.problems.get(row.id, row.save_problem or "") for row in live if row.id in told}
+    changed = {attempt_id: told[attempt_id] for attempt_id, text in stored.items() if told[attempt_id] != text}
+    if changed:
+        problems.tell(context, changed, {row.id: row.run_id for row in live})
 
 
 def goodbye(context: Context, runner_id: UUID, incarnation: UUID) -> None:
@@ -178,25 +187,29 @@ def _lose(tx: Transaction, context: Context, gone: Sequence[Any], why: str) -> N
 
 def _look(
     tx: Transaction, context: Context, request: messages.PollRequest, *, held: bool
-) -> tuple[Any, int, messages.Commands]:
-    """The runner, the database's time (leases are kept by that, whatever this server's clock says), its commands."""
+) -> tuple[Any, int, messages.Commands, Sequence[Any]]:
+    """The runner, the database's time (leases are kept by that, whatever this server's clock says), its commands, and
+    its live attempts."""
     row = _row(tx, context, request.runner_id)
     if row is None:
-        return None, tx.now, messages.Commands()
-    return row, tx.now, _commands(tx, context, request, held=held)
+        return None, tx.now, messages.Commands(), ()
+    live = list(_live(tx, context, request.runner_id))
+    return row, tx.now, _commands(tx, context, request, live, held=held), live
 
 
 def _live(tx: Transaction, context: Context, runner_id: UUID) -> Sequence[Any]:
     return tx.rows(_SELECT_LIVE, {"project": context.project_id, "runner": runner_id})
 
 
-def _commands(tx: Transaction, context: Context, request: messages.PollRequest, *, held: bool) -> messages.Commands:
+def _commands(
+    tx: Transaction, context: Context, request: messages.PollRequest, live: Sequence[Any], *, held: bool
+) -> messages.Commands:
     known = {item.attempt_id: item for item in request.known}
     assign: list[UUID] = []
     recall: list[UUID] = []
     stop: list[messages.Stop] = []
     ask: list[UUID] = []
-    for row in _live(tx, context, request.runner_id):
+    for row in live:
         mine = known.pop(row.id, None)
         if mine is None:
             (assign if row.state == "assigned" else ask).append(row.id)
@@ -347,7 +360,8 @@ _SELECT_ATTEMPTS = Prepared(
 )
 _SELECT_LIVE = Prepared(
     select(
-        attempts.c.id, attempts.c.job_id, attempts.c.number, attempts.c.state,
+        attempts.c.id, attempts.c.job_id, attempts.c.run_id, attempts.c.number, attempts.c.state,
+        attempts.c.save_problem,
         jobs.c.intent, jobs.c.state.label("job_state"), jobs.c.outcome,
     )
     .join(jobs, and_(jobs.c.project_id == attempts.c.project_id, jobs.c.id == attempts.c.job_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from dstack.domain.placement import describe, unmet
 from dstack.domain.resources import Capacity
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import attempts, jobs, runners, runs, step_needs, steps
+from dstack.server.services.problems import problems
 from dstack.server.services.stored import decode_need
 from dstack.server.settings import Settings
 
@@ -21,11 +23,14 @@ MOST_AHEAD = 1000
 """Jobs that are counted one by one: whether 5,000 or a million are ahead is the same to who waits."""
 
 
-def whys(tx: Transaction, project_id: UUID, run_id: UUID, settings: Settings) -> dict[UUID, str]:
-    """Why the first jobs of a run that wait do so, by job, in plan order."""
+def whys(
+    tx: Transaction, project_id: UUID, run_id: UUID, settings: Settings, unstored: Mapping[UUID, str]
+) -> dict[UUID, str]:
+    """Why the first jobs of a run that wait do so, by job, in plan order; and what keeps others from saving."""
     query = _select_waiting(project_id, run_id).where(jobs.c.state.in_(["waiting", "queued", "assigned"])).limit(SHOWN)
     found = ((row["id"], why(tx, project_id, row, tx.now, settings)) for row in tx.execute(query).mappings().all())
-    return {job_id: text for job_id, text in found if text is not None}
+    waiting = {job_id: text for job_id, text in found if text is not None}
+    return waiting | problems(tx, project_id, run_id, unstored, SHOWN)
 
 
 def first_why(tx: Transaction, project_id: UUID, run_id: UUID, settings: Settings) -> str | None:
