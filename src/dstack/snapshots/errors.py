@@ -31,6 +31,7 @@ class CorruptChunk(DamagedStore):
     def __init__(self, chunk_id: bytes, pack_id: bytes, detail: str) -> None:
         self.chunk_id = chunk_id
         self.pack_id = pack_id
+        self.detail = detail
         super().__init__(
             f"chunk {chunk_id.hex()} in pack {pack_id.hex()} is damaged: {detail}. "
             "The store's disk or a program has changed it; what was saved with it cannot be restored."
@@ -50,12 +51,14 @@ class MissingChunk(DamagedStore):
 class BadPack(DamagedStore):
     def __init__(self, key: str, detail: str) -> None:
         self.key = key
+        self.detail = detail
         super().__init__(f"pack {key} cannot be read: {detail}.")
 
 
 class BadManifest(DamagedStore):
     def __init__(self, object_id: bytes, detail: str) -> None:
         self.object_id = object_id
+        self.detail = detail
         super().__init__(f"snapshot object {object_id.hex()} cannot be used: {detail}.")
 
 

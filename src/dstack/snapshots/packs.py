@@ -91,12 +91,12 @@ def read_index(blobs: BlobStore, key: str, size: int) -> PackIndex:
         raise BadPack(key, "its index is said to be longer than the pack")
     if length + FOOTER.size > len(tail):
         tail = blobs.get(key, offset=size - length - FOOTER.size)
-    return PackIndex(_id_of(key), size, parse_index(key, tail, size))
+    return PackIndex(id_of(key), size, parse_index(key, tail, size))
 
 
 def verify_pack(key: str, data: Buffer) -> PackIndex:
     """Check a whole pack: name, frame and every chunk. Raises BadPack or CorruptChunk."""
-    pack_id = _id_of(key)
+    pack_id = id_of(key)
     if bytes(data[: len(HEADER)]) != HEADER:
         raise BadPack(key, "it does not begin like a pack of version 1")
     entries = parse_index(key, data, len(data))
@@ -160,7 +160,8 @@ def _decompress(chunk_id: bytes, location: ChunkLocation, stored: memoryview) ->
         raise CorruptChunk(chunk_id, location.pack_id, f"zstd says: {error}") from error
 
 
-def _id_of(key: str) -> bytes:
+def id_of(key: str) -> bytes:
+    """The id of the pack whose blob has this key. Raises BadPack where it can be none's."""
     name = key.rpartition("/")[2]
     try:
         pack_id = bytes.fromhex(name)

@@ -1,0 +1,319 @@
+"""Making a damaged store usable again: what is right stays, what is not is forgotten, so that saving again stores it.
+
+A catalog that names damaged chunks keeps them damaged for ever: whoever saves the same content is told it is there.
+So `repair` takes them out, together with every object that names them (docs/formats/snapshots.md, section 7), puts what
+is right in a damaged pack into a new one, and moves the damaged pack aside. `rebuild` makes the catalog again from the
+packs' own indexes. Both may run beside saves and downloads; what was being saved at that very moment may name what is
+taken out: the next check finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from sqlalchemy import bindparam, delete, select, update
+
+from dstack.sdk.blobs import ObjectInfo
+from dstack.server.db.engine import Transaction, declare_write
+from dstack.server.db.tables import chunks, packs
+from dstack.server.db.types import Id
+from dstack.server.services.catalog import catalog_of, record_packs
+from dstack.server.services.context import Context
+from dstack.server.services.ledger import Ledger, parts
+from dstack.snapshots.checking import check_pack, located, possible_objects
+from dstack.snapshots.errors import BadPack, DamagedStore, StoreRefused
+from dstack.snapshots.interfaces import ChunkLocation, PackIndex, pack_key
+from dstack.snapshots.packs import CODEC_STORED, CODEC_ZSTD, PackBuilder, decode_chunk, id_of, read_index
+from dstack.snapshots.spread import Bad, Spread
+from dstack.snapshots.store import SnapshotStore
+from dstack.snapshots.survey import Survey
+
+Frame = dict[str, Any]
+ASIDE: Final = "quarantine/"
+"""Where damaged packs are moved: nothing reads or lists them there, and they may be deleted."""
+DROP = declare_write("heal.drop")
+LIST = declare_write("heal.list")
+CORRECT = declare_write("heal.correct")
+_LENGTH: Final = 32
+_ALIVE: Final[Frame] = {"t": "done", "bytes": 0}
+
+
+class Healer:
+    """Acts on what `spread` knows to be bad or broken."""
+
+    def __init__(self, context: Context, spread: Spread) -> None:
+        self._context = context
+        self._blobs = context.blobs
+        self._database = context.database
+        self._project_id = context.project_id
+        self._spread = spread
+        self._ledger = Ledger(context)
+        self._catalog = catalog_of(context)
+        self._store = SnapshotStore(context.blobs, self._catalog)
+        self._counts = {"corrected": 0, "restored": 0, "dropped": 0, "moved_packs": 0, "moved_chunks": 0, "left": 0}
+
+    def repair(self) -> Iterator[Frame]:
+        """Correct, forget and move aside; `repaired` frames say what was done."""
+        for pack_id in self._ledger.unlisted():
+            found = self._blobs.stat(pack_key(pack_id))
+            if found is not None:
+                self._list(pack_id, found.size)
+        yield from self._find_copies()
+        yield from self._forget()
+        for pack_id in self._spread.all_broken():
+            yield from self._replace(pack_id)
+        yield {"t": "repaired", **self._counts}
+
+    def rebuild(self) -> Iterator[Frame]:
+        """Make the catalog again from the packs: rows that lie are corrected or dropped, lost ones restored."""
+        for info in self._stored():
+            yield from self._correct(info)
+        for pack_id in self._listed():
+            if self._blobs.stat(pack_key(pack_id)) is None:
+                self._spread.mark_broken(pack_id)
+                for chunk_id in self._ledger.rows_of(pack_id):
+                    self._spread.mark_bad(Bad(chunk_id, pack_id, "its pack is gone from the store"))
+            yield _ALIVE
+        yield from self._find_copies(restore_all=True)
+        yield from self._forget()
+        for pack_id in self._spread.all_broken():
+            if self._blobs.stat(pack_key(pack_id)) is None:
+                self._strike(pack_id)
+        yield {"t": "rebuilt", **self._counts}
+
+    # --- rows that are not right ----------------------------------------------------------------------------------
+
+    def _correct(self, info: ObjectInfo) -> Iterator[Frame]:
+        """Hold the rows of one stored pack against its index; where that is damaged, against its bytes."""
+        pack_id = id_of(info.key)
+        self._list(pack_id, info.size)
+        rows = self._ledger.rows_of(pack_id)
+        try:
+            index = located(read_index(self._blobs, info.key, info.size))
+        except KeyError:
+            return  # freed meanwhile
+        except BadPack as error:
+            yield {"t": "damage", "kind": "pack", "id": pack_id.hex(), "pack": pack_id.hex(), "what": error.detail}
+            index = check_pack(pack_id, self._blobs.get(info.key), rows).right
+        lies = {chunk_id: index.get(chunk_id) for chunk_id, place in rows.items() if index.get(chunk_id) != place}
+        self._move_rows(pack_id, {chunk_id: place for chunk_id, place in lies.items() if place is not None})
+        for chunk_id, place in lies.items():
+            if place is None:
+                self._spread.mark_bad(Bad(chunk_id, pack_id, "its pack does not have it"))
+            else:
+                self._counts["corrected"] += 1
+        yield _ALIVE
+
+    def _find_copies(self, *, restore_all: bool = False) -> Iterator[Frame]:
+        """Look in the packs for what the catalog lacks or has wrong; with `restore_all`, for all that is stored."""
+        for info in self._stored():
+            try:
+                index = read_index(self._blobs, info.key, info.size)
+            except (BadPack, KeyError):
+                continue
+            for part in parts(located(index).items()):
+                bad = self._spread.bad_among([chunk_id for chunk_id, _ in part])
+                wanted = {chunk_id: place for chunk_id, place in part if chunk_id in bad}
+                if restore_all:
+                    known = self._catalog.locate([chunk_id for chunk_id, _ in part])
+                    wanted |= {chunk_id: place for chunk_id, place in part if chunk_id not in known}
+                self._take_up(index, wanted, bad)
+            yield _ALIVE
+
+    def _take_up(self, index: PackIndex, wanted: Mapping[bytes, ChunkLocation], bad: set[bytes]) -> None:
+        """Have the catalog find chunks in a pack: those that are `bad` elsewhere only if they are right here."""
+        usable = {chunk_id: place for chunk_id, place in wanted.items() if chunk_id not in bad}
+        for chunk_id, data in self._store.try_located((item, wanted[item]) for item in wanted if item in bad):
+            if not isinstance(data, DamagedStore):
+                usable[chunk_id] = wanted[chunk_id]
+        if usable:
+            before = self._catalog.locate(list(usable))
+            for chunk_id, place in before.items():
+                if place != usable[chunk_id]:
+                    self._move_rows(place.pack_id, {chunk_id: usable[chunk_id]})
+            entries = tuple(entry for entry in index.chunks if entry.chunk_id in usable)
+            self._catalog.add([PackIndex(index.pack_id, index.size, entries)])
+            self._spread.forget_bad(usable)
+            self._counts["restored"] += len(usable)
+
+    def _move_rows(self, pack_id: bytes, places: Mapping[bytes, ChunkLocation]) -> None:
+        """Change where chunks are said to lie, of those that are still said to lie in `pack_id`."""
+        values = [
+            {
+                "project": self._project_id, "chunk": chunk_id, "before": pack_id, "pack_id": place.pack_id,
+                "offset": place.offset, "stored_length": place.stored_length, "raw_length": place.raw_length,
+                "codec": place.codec,
+            }
+            for chunk_id, place in places.items()
+        ]  # fmt: skip
+        if values:
+            self._database.write(CORRECT, lambda tx: tx.execute(_MOVE_ROW, values))
+
+    # --- what cannot be had any more --------------------------------------------------------------------------------
+
+    def _forget(self) -> Iterator[Frame]:
+        """Take what is bad, and every object that names it, out of the catalog, all at once."""
+        if not self._spread.any_bad:
+            return
+        for pack_id in self._listed():
+            try:
+                for part in parts(possible_objects(self._blobs, self._ledger.rows_of(pack_id))):
+                    self._spread.add_objects(part)
+            except KeyError:
+                pass  # gone: its chunks are bad, or it was freed meanwhile
+            yield _ALIVE
+        survey = Survey(self._store, self._catalog, self._spread)
+        for _ in survey.link(missing=True):
+            yield _ALIVE
+        self._spread.spread()
+        for _ in survey.keep_files():
+            yield _ALIVE
+        dropped = self._database.write(DROP, self._drop)
+        self._counts["dropped"] += dropped
+
+    def _drop(self, tx: Transaction) -> int:
+        for part in parts(self._spread.all_bad()):
+            query = select(chunks.c.chunk_id, chunks.c.pack_id).where(
+                chunks.c.project_id == self._project_id, chunks.c.chunk_id.in_([bad.id for bad in part])
+            )
+            now = {bytes(row[0]): bytes(row[1]) for row in tx.execute(query)}
+            # Saved again since it was looked at: it is there, and so may be what names it.
+            self._spread.forget_bad(bad.id for bad in part if now.get(bad.id, bad.pack_id) != bad.pack_id)
+        self._spread.spread()
+        gone = 0
+        for part in parts(self._spread.all_bad()):
+            gone += self._delete(tx, [bad.id for bad in part])
+        for part in parts(self._spread.objects_to_drop()):
+            gone += self._delete(tx, part)
+        return gone
+
+    def _delete(self, tx: Transaction, chunk_ids: list[bytes]) -> int:
+        where = chunks.c.project_id == self._project_id, chunks.c.chunk_id.in_(chunk_ids)
+        return tx.execute(delete(chunks).where(*where)).rowcount
+
+    # --- packs that are not as they were written ----------------------------------------------------------------------
+
+    def _replace(self, pack_id: bytes) -> Iterator[Frame]:
+        """Put what is right in a pack into a new one, and move the pack aside."""
+        key = pack_key(pack_id)
+        try:
+            data = self._blobs.get(key)
+        except KeyError:
+            self._strike(pack_id)
+            return
+        rows = self._ledger.rows_of(pack_id)
+        found = check_pack(pack_id, data, rows)
+        if not found.whole:
+            self._list(pack_id, len(data))
+            return
+        view = memoryview(data)
+        try:
+            moved = self._move(
+                pack_id, {chunk_id: place for chunk_id, place in found.right.items() if chunk_id in rows}, view
+            )
+            self._blobs.put(f"{ASIDE}{pack_id.hex()}", data)
+        except StoreRefused as error:
+            self._counts["left"] += 1
+            yield {"t": "left", "pack": pack_id.hex(), "why": str(error)}
+            return
+        self._blobs.delete([key])
+        self._strike(pack_id)
+        self._counts["moved_packs"] += 1
+        self._counts["moved_chunks"] += moved
+        yield {"t": "aside", "pack": pack_id.hex(), "key": f"{ASIDE}{pack_id.hex()}", "chunks": moved}
+
+    def _move(self, pack_id: bytes, right: Mapping[bytes, ChunkLocation], data: memoryview) -> int:
+        """Store chunks of a pack in a new one, and have the catalog find them there."""
+        if not right:
+            return 0
+        sealed, index = _packed(right, data)
+        if index.pack_id == pack_id:
+            # Nothing but the tail was wrong. The same pack under its own key would have to overwrite the damaged one.
+            sealed, index = _packed(right, data, otherwise=next(iter(right)))
+        self._blobs.put(pack_key(index.pack_id), sealed)
+        self._list(index.pack_id, index.size)
+        self._move_rows(pack_id, located(index))
+        return len(right)
+
+    def _list(self, pack_id: bytes, size: int) -> None:
+        """Have the catalog list a stored pack, and know its size."""
+        if self._ledger.listed([pack_id]).get(pack_id) == size:
+            return
+
+        def write(tx: Transaction) -> None:
+            record_packs(tx, self._project_id, [PackIndex(pack_id, size, ())])
+            where = packs.c.project_id == self._project_id, packs.c.pack_id == pack_id
+            tx.execute(update(packs).where(*where).values(size=size))
+
+        self._database.write(LIST, write)
+        self._counts["corrected"] += 1
+
+    def _strike(self, pack_id: bytes) -> None:
+        """Forget a pack whose blob is gone, with what is still said to lie in it."""
+
+        def strike(tx: Transaction) -> None:
+            where = packs.c.project_id == self._project_id, packs.c.pack_id == pack_id
+            tx.execute(select(packs.c.size).where(*where).with_for_update())
+            if self._blobs.stat(pack_key(pack_id)) is None:  # else the same content was saved again just now
+                for table in (chunks, packs):
+                    tx.execute(delete(table).where(table.c.project_id == self._project_id, table.c.pack_id == pack_id))
+
+        self._database.write(LIST, strike)
+
+    # --- what there is ----------------------------------------------------------------------------------------
+
+    def _stored(self) -> Iterator[ObjectInfo]:
+        """The packs in the store that are this project's, or nobody's; without those that go soon."""
+        for infos in parts(self._blobs.list("packs/")):
+            found = {id_of(info.key): info for info in infos if _is_pack(info.key)}
+            nobody = set(self._ledger.packs_of_nobody(list(found)))
+            ours = self._ledger.listed(list(found))
+            yield from (info for pack_id, info in found.items() if pack_id in nobody or pack_id in ours)
+
+    def _listed(self) -> Iterator[bytes]:
+        """Every pack that the catalog names."""
+        yield from (pack_id for pack_id, _ in self._ledger.packs())
+        yield from self._ledger.unlisted()
+
+
+def _packed(
+    chunks: Mapping[bytes, ChunkLocation], data: memoryview, otherwise: bytes = b""
+) -> tuple[bytearray, PackIndex]:
+    """A pack of chunks that lie in `data`, as they are; the one called `otherwise` in another form."""
+    builder = PackBuilder()
+    for chunk_id, place in sorted(chunks.items(), key=lambda item: item[1].offset):
+        stored = data[place.offset : place.offset + place.stored_length]
+        if chunk_id != otherwise:
+            builder.add_stored(chunk_id, stored, place.raw_length, place.codec)
+        elif place.codec == CODEC_STORED:
+            import zstandard  # this happens once in a pack's life, if ever
+
+            builder.add_stored(chunk_id, zstandard.compress(stored), place.raw_length, CODEC_ZSTD)
+        else:
+            builder.add(chunk_id, decode_chunk(chunk_id, place, stored))
+    return builder.seal()
+
+
+def _is_pack(key: str) -> bool:
+    try:
+        return len(id_of(key)) == _LENGTH
+    except BadPack:
+        return False
+
+
+_MOVE_ROW = (
+    update(chunks)
+    .where(
+        chunks.c.project_id == bindparam("project", type_=Id),
+        chunks.c.chunk_id == bindparam("chunk"),
+        chunks.c.pack_id == bindparam("before"),
+    )
+    .values(
+        pack_id=bindparam("pack_id"),
+        offset=bindparam("offset"),
+        stored_length=bindparam("stored_length"),
+        raw_length=bindparam("raw_length"),
+        codec=bindparam("codec"),
+    )
+)

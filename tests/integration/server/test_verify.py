@@ -1,0 +1,467 @@
+"""Checking and healing a store, on both databases: damage is named with the runs it touches, and saving heals it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, insert, update
+
+from dstack.server.db.engine import declare_write
+from dstack.server.db.tables import chunks, packs
+from dstack.server.db.tables import runs as runs_table
+from dstack.server.services import delete as deleting
+from dstack.server.services import uploads
+from dstack.server.services.catalog import store_of
+from dstack.server.services.heal import Healer
+from dstack.server.services.ledger import Scope
+from dstack.server.services.repositories import RepositoryRef
+from dstack.server.services.uploads import Upload, UploadedArtifact
+from dstack.server.services.verify import Check, scope_of
+from dstack.snapshots.capture import save
+from dstack.snapshots.chunking import digest
+from dstack.snapshots.errors import DamagedStore
+from dstack.snapshots.interfaces import pack_key
+from dstack.snapshots.manifests import FileEntry, encode_directory
+from dstack.snapshots.packs import FOOTER, PackBuilder
+from dstack.snapshots.restore import restore
+from dstack.snapshots.spread import Spread
+from dstack.snapshots.statcache import FileCache
+from tests.support.trees import described
+from tests.support.world import REPOSITORY, World
+
+HURT = declare_write("test.hurt")
+
+Frames = list[dict[str, Any]]
+
+
+class Shop:
+    """A world with runs whose artifacts can be damaged."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.world = world
+        self.context = world.context
+        self.folder = folder
+        self.blobs = world.context.blobs
+
+    def tree(self, name: str, *, files: int = 3) -> Path:
+        """A folder of small files, a larger one and a folder in it; the same for the same name."""
+        rng = random.Random(name)
+        root = self.folder / name
+        (root / "deep" / "er").mkdir(parents=True)
+        for number in range(files):
+            (root / f"{number}").write_bytes(rng.randbytes(3000))
+        (root / "deep" / "er" / "model").write_bytes(rng.randbytes(700_000))
+        return root
+
+    def upload(self, root: Path, path: str = "out", cache: FileCache | None = None) -> str:
+        """A finished run with this folder; its name."""
+        saved = save(root, store_of(self.context), cache=cache)
+        artifact = UploadedArtifact(path, saved.manifest_id.hex(), saved.stored)
+        return uploads.upload(self.context, Upload((artifact,), RepositoryRef(REPOSITORY, "digits")), None).name
+
+    def check(self, run: str | None = None, *, quick: bool = False, repair: bool = False) -> Frames:
+        scope = self.world.read(lambda tx: scope_of(tx, self.context, run, None, None))
+        with Spread() as spread:
+            check = Check(self.context, scope, spread, quick=quick)
+            found = list(check.frames())
+            if repair and check.damages:
+                found += Healer(self.context, spread).repair()
+            return [*found, {"t": "end", **check.summary()}]
+
+    def rebuild(self) -> Frames:
+        with Spread() as spread:
+            return list(Healer(self.context, spread).rebuild())
+
+    def pack_of(self, chunk_id: bytes) -> bytes:
+        [row] = self.world.rows(chunks, chunk_id=chunk_id)
+        return bytes(row.pack_id)
+
+    def damage(self, chunk_id: bytes) -> bytes:
+        """Flip a bit of a chunk where it lies; the id of the pack."""
+        [row] = self.world.rows(chunks, chunk_id=chunk_id)
+        self.rewrite(bytes(row.pack_id), lambda data: flipped(data, row.offset + row.stored_length // 2))
+        return bytes(row.pack_id)
+
+    def rewrite(self, pack_id: bytes, change: Callable[[bytes], bytes]) -> None:
+        key = pack_key(pack_id)
+        data = self.blobs.get(key)
+        self.blobs.delete([key])
+        self.blobs.put(key, change(data))
+
+    def hurt(self, statement: Any, values: Any = None) -> None:
+        self.context.database.write(HURT, lambda tx: tx.execute(statement, values))
+
+    def manifest(self, run: str) -> bytes:
+        return bytes.fromhex(self.world.run(run)["jobs"][0]["artifacts"][0]["manifest_id"])
+
+    def restored(self, run: str, name: str) -> Path:
+        """The run's artifact, put into a folder. Raises DamagedStore."""
+        target = self.folder / name
+        restore(store_of(self.context), self.manifest(run), target)
+        return target
+
+    def reads_as(self, run: str, root: Path) -> bool:
+        target = self.restored(run, f"again-{len(list(self.folder.iterdir()))}")
+        return described(target) == described(root)
+
+
+@pytest.fixture
+def shop(world: World, tmp_path: Path) -> Shop:
+    folder = tmp_path / "trees"
+    folder.mkdir()
+    return Shop(world, folder)
+
+
+def of(frames: Frames, kind: str) -> Frames:
+    return [frame for frame in frames if frame["t"] == kind]
+
+
+def flipped(data: bytes, position: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :]
+
+
+def chunk_of(path: Path) -> bytes:
+    """The id of a file's only chunk."""
+    return digest(path.read_bytes())
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_healthy_store(shop: Shop, quick: bool) -> None:
+    root = shop.tree("a")
+    run = shop.upload(root)
+    for frames in (shop.check(quick=quick), shop.check(run, quick=quick)):
+        assert not of(frames, "damage")
+        assert not of(frames, "touched")
+        assert not of(frames, "unreferenced")
+        assert frames[-1]["damages"] == 0
+        assert frames[-1]["packs"] >= 1
+    stored = sum(row.size for row in shop.world.rows(packs))
+    everything = shop.check()
+    assert sum(frame["bytes"] for frame in of(everything, "done")) == of(everything, "total")[0]["bytes"] == stored
+    assert everything[-1]["bytes"] == stored, "every byte was read"
+
+
+def test_a_damaged_chunk_is_named_with_every_run_and_file_it_touches(shop: Shop) -> None:
+    root = shop.tree("a")
+    first = shop.upload(root)
+    (root / "more").write_text("more")
+    second = shop.upload(root, path="results")
+    other = shop.upload(shop.tree("b"))
+    pack_id = shop.damage(chunk_of(root / "1"))
+    frames = shop.check()
+    [chunk] = [frame for frame in of(frames, "damage") if frame["kind"] == "chunk"]
+    assert (chunk["id"], chunk["pack"]) == (chunk_of(root / "1").hex(), pack_id.hex())
+    assert "BLAKE3" in chunk["what"]
+    [pack] = [frame for frame in of(frames, "damage") if frame["kind"] == "pack"]
+    assert pack["id"] == pack_id.hex()
+    assert "1 of its" in pack["what"]
+    touched = of(frames, "touched")
+    assert [(frame["run"], frame["job"], frame["path"], frame["files"]) for frame in touched] == [
+        (first, "upload", "out", ["1"]),
+        (second, "upload", "results", ["1"]),
+    ]
+    assert not of(shop.check(other), "damage")
+    [of_run] = of(shop.check(second), "damage")
+    assert of_run["id"] == chunk["id"]
+    assert [frame["run"] for frame in of(shop.check(second), "touched")] == [second]
+
+
+def test_a_damaged_folder_is_named_by_its_path(shop: Shop) -> None:
+    root = shop.tree("a")
+    run = shop.upload(root)
+    deep = next(
+        folder
+        for folder in (bytes(row.chunk_id) for row in shop.world.rows(chunks))
+        if is_folder_of(shop, folder, b"er")
+    )
+    shop.damage(deep)
+    for frames in (shop.check(), shop.check(run)):
+        [touched] = of(frames, "touched")
+        assert touched["files"] == ["deep/"]
+        assert deep.hex() in {frame["id"] for frame in of(frames, "damage")}
+
+
+def is_folder_of(shop: Shop, object_id: bytes, name: bytes) -> bool:
+    data = store_of(shop.context).read_chunk(object_id)
+    return data.startswith(b"DSTACKd") and name in data and len(data) < 400 and b"deep" not in data
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("what", ["gone", "cut", "tail"])
+def test_packs_that_are_gone_or_cut_short(shop: Shop, what: str, quick: bool) -> None:
+    root = shop.tree("a")
+    run = shop.upload(root)
+    pack_id = shop.pack_of(chunk_of(root / "0"))
+    if what == "gone":
+        shop.blobs.delete([pack_key(pack_id)])
+    elif what == "cut":
+        shop.rewrite(pack_id, lambda data: data[: len(data) // 2])
+    else:
+        shop.rewrite(pack_id, lambda data: flipped(data, len(data) - FOOTER.size - 3))
+    for frames in (shop.check(quick=quick), *([shop.check(run, quick=quick)] if what != "tail" or quick else [])):
+        assert pack_id.hex() in {frame["pack"] for frame in of(frames, "damage")}
+        assert bool(of(frames, "touched")) == (what != "tail"), "a pack whose chunks are right can be read"
+    if what != "tail":
+        with pytest.raises(DamagedStore):
+            shop.restored(run, "broken")
+
+
+def test_rows_that_lie_and_rows_that_are_lost(shop: Shop) -> None:
+    root = shop.tree("a")
+    run = shop.upload(root)
+    lie, lost = chunk_of(root / "0"), chunk_of(root / "1")
+    shop.hurt(update(chunks).where(chunks.c.chunk_id == lie).values(offset=chunks.c.offset + 5))
+    shop.hurt(delete(chunks).where(chunks.c.chunk_id == lost))
+    frames = shop.check()
+    kinds = {(frame["kind"], frame["id"]) for frame in of(frames, "damage")}
+    assert kinds == {("row", lie.hex()), ("chunk", lost.hex())}
+    assert [frame["files"] for frame in of(frames, "touched")] == [["0", "1"]]
+    repaired = shop.check(repair=True)
+    assert of(repaired, "repaired")[0]["restored"] == 2
+    assert of(repaired, "repaired")[0]["dropped"] == 0
+    assert not of(shop.check(), "damage")
+    assert shop.reads_as(run, root)
+
+
+def test_what_no_row_names_is_told_and_is_no_damage(shop: Shop) -> None:
+    shop.upload(shop.tree("a"))
+    shop.blobs.put(pack_key(digest(b"left behind")), b"left behind")
+    shop.blobs.put("packs/zz/notes", b"not a pack")
+    frames = shop.check()
+    assert not of(frames, "damage")
+    assert {(frame["key"], frame["size"]) for frame in of(frames, "unreferenced")} == {
+        (pack_key(digest(b"left behind")), 11),
+        ("packs/zz/notes", 10),
+    }
+
+
+def test_packs_that_go_soon_are_no_damage(shop: Shop) -> None:
+    root = shop.tree("a")
+    shop.upload(root)
+    condemned = {"project_id": shop.context.project_id, "pack_id": digest(b"x"), "size": 9, "created_at": 1}
+    shop.hurt(insert(packs), {**condemned, "condemned_at": 2})
+    assert not of(shop.check(), "damage")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_repair_keeps_what_is_right_and_saving_again_brings_back_the_rest(shop: Shop, whole: bool) -> None:
+    root = shop.tree("a")
+    cache = FileCache()
+    run = shop.upload(root, cache=cache)
+    hurt = chunk_of(root / "1")
+    pack_id = shop.damage(hurt)
+    before = {bytes(row.chunk_id) for row in shop.world.rows(chunks)}
+    frames = shop.check(None if whole else run, repair=True)
+    [aside] = of(frames, "aside")
+    assert aside["pack"] == pack_id.hex()
+    assert shop.blobs.stat(aside["key"]) is not None
+    assert shop.blobs.stat(pack_key(pack_id)) is None
+    after = {bytes(row.chunk_id) for row in shop.world.rows(chunks)}
+    assert hurt not in after
+    assert chunk_of(root / "0") in after, "what is right in the damaged pack stays"
+    assert shop.manifest(run) not in after, "what names the damaged chunk went with it"
+    assert chunk_of(root / "0") in before
+    with pytest.raises(DamagedStore, match=shop.manifest(run).hex()):
+        shop.restored(run, "not yet")
+    again = shop.upload(root, cache=cache)
+    assert shop.manifest(again) == shop.manifest(run)
+    assert not of(shop.check(), "damage")
+    assert shop.reads_as(run, root)
+
+
+def test_saving_the_same_again_heals_a_pack_that_is_gone(shop: Shop) -> None:
+    root = shop.tree("a")
+    run = shop.upload(root)
+    for row in shop.world.rows(packs):
+        shop.blobs.delete([pack_key(bytes(row.pack_id))])
+    shop.check(repair=True)
+    assert not shop.world.rows(chunks)
+    assert not shop.world.rows(packs)
+    shop.upload(root)
+    assert not of(shop.check(), "damage")
+    assert shop.reads_as(run, root)
+
+
+def test_without_repair_nothing_is_changed(shop: Shop) -> None:
+    root = shop.tree("a")
+    shop.upload(root)
+    shop.damage(chunk_of(root / "1"))
+
+    def state() -> Any:
+        return (
+            sorted((bytes(row.chunk_id), bytes(row.pack_id), row.offset) for row in shop.world.rows(chunks)),
+            sorted(info.key for info in shop.blobs.list("")),
+        )
+
+    before = state()
+    shop.check()
+    assert state() == before
+
+
+def test_another_copy_heals_without_anybody_saving_again(shop: Shop) -> None:
+    root = shop.tree("a")
+    run = shop.upload(root)
+    # As two writers that raced leave it: a second pack with the same chunks, which no row points to.
+    copy = save_elsewhere(shop, root)
+    assert shop.damage(chunk_of(root / "1")) != copy
+    frames = shop.check(repair=True)
+    assert of(frames, "repaired")[0]["dropped"] == 0
+    assert not of(shop.check(), "damage")
+    assert shop.reads_as(run, root)
+
+
+def save_elsewhere(shop: Shop, root: Path) -> bytes:
+    """A pack in the store with files of `root`, as a writer that was killed before it told the catalog leaves it."""
+    builder = PackBuilder()
+    for name in ("1", "0"):
+        data = (root / name).read_bytes()
+        builder.add(digest(data), data)
+    sealed, index = builder.seal()
+    shop.blobs.put(pack_key(index.pack_id), sealed)
+    return index.pack_id
+
+
+def test_a_file_that_looks_like_an_object_is_not_taken_for_one(shop: Shop) -> None:
+    """It names what is nowhere; that is no reason to forget it."""
+    root = shop.tree("a")
+    [fake] = encode_directory([FileEntry(b"x", 0o644, 0, 5, digest(b"nowhere"))])
+    (root / "fake").write_bytes(fake.data)
+    run = shop.upload(root)
+    assert not of(shop.check(), "damage")
+    other = shop.upload(shop.tree("b"))
+    shop.damage(chunk_of(shop.folder / "b" / "0"))
+    shop.check(repair=True)
+    assert shop.world.rows(chunks, chunk_id=fake.id)
+    assert {frame["run"] for frame in of(shop.check(), "touched")} == {other}
+    assert shop.reads_as(run, root)
+
+
+@pytest.mark.parametrize("lost", ["chunks", "both", "some"])
+def test_a_lost_catalog_is_made_again_from_the_packs(shop: Shop, lost: str) -> None:
+    roots = [shop.tree(name) for name in "abc"]
+    runs = [shop.upload(root) for root in roots]
+    before = sorted((bytes(row.chunk_id), bytes(row.pack_id), row.offset) for row in shop.world.rows(chunks))
+    listed = sorted((bytes(row.pack_id), row.size) for row in shop.world.rows(packs))
+    if lost == "some":
+        for chunk_id, _, _ in before[::2]:
+            shop.hurt(delete(chunks).where(chunks.c.chunk_id == chunk_id))
+        shop.hurt(update(chunks).where(chunks.c.chunk_id == before[1][0]).values(stored_length=7))
+        shop.hurt(update(chunks).where(chunks.c.chunk_id == before[3][0]).values(pack_id=digest(b"none")))
+        shop.hurt(update(packs).where(packs.c.pack_id == listed[0][0]).values(size=12))
+    else:
+        shop.hurt(delete(chunks))
+        if lost == "both":
+            shop.hurt(delete(packs))
+    assert of(shop.check(), "damage")
+    [done] = of(shop.rebuild(), "rebuilt")
+    assert done["dropped"] == 0
+    assert sorted((bytes(row.chunk_id), bytes(row.pack_id), row.offset) for row in shop.world.rows(chunks)) == before
+    assert sorted((bytes(row.pack_id), row.size) for row in shop.world.rows(packs)) == listed
+    assert not of(shop.check(), "damage")
+    assert all(shop.reads_as(run, root) for run, root in zip(runs, roots, strict=True))
+
+
+def test_making_the_index_again_drops_what_is_nowhere_with_what_names_it(shop: Shop) -> None:
+    root = shop.tree("a")
+    cache = FileCache()
+    run = shop.upload(root, cache=cache)
+    kept = shop.upload(shop.tree("b"))
+    ghost = {
+        "project_id": shop.context.project_id, "chunk_id": digest(b"ghost"), "pack_id": digest(b"gone"), "offset": 8,
+        "stored_length": 5, "raw_length": 5, "codec": 0,
+    }  # fmt: skip
+    shop.hurt(insert(chunks), ghost)
+    pack_id = shop.pack_of(chunk_of(root / "0"))
+    shop.blobs.delete([pack_key(pack_id)])
+    [done] = of(shop.rebuild(), "rebuilt")
+    assert done["dropped"] > 1
+    assert not shop.world.rows(chunks, chunk_id=digest(b"ghost"))
+    assert not shop.world.rows(chunks, pack_id=pack_id)
+    assert not shop.world.rows(chunks, chunk_id=shop.manifest(run))
+    assert shop.reads_as(kept, shop.folder / "b")
+    shop.upload(root, cache=cache)
+    assert not of(shop.check(), "damage")
+    assert shop.reads_as(run, root)
+
+
+def test_a_pack_with_a_damaged_tail_keeps_the_rows_that_are_right(shop: Shop) -> None:
+    root = shop.tree("a")
+    run = shop.upload(root)
+    pack_id = shop.pack_of(chunk_of(root / "0"))
+    shop.rewrite(pack_id, lambda data: data[:-20])
+    frames = shop.rebuild()
+    assert [frame["id"] for frame in of(frames, "damage")] == [pack_id.hex()]
+    assert of(frames, "rebuilt")[0]["dropped"] == 0
+    assert shop.reads_as(run, root)
+    shop.check(repair=True)
+    assert not of(shop.check(), "damage")
+    assert shop.reads_as(run, root)
+
+
+def test_random_damage_is_found_and_healed(shop: Shop) -> None:
+    """Any mixture of damages: repaired and saved again, everything reads as it was."""
+    rng = random.Random(11)
+    roots = [shop.tree(f"t{number}", files=6) for number in range(4)]
+    runs = [shop.upload(root) for root in roots]
+    for _ in range(4):
+        for _ in range(3):
+            hurt_at_random(shop, rng)
+        shop.check(repair=True)
+        for root in roots:
+            shop.upload(root)
+        assert not of(shop.check(), "damage")
+        assert all(shop.reads_as(run, root) for run, root in zip(runs, roots, strict=True))
+
+
+def hurt_at_random(shop: Shop, rng: random.Random) -> None:
+    infos = list(shop.blobs.list("packs/"))
+    pack_id = bytes.fromhex(rng.choice(infos).key[-64:])
+    row = rng.choice(shop.world.rows(chunks))
+    match rng.choice(["bit", "cut", "gone", "lost", "offset", "pack"]):
+        case "bit":
+            shop.rewrite(pack_id, lambda data: flipped(data, rng.randrange(len(data))))
+        case "cut":
+            shop.rewrite(pack_id, lambda data: data[: rng.randrange(len(data))])
+        case "gone":
+            shop.blobs.delete([pack_key(pack_id)])
+        case "lost":
+            shop.hurt(delete(chunks).where(chunks.c.chunk_id == row.chunk_id))
+        case "offset":
+            shop.hurt(update(chunks).where(chunks.c.chunk_id == row.chunk_id).values(offset=rng.randrange(10_000)))
+        case _:
+            shop.hurt(update(chunks).where(chunks.c.chunk_id == row.chunk_id).values(pack_id=rng.randbytes(32)))
+
+
+def test_damage_in_the_code_of_a_run(shop: Shop) -> None:
+    """`verify RUN` looks at what was shipped, too."""
+    run = shop.upload(shop.tree("a"))
+    code = shop.tree("code")
+    saved = save(code, store_of(shop.context))
+    shop.hurt(update(runs_table).where(runs_table.c.name == run).values(code_manifest_id=saved.manifest_id))
+    shop.damage(chunk_of(code / "2"))
+    for frames in (shop.check(), shop.check(run)):
+        [touched] = of(frames, "touched")
+        assert (touched["kind"], touched["run"], touched["job"], touched["files"]) == ("code", run, None, ["2"])
+
+
+def test_what_is_deleted_meanwhile_is_no_damage(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run goes, and gc takes what only it had, between the look at its references and the one at its chunks."""
+    root = shop.tree("a")
+    run = shop.upload(root)
+    plain = Spread.add_objects
+
+    def late(self: Spread, ids: Any) -> None:
+        plain(self, ids)
+        monkeypatch.setattr(Spread, "add_objects", plain)
+        deleting.delete(shop.context, [run], force=True, actor=None)
+        shop.hurt(delete(chunks).where(chunks.c.chunk_id == chunk_of(root / "0")))
+
+    monkeypatch.setattr(Spread, "add_objects", late)
+    frames = shop.check()
+    assert not of(frames, "damage")
+    assert frames[-1]["damages"] == 0
+    assert Scope().is_everything
