@@ -47,11 +47,17 @@ def show_snapshots(found: Sequence[SavedSnapshot], source: Source, *, as_json: b
             str(item.get("files", 0)),
             size_words(item.get("size", 0)),
             size_words(item.get("stored", 0)),
-            "while running" if item.get("live") else "partial" if item.get("partial") else "",
+            _note(item),
         ]
         for item in found
     ]
     write_table(["SNAPSHOT", "PATH", "JOB", "SAVED", "FILES", "SIZE", "STORED", "NOTE"], rows)
+
+
+def _note(item: SavedSnapshot) -> str:
+    if item.get("live"):
+        return "while running" if item.get("attempt") else "of the run it follows"
+    return "partial" if item.get("partial") else ""
 
 
 def show_versions(api: Api, found: Sequence[SavedSnapshot], path: str, *, as_json: bool) -> None:

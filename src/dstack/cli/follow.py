@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _PATIENCE = 3600.0
 """Seconds without any answer after which following is given up. The run does not mind."""
+_REUSED = 10
+"""Reused jobs that are told of one by one."""
 _QUIET = 2.0
 """Seconds before it is said why a job waits: most jobs wait for less."""
 
@@ -52,6 +54,7 @@ class Follower:
         self._told: dict[str, str] = {}
         self._problem: set[str] = set()
         """Jobs of which it was said that something keeps them from saving."""
+        self._reused = 0
         self.lines_shown = False
 
     def expect(self, run: Run) -> None:
@@ -143,7 +146,7 @@ class Follower:
         before, self._jobs[job] = self._jobs.get(job), frame
         if frame.get("reused_from"):
             if before is None:
-                self._say(job, f"{job}: reused from an earlier run")
+                self._tell_reused(job, frame.get("reused_run") or "an earlier run")
             return
         self._output.expect(job)
         status = frame.get("status", "")
@@ -172,6 +175,13 @@ class Follower:
         elif job in self._problem and before is not None and before.get("status") == frame.get("status"):
             self._problem.discard(job)
             self._say(job, f"{job}: saving goes on")
+
+    def _tell_reused(self, job: str, run: str) -> None:
+        self._reused += 1
+        if self._reused <= _REUSED:
+            self._say(job, f"{job}: reused from {run}")
+        elif self._reused == _REUSED + 1:
+            self._say("", f"more jobs are reused: dstack runs {self._name} shows them")
 
     def _explain_waiting(self) -> None:
         for job, why in self._why.items():

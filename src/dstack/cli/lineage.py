@@ -13,6 +13,8 @@ from dstack.cli.session import open_api
 from dstack.client.types import Lineage, Link
 
 _HEADS = {"input": "inputs", "use": "used by"}
+_HOW = {"reused": "reused as", "begins": "put back for"}
+_TOOK = {"reused": "reuses", "begins": "began from"}
 _NONE = {"input": "no inputs from other runs", "use": "not used by other runs"}
 
 
@@ -60,7 +62,9 @@ def _line(link: Link, direction: str) -> str:
     told = paint(status, STATUS_COLOURS.get(status, "red"), sys.stdout)
     partial = ", partial" if link.get("partial") else ""
     tag = f" as :{link.get('tag')}" if link.get("tag") else ""
+    how = link.get("how", "")
     if direction == "input":
         where = f"{link.get('source')}/{link.get('job')}"
-        return f"{link.get('path')} of {where}{tag} ({told}{partial}), for {link.get('step')}"
-    return f"{link.get('run')} ({told}): {link.get('step')} took {link.get('path')} of {link.get('job')}{tag}{partial}"
+        return f"{link.get('path')} of {where}{tag} ({told}{partial}), {_HOW.get(how, 'for')} {link.get('step')}"
+    took = f"{_TOOK.get(how, 'took')} {link.get('path')} of {link.get('job')}{tag}{partial}"
+    return f"{link.get('run')} ({told}): {link.get('step')} {took}"

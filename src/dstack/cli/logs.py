@@ -10,9 +10,11 @@ from dstack.cli.follow import Follower
 from dstack.cli.interrupts import Interrupted, Interrupts, Terminated
 from dstack.cli.json_lines import JsonFollower
 from dstack.cli.output import LogOutput
+from dstack.cli.render import say
 from dstack.cli.session import Session
 from dstack.cli.tagged import run_named
 from dstack.client.api import Api
+from dstack.client.types import Run
 
 
 @click.command()
@@ -53,4 +55,14 @@ def _follower(
     quiet = not follow or kind is JsonFollower
     follower = kind(api, run, LogOutput(), follow=follow, job=job, since=since, quiet=quiet)
     follower.expect(found)
+    if kind is not JsonFollower:
+        _tell_reused(found, job)
     return follower
+
+
+def _tell_reused(run: Run, job: str | None) -> None:
+    """Where the output of jobs is that did not run in this run."""
+    for item in run.get("jobs", []):
+        name, source = item.get("name", ""), item.get("reused_run")
+        if source and job in (None, name, item.get("workflow")):
+            say(f"{name} is reused; its output: dstack logs {source} {name}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from dstack.cli.render import count, diagnostics_text, size_words, write_json
+from dstack.cli.render import ago, count, diagnostics_text, size_words, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dstack.client.api import Api
-    from dstack.client.types import Plan, PlannedPolicy, PlannedStep, Submission
+    from dstack.client.types import Plan, PlannedBegin, PlannedPolicy, PlannedStep, Submission
 
 MOST_DRAWN = 60
 """Steps of a graph that is drawn: a larger one says more as the list of its steps."""
@@ -19,7 +19,11 @@ MOST_DRAWN = 60
 
 def show_plan(api: Api, submission: Submission, *, sent: int, as_json: bool) -> int:
     """Ask for the plan and show it; nothing runs. `sent` are the bytes of code that the server did not have."""
-    plan = api.plan(submission)
+    return show(api.plan(submission), sent=sent, as_json=as_json)
+
+
+def show(plan: Plan, *, sent: int, as_json: bool) -> int:
+    """Show a plan; nothing runs."""
     code = plan.get("code")
     if code is not None:
         code["sent"] = sent
@@ -116,6 +120,8 @@ def _step_text(step: PlannedStep) -> str:
         ("artifacts", ", ".join(step.get("artifacts", []))),
         *_policy_facts(step.get("policy") or {}),
     ]
+    facts += [("reused", f"{item['job']} from {item['from']}") for item in step.get("reused", [])]
+    facts += [("begins", _begin(item)) for item in step.get("begins", [])]
     facts += [("env", f"{name}={value}") for name, value in step.get("env", {}).items()]
     for variable, about in step.get("variables", {}).items():
         facts.append(("variable", f"{variable} = {about.get('value')}  ({about.get('source', '')})"))
@@ -123,6 +129,12 @@ def _step_text(step: PlannedStep) -> str:
     for command in step.get("commands", []):
         lines += [f"  {'$' if at == 0 else ' ':<10} {line}" for at, line in enumerate(command.splitlines())]
     return "\n".join(lines) + "\n"
+
+
+def _begin(item: PlannedBegin) -> str:
+    """The snapshot that a job begins with."""
+    files, size = count(item["files"], "file"), size_words(item["size"])
+    return f"{item['job']} with {item['path']} of {item['from']} as of {ago(item['at'])} ({files}, {size})"
 
 
 def _lines(facts: list[tuple[str, str]]) -> Iterator[str]:

@@ -108,6 +108,8 @@ def _show_list(found: list[Run]) -> None:
 
 def _show_one(run: Run) -> None:
     _show_list([run])
+    if run.get("resumed_from"):
+        sys.stdout.write(f"\nfollows {run.get('resumed_from')}\n")
     variables = run.get("variables") or {}
     if variables:
         sys.stdout.write("\n" + "  ".join(f"--{name} {value}" for name, value in variables.items()) + "\n")
@@ -138,6 +140,8 @@ def _status(item: Run | Job) -> str:
     # `Failed` alone raises the question that the reason answers.
     if item.get("status") == "failed" and reason:
         return f"{words}: {_short(reason)}"
+    if item.get("reused_run"):
+        return f"{words} from {item.get('reused_run')}"
     why = item.get("why_waiting")
     return f"{words} {_short(why)}" if why else words
 

@@ -1,0 +1,20 @@
+"""`dstack resume`: a new run of what an earlier one did not finish."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dstack.cli.resuming import follow_on, with_options
+
+
+@click.command()
+@click.argument("run", metavar="RUN|:TAG")
+@with_options
+def resume(run: str, **options: Any) -> int:
+    """Go on where RUN ended: a new run that reuses what is done and runs the rest.
+
+    Each job that runs finds its last snapshot in its artifact folders, with the code, variables and inputs of RUN.
+    """
+    return follow_on(run, restart=False, **options)
