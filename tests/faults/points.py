@@ -79,6 +79,10 @@ ELSEWHERE = {
     "commit:secrets.delete": "before a run",
     "commit:secrets.pin": "only for a job with secrets; test_secrets",
     "environment-complete": "only jobs with requirements; tests/integration/runner",
+    "input-complete": "only large inputs; test_inputs",
+    "input-layers": "only large inputs; test_inputs",
+    "input-removed": "only where the cache of inputs is full; tests/unit/runner/test_input_cache",
+    "input-uncovered": "only where an input is lost after a boot; tests/integration/runner/test_inputs",
 }
 """Points that no plain run reaches (without `:before` and `:after`), and why that is right."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import socket
 from collections.abc import Callable
 from uuid import UUID
@@ -22,7 +21,7 @@ from dstack.runner.attempt import Attempt
 from dstack.runner.environments import EnvironmentManager
 from dstack.runner.executors import cgroup
 from dstack.runner.executors.process import ProcessExecutor
-from dstack.runner.folders import read_spec
+from dstack.runner.folders import clear_work, read_spec, sweep
 from dstack.runner.inotify import SpoolWatch
 from dstack.runner.kept import Limits
 from dstack.runner.link import Link, LinkDown, Refused, connector
@@ -121,6 +120,8 @@ class Agent:
 
     async def _adopt(self) -> None:
         """Take up what an earlier agent of this home left: running, ended, or not begun."""
+        if (self._settings.folder / "cache" / "inputs").exists():
+            self._shop.inputs()  # what was cut off in it goes
         folder = self._settings.folder / "attempts"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in sorted(folder.iterdir()):
@@ -128,13 +129,13 @@ class Agent:
                 assignment, _ = read_spec(path)
             except (OSError, msgspec.MsgspecError) as error:
                 _log.warning("%s holds no whole attempt (%s); it had not begun", path, error)
-                shutil.rmtree(path, ignore_errors=True)
+                sweep(path)
                 continue
             attempt = Attempt(self._shop, assignment, self._forget)
             self._attempts[assignment.attempt_id] = attempt
             process = await self._shop.executor.attach(path, assignment.attempt_id)
             if process is None:
-                shutil.rmtree(path / "work", ignore_errors=True)
+                clear_work(path)
                 attempt.begin()
             else:
                 attempt.resume(process)
@@ -268,6 +269,8 @@ class Agent:
             await asyncio.sleep(REAP_EVERY)
             self._shop.executor.reap()
             await self._shop.environments.kept.evict()
+            if self._shop.kept_inputs is not None:
+                await self._shop.kept_inputs.cache.tend()
 
 
 def _host_name() -> str:

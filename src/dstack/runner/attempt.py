@@ -8,12 +8,23 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
+from dstack.client.api import Unreachable
 from dstack.domain import faults
 from dstack.protocol import messages
 from dstack.protocol.messages import Assignment
 from dstack.runner.environments import SetupError
 from dstack.runner.executors.interface import Process, StartError
-from dstack.runner.folders import append_to, disk_words, folder_of, forget, read_environment, read_spec, write_spec
+from dstack.runner.folders import (
+    LAYERS,
+    append_to,
+    disk_words,
+    folder_of,
+    forget,
+    read_environment,
+    read_spec,
+    set_aside,
+    write_spec,
+)
 from dstack.runner.metrics import MetricsReader
 from dstack.runner.reports import Reports
 from dstack.runner.saving import ArtifactSaver
@@ -94,6 +105,8 @@ class Attempt:
         environment = read_environment(self._folder)
         if environment is not None:
             self._shop.environments.kept.hold(self.assignment.attempt_id, environment)
+        if (self._folder / LAYERS).exists():
+            self._shop.inputs().hold(self.assignment.attempt_id, self._folder)
         self._task = asyncio.create_task(self._guarded(self._resumed))
 
     def recall(self) -> None:
@@ -196,10 +209,25 @@ class Attempt:
         if self.assignment.mask_set:
             # Before anything of the job is read, its metrics included.
             self._keep(await self._shop.secrets.fetch_again(self.assignment.attempt_id))
+        await self._find_inputs()
         self._send(self._reports.accepted())
         self._send(self._reports.started(self._process.pid, self._packages()))
         self._saver.begin()
         await self._attend(self._process)
+
+    async def _find_inputs(self) -> None:
+        """A working copy that lay over its inputs does so no more after a boot."""
+        pid = 0 if self._process is None or self._process.exit is not None else self._process.pid
+        while (self._folder / LAYERS).exists():
+            try:
+                wrong = await self._shop.inputs().lay_over_again(self.assignment.attempt_id, self._folder, pid)
+            except Unreachable as error:
+                _log.info("attempt %s: its inputs wait for the server: %s", self.assignment.attempt_id, error)
+                await asyncio.sleep(self._shop.settings.retry_last)
+                continue
+            if wrong:
+                self._say(wrong)
+            return
 
     def _keep(self, secrets: Secrets) -> None:
         """From here on nothing leaves unmasked."""
@@ -347,10 +375,14 @@ class Attempt:
             self._remove()
             return
         aside = self._shop.settings.folder / "orphaned" / self.assignment.attempt_id.hex
-        aside.parent.mkdir(mode=0o700, exist_ok=True)
-        faults.rename(self._folder, aside, "runner.orphaned")
+        set_aside(self._folder, aside)
+        self._shop.release_inputs(self.assignment.attempt_id)
         _log.warning("the server does not take the end of attempt %s; its output is in %s", self._folder.name, aside)
 
     def _remove(self) -> None:
         # On a busy disk a removal can wait for the file system's journal: no other job is to wait with it.
-        self._shop.cleaner.submit(forget, self._folder)
+        self._shop.cleaner.submit(self._clear)
+
+    def _clear(self) -> None:
+        forget(self._folder)
+        self._shop.release_inputs(self.assignment.attempt_id)

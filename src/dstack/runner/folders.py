@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -26,6 +27,10 @@ faults.declare(
     "runner.orphaned:before",
     "runner.orphaned:after",
 )
+
+_log = logging.getLogger(__name__)
+LAYERS = "layers"
+"""In the folder of an attempt whose working copy lies over something (`runner.overlay`)."""
 
 
 def append_to(spool: Path, data: bytes) -> None:
@@ -76,7 +81,44 @@ def forget(folder: Path) -> None:
     faults.point("runner.forget:before")
     (folder / "spec.msgpack").unlink(missing_ok=True)
     faults.point("runner.forget:after")
-    shutil.rmtree(folder, ignore_errors=True)
+    sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove an attempt's folder that has no spec."""
+    if _is_bare(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_work(folder: Path) -> None:
+    """Remove the working copy of an attempt, which is made anew."""
+    if _is_bare(folder):
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        shutil.rmtree(folder / LAYERS, ignore_errors=True)
+
+
+def set_aside(folder: Path, aside: Path) -> None:
+    """Keep for people what an attempt wrote; of a working copy that lay over its inputs, that without the inputs."""
+    if os.path.lexists(folder / LAYERS):
+        from dstack.runner import overlay
+
+        overlay.uncover(folder)
+    aside.parent.mkdir(mode=0o700, exist_ok=True)
+    faults.rename(folder, aside, "runner.orphaned")
+
+
+def _is_bare(folder: Path) -> bool:
+    """Whether nothing is mounted on the working copy (any more)."""
+    if not os.path.lexists(folder / LAYERS):
+        return True
+    from dstack.runner import overlay
+
+    try:
+        overlay.unmount(folder)
+    except OSError as error:
+        _log.warning("%s stays: what is mounted in it cannot be taken away: %s", folder, error)
+        return False
+    return True
 
 
 def disk_words(error: OSError, folder: Path) -> str:

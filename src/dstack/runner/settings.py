@@ -39,6 +39,18 @@ class Settings:
     """Python environments that are kept for the next job that needs them …"""
     environments_size: int = 20 << 30
     """… and how large they may be together. Those that jobs work in stay in any case."""
+    inputs_size: int = 50 << 30
+    """Large inputs that are kept for the next job, all together; never more than a fifth of the disk. 0: none."""
+    inputs_from: int = 128 << 20
+    """The smallest that is kept, where each file counts as 26 KiB beside its bytes."""
+    inputs_way: str = ""
+    """How they reach a job: `reflink`, `overlay`, `copy`, or `direct` out of the store; empty: the best that works."""
+
+    def __post_init__(self) -> None:
+        if self.inputs_way not in ("", "reflink", "overlay", "copy", "direct"):
+            raise ValueError(
+                f"DSTACK_RUNNER_INPUTS_WAY=`{self.inputs_way}` is none of `reflink`, `overlay`, `copy` and `direct`"
+            )
 
     @property
     def folder(self) -> Path:

@@ -5,24 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from dstack.client.api import ApiError, Unreachable
 from dstack.protocol.messages import Assignment
+from dstack.runner import beginning
 from dstack.runner.environments import EnvironmentManager, Interpreter, Order, SetupError
 from dstack.runner.executors.interface import Launch
 from dstack.runner.expansion import expanded
-from dstack.runner.folders import append_to, write_environment
+from dstack.runner.folders import append_to, clear_work, write_environment
 from dstack.runner.metrics import job_environment
 from dstack.runner.ports import port_environment
-from dstack.runner.threads import stoppable, whole
+from dstack.runner.threads import whole
+from dstack.runner.working_copy import WorkingCopy, inside
 from dstack.runner.workshop import Workshop
-from dstack.snapshots.materialise import Materialiser
-from dstack.snapshots.restore import restore
-from dstack.snapshots.store import SnapshotStore
 
 _log = logging.getLogger(__name__)
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -31,6 +27,8 @@ _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 async def set_up(shop: Workshop, assignment: Assignment, folder: Path, gpus: tuple[int, ...]) -> Launch:
     """Everything that stands before the process starts. Raises SnapshotError, SetupError, OSError."""
     work = await _laid_out(shop, assignment, folder)
+    for earlier in assignment.resumed:
+        append_to(folder / "spool", f"dstack: {beginning.words(earlier)}\n".encode())
     return await _launch_of(shop.environments, assignment, folder, work, gpus)
 
 
@@ -38,43 +36,28 @@ async def _laid_out(shop: Workshop, assignment: Assignment, folder: Path) -> Pat
     """The working copy; tried again for as long as the server, or its store, gives no answer."""
     while True:
         try:
-            return await _lay_out(shop.materialiser, shop.store, assignment, folder)
+            return await _lay_out(shop, assignment, folder)
         except Unreachable as error:
             _log.info("attempt %s: its set-up waits for the server: %s", assignment.attempt_id, error)
         except ApiError as error:
             raise SetupError(f"the server did not hand out its files: {error.message}") from error
-        await whole(shutil.rmtree, folder / "work", ignore_errors=True)
+        await whole(clear_work, folder)
         await asyncio.sleep(shop.settings.retry_last)
 
 
-async def _lay_out(materialiser: Materialiser, store: SnapshotStore, assignment: Assignment, folder: Path) -> Path:
+async def _lay_out(shop: Workshop, assignment: Assignment, folder: Path) -> Path:
     """Make the working copy in `folder/work`; returns it."""
     work = folder / "work"
-    if assignment.code is None:
-        work.mkdir(mode=0o700, exist_ok=True)
-    elif materialiser.is_quick(assignment.code):
-        materialiser.unpack(assignment.code, work)
-    else:
-        await stoppable(partial(materialiser.unpack, assignment.code, work))
-    base = _inside(work, assignment.spec.working_dir, "working_dir")
-    for given in assignment.inputs:
-        target = _inside(base, given.path, f"the artifact of {given.job_name}")
-        await stoppable(partial(_put, store, given.manifest_id, target))
+    copy = WorkingCopy(shop, assignment, folder)
+    await copy.begin()
+    base = inside(work, assignment.spec.working_dir, "working_dir")
+    for given in copy.inputs_left:
+        await copy.put(given.manifest_id, inside(base, given.path, f"the artifact of {given.job_name}"))
     for path in assignment.spec.artifacts:
-        _inside(base, path, "artifacts").mkdir(parents=True, exist_ok=True)
+        inside(base, path, "artifacts").mkdir(parents=True, exist_ok=True)
+    for earlier in assignment.resumed:
+        await beginning.put_back(shop.store, earlier, inside(base, earlier.path, "artifacts"))
     return work
-
-
-def _put(store: SnapshotStore, manifest_id: bytes, target: Path, stopped: Callable[[], bool]) -> None:
-    restore(store, manifest_id, target, stopped=stopped)
-
-
-def _inside(work: Path, path: str, what: str) -> Path:
-    """`path` below `work`, checked on the resolved path: code may bring links."""
-    found = Path(os.path.realpath(work / path))
-    if not found.is_relative_to(os.path.realpath(work)):
-        raise SetupError(f"{what} {path!r} leads out of the job's working copy")
-    return found
 
 
 async def _launch_of(

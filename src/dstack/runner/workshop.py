@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import UUID
 
 from dstack.domain.ports import Clock
 from dstack.runner.environments import EnvironmentManager
@@ -15,6 +17,9 @@ from dstack.runner.settings import Settings
 from dstack.runner.slots import Slots
 from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.store import SnapshotStore
+
+if TYPE_CHECKING:
+    from dstack.runner.inputs import Inputs
 
 
 @dataclass(slots=True)
@@ -33,3 +38,17 @@ class Workshop:
     store: SnapshotStore
     materialiser: Materialiser
     cleaner: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "dstack-clean"))
+    kept_inputs: Inputs | None = None
+
+    def inputs(self) -> Inputs:
+        """The cache of large inputs, opened when the first job needs it: most jobs never do."""
+        if self.kept_inputs is None:
+            from dstack.runner.inputs import Inputs
+
+            self.kept_inputs = Inputs(self)
+        return self.kept_inputs
+
+    def release_inputs(self, attempt_id: UUID) -> None:
+        """The attempt needs nothing of that cache any more."""
+        if self.kept_inputs is not None:
+            self.kept_inputs.cache.release(attempt_id)

@@ -1,4 +1,4 @@
-"""Unpacking the same small snapshot again and again: the code of a run's jobs.
+"""Unpacking the same small snapshot again and again: the code of a run's jobs, and their inputs.
 
 The first time its files are kept in memory; after that an unpack is the writing of the files and nothing else.
 """
@@ -59,15 +59,15 @@ class Materialiser:
     def __init__(self, store: SnapshotStore) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._plans: OrderedDict[bytes, _Plan | None] = OrderedDict()
-        """None stands for a snapshot that is too large to keep."""
+        self._plans: OrderedDict[bytes, _Plan | Restored] = OrderedDict()
+        """Of a snapshot that is too large to keep, how large it is."""
         self._kept = 0
 
     def unpack(self, manifest_id: bytes, target: Path, stopped: Callable[[], bool] = lambda: False) -> Restored:
         """As `restore`, faster the second time. A `target` that exists and is not empty is restored into."""
         with self._lock:
             plan = self._plan(manifest_id)
-        if plan is None or not _fresh(target):
+        if isinstance(plan, Restored) or not _fresh(target):
             return restore(self._store, manifest_id, target, stopped=stopped)
         try:
             _make(plan, target)
@@ -77,22 +77,32 @@ class Materialiser:
 
     def is_quick(self, manifest_id: bytes) -> bool:
         """Whether `unpack` would read nothing from the store."""
-        return self._plans.get(manifest_id) is not None
+        return isinstance(self._plans.get(manifest_id), _Plan)
 
-    def _plan(self, manifest_id: bytes) -> _Plan | None:
+    def measure(self, manifest_id: bytes) -> Restored:
+        """How many files and bytes it has; of a small one all is read that `unpack` needs."""
+        with self._lock:
+            found = self._plan(manifest_id)
+        return found.result if isinstance(found, _Plan) else found
+
+    def _plan(self, manifest_id: bytes) -> _Plan | Restored:
         if manifest_id in self._plans:
             self._plans.move_to_end(manifest_id)
             return self._plans[manifest_id]
         root = self._store.root(manifest_id)
         # Hard links are rare in code and `restore` knows them.
         small = root.size <= SMALL_BYTES and root.files <= SMALL_FILES and not root.links
-        plan = _load(self._store, manifest_id, root) if small else None
+        plan = _load(self._store, manifest_id, root) if small else Restored(root.files, root.size)
         self._plans[manifest_id] = plan
-        self._kept += plan.cost if plan else KEPT_ENTRY
+        self._kept += _cost(plan)
         while self._kept > KEPT_BYTES:
             _, old = self._plans.popitem(last=False)
-            self._kept -= old.cost if old else KEPT_ENTRY
+            self._kept -= _cost(old)
         return plan
+
+
+def _cost(plan: _Plan | Restored) -> int:
+    return plan.cost if isinstance(plan, _Plan) else KEPT_ENTRY
 
 
 def _load(store: SnapshotStore, manifest_id: bytes, root: Root) -> _Plan:

@@ -23,6 +23,7 @@ from dstack.runner.settings import Settings
 from dstack.runner.slots import Slots
 from dstack.runner.workshop import Workshop
 from dstack.sdk.provider import JobSpec
+from dstack.snapshots.restore import Restored
 
 ENDS = (messages.Recalled, messages.SetupFailed, messages.Saved, messages.SaveRefused)
 
@@ -208,7 +209,9 @@ def test_a_set_up_that_is_stopped_leaves_nothing_behind(bench: Bench) -> None:
         work.mkdir(parents=True)
         (work / "late").write_text("a file")
 
-    bench.workshop.materialiser = cast(Any, SimpleNamespace(is_quick=lambda _: False, unpack=unpack))
+    bench.workshop.materialiser = cast(
+        Any, SimpleNamespace(is_quick=lambda _: False, measure=lambda _: Restored(1, 6), unpack=unpack)
+    )
 
     async def course() -> None:
         attempt = bench.attempt(code=b"snapshot")

@@ -1,0 +1,40 @@
+"""File systems of a kind, each in a sparse file of its own, mounted for a while."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+SIZE = 400 << 20
+"""Bytes; mkfs.xfs makes none that is smaller than 300 MiB."""
+
+
+@contextmanager
+def loop_disk(kind: str, folder: Path) -> Generator[Path]:
+    """A new file system, `btrfs` or `xfs`; skips the test where this machine cannot have one, and says why."""
+    program = f"mkfs.{kind}"
+    if os.geteuid() != 0:
+        pytest.skip(f"mounting {kind} needs root")
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    image, mounted = folder / f"{kind}.image", folder / kind
+    with open(image, "wb") as file:
+        file.truncate(SIZE)
+    subprocess.run([program, "-q", str(image)], check=True, capture_output=True)
+    mounted.mkdir()
+    done = subprocess.run(
+        ["mount", "-o", "loop", str(image), str(mounted)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"{kind} cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield mounted
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+        image.unlink()
