@@ -15,7 +15,7 @@ from dstack.client.sources import ArtifactError
 from dstack.client.store import remote_store
 from dstack.client.types import Run
 from dstack.snapshots.capture import save
-from dstack.snapshots.scanning import select, walk
+from dstack.snapshots.scanning import parse_rows, select, unpack_row, walk
 from dstack.snapshots.statcache import FileCache
 
 WORKFLOW = "upload"
@@ -31,7 +31,12 @@ class Local(NamedTuple):
     def size(self) -> int:
         """Bytes of its files, as they are now."""
         selection = None if self.files is None else select(self.files)
-        return sum(found.st_size for listing in walk(self.folder, selection) for _, found in listing.rows)
+        return sum(
+            unpack_row(row).st_size
+            for listing in walk(self.folder, selection)
+            for part in listing.parts
+            for _, row in parse_rows(part)
+        )
 
 
 class Uploaded(NamedTuple):

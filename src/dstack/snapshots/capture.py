@@ -13,9 +13,8 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -23,39 +22,37 @@ from dstack.domain.ports import Clock, SystemClock
 from dstack.sdk.blobs import Buffer
 from dstack.snapshots.chunking import DEFAULT
 from dstack.snapshots.errors import CaptureFailed
+from dstack.snapshots.gathering import Folder, Gathering, Large, merged
 from dstack.snapshots.manifests import (
     LINK_MODE,
-    AnyEntry,
     DirectoryEntry,
+    Encoded,
     FileEntry,
     Root,
     SymlinkEntry,
-    content_id,
-    encode_directory,
     encode_links,
     encode_root,
     file_chunks,
-    pack_entries,
-    unpack_entries,
+    write_directory,
 )
 from dstack.snapshots.reading import FileGone, FileRead, FileReader, FileUnstable
 from dstack.snapshots.scanning import (
     ROW_LENGTH,
     Known,
     Listing,
-    Row,
     Selection,
+    Stat,
     Subtree,
-    files_signature,
     folders_signature,
     most_folders,
-    newest_change,
+    parse_rows,
     select,
     shown,
     stat_row,
+    unpack_row,
     walk,
 )
-from dstack.snapshots.statcache import SETTLED, FileCache, FolderRecord, LastRoot, SavedSnapshot
+from dstack.snapshots.statcache import FileCache, FolderRecord, LastRoot, Part, SavedSnapshot
 from dstack.snapshots.store import SnapshotStore
 from dstack.snapshots.writer import PackWriter
 
@@ -112,33 +109,6 @@ def _watched(emit: Callable[[bytes, Buffer], None], watch: Callable[[int], None]
     return told
 
 
-class _Folder:
-    """A folder on its way to a directory object."""
-
-    def __init__(self, listing: Listing, record: FolderRecord | None) -> None:
-        self.listing = listing
-        self.reused = record
-        """The record of the last save, if all files are as they were then."""
-        self.rows: list[tuple[bytes, bytes]] = []
-        """Names and stat rows of what was read, for the next save."""
-        self.entries: list[FileEntry | SymlinkEntry] = []
-        self.large: list[tuple[Row, Future[FileRead], FileEntry | None]] = []
-        self.assumed: list[bytes] = []
-        self.warnings: list[str] = []
-
-    def warn(self, name: bytes, what: str) -> None:
-        self.warnings.append(f"{shown(self.listing.child_path(name))}: {what}")
-
-    @property
-    def is_chosen(self) -> bool:
-        """Whether its files were named."""
-        return self.listing.selection is not None
-
-    @property
-    def ready(self) -> bool:
-        return all(future.done() for _, future, _ in self.large)
-
-
 class _Capture:
     """One save. Lives on one thread, which the readers of large files serve."""
 
@@ -167,7 +137,7 @@ class _Capture:
         self._room = threading.BoundedSemaphore(LARGE_AT_ONCE)
 
     def run(self, root: Path, selection: Selection | None, known: Known | None) -> SavedSnapshot:
-        waiting: deque[_Folder] = deque()
+        waiting: deque[Folder] = deque()
         listing: Listing | None = None
         _check(root)
         for listing in walk(root, selection, known):
@@ -189,58 +159,53 @@ class _Capture:
         objects = {object_id for record in self._cache.records.values() for object_id in record.object_ids()}
         return objects - self._store.missing(objects) if objects else objects
 
-    def _begin(self, listing: Listing) -> _Folder:
-        for name, found in listing.rows:
-            if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
-                self._links.setdefault((found.st_dev, found.st_ino), []).append(listing.child_path(name))
+    def _begin(self, listing: Listing) -> Folder:
+        for name, device, inode in listing.linked:
+            self._links.setdefault((device, inode), []).append(listing.child_path(name))
         record = self._cache.records.get(listing.path)
         if record is not None and not self._known.issuperset(record.object_ids()):
             record = None
-        if (
-            record is not None
-            and record.settled
-            and (self._live or not record.assumed)
-            and record.files_signature == files_signature(listing.rows)
-        ):
-            return _Folder(listing, record)
-        folder = _Folder(listing, None)
-        before = _Before(record)
-        for row in listing.rows:
-            self._take(folder, row, before)
+        folder = Folder(listing, record, live=self._live)
+        for index, part in enumerate(folder.parts):
+            if isinstance(part, Gathering):
+                for name, row in parse_rows(part.scanned):
+                    self._take(folder, part, name, row)
+                if not part.large:
+                    folder.parts[index] = part.finish(self._started)
         return folder
 
-    def _take(self, folder: _Folder, row: Row, before: _Before) -> None:
-        name, found = row
-        packed = stat_row(found)
-        known = before.entry(name, packed, keep_assumed=self._live)
+    def _take(self, folder: Folder, part: Gathering, name: bytes, row: bytes) -> None:
+        known = folder.before.entry(name, row, keep_assumed=self._live)
         if known is not None:
-            folder.entries.append(known)
-            folder.rows.append((name, packed))
-            if name in before.assumed:
-                folder.assumed.append(name)
-        elif stat.S_ISREG(found.st_mode):
-            self._take_file(folder, row, before.file(name))
+            part.entries.append(known)
+            part.rows.append((name, row))
+            if name in folder.before.assumed:
+                part.assumed.append(name)
+            return
+        found = unpack_row(row)
+        if stat.S_ISREG(found.st_mode):
+            self._take_file(folder, part, name, found)
         elif stat.S_ISLNK(found.st_mode):
-            self._take_link(folder, row)
+            self._take_link(folder, part, name, found)
         else:
-            folder.rows.append((name, packed))
-            folder.warn(name, f"not saved, it is a {_KINDS.get(stat.S_IFMT(found.st_mode), 'special file')}")
+            part.rows.append((name, row))
+            kind = _KINDS.get(stat.S_IFMT(found.st_mode), "special file")
+            _warn(folder, part, name, f"not saved, it is a {kind}")
 
-    def _take_link(self, folder: _Folder, row: Row) -> None:
-        name, found = row
+    def _take_link(self, folder: Folder, part: Gathering, name: bytes, found: Stat) -> None:
         try:
             target = os.readlink(name, dir_fd=folder.listing.fd)
         except OSError as error:
             if folder.is_chosen or not isinstance(error, FileNotFoundError):
-                folder.warn(name, f"not saved, {error.strerror}")
+                _warn(folder, part, name, f"not saved, {error.strerror}")
             return
-        folder.entries.append(SymlinkEntry(name, LINK_MODE, found.st_mtime_ns, target))
-        folder.rows.append((name, stat_row(found)))
+        part.entries.append(SymlinkEntry(name, LINK_MODE, found.st_mtime_ns, target))
+        part.rows.append((name, stat_row(found)))
 
-    def _take_file(self, folder: _Folder, row: Row, old: FileEntry | None) -> None:
-        name, found = row
+    def _take_file(self, folder: Folder, part: Gathering, name: bytes, found: Stat) -> None:
+        old = folder.before.file(name)
         if found.st_size <= self._reader.minimum:
-            self._read(folder, row, old, lambda: self._reader.read_small(folder.listing.fd, row))
+            self._read(folder, part, name, old, lambda: self._reader.read_small(folder.listing.fd, name, found))
             return
         tail = self._cache.tails.get(folder.listing.child_path(name)) if self._live else None
         known = frozenset(chunk.chunk_id for chunk in file_chunks(old)) if old else frozenset[bytes]()
@@ -256,97 +221,74 @@ class _Capture:
 
         if self._readers is None:
             self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="dstack-read")
-        folder.large.append((row, self._readers.submit(read), old))
+        part.large.append(Large(name, self._readers.submit(read), old))
 
-    def _read(self, folder: _Folder, row: Row, old: FileEntry | None, read: Callable[[], FileRead]) -> None:
+    def _read(
+        self, folder: Folder, part: Gathering, name: bytes, old: FileEntry | None, read: Callable[[], FileRead]
+    ) -> None:
         """Take up what `read` gives; a file that cannot be had becomes a warning."""
-        name, _ = row
         try:
             result = read()
         except FileGone:
             # Removed since it was listed: as if it had been removed before, unless it was asked for by name.
             if folder.is_chosen:
-                folder.warn(name, "not saved, it went away meanwhile")
+                _warn(folder, part, name, "not saved, it went away meanwhile")
             return
         except FileUnstable:
-            folder.rows.append((name, _UNREADABLE_ROW))
-            folder.warn(
-                name, "kept changing while it was read, " + ("an older state of it is kept" if old else "not saved")
-            )
+            part.rows.append((name, _UNREADABLE_ROW))
+            kept = "an older state of it is kept" if old else "not saved"
+            _warn(folder, part, name, f"kept changing while it was read, {kept}")
             if old is not None:
-                folder.entries.append(old)
+                part.entries.append(old)
             return
         except OSError as error:
-            folder.rows.append((name, _UNREADABLE_ROW))
-            folder.warn(name, f"not saved, {error.strerror}")
+            part.rows.append((name, _UNREADABLE_ROW))
+            _warn(folder, part, name, f"not saved, {error.strerror}")
             return
-        found, content = result.found, result.content
+        found = result.found
         mode = stat.S_IMODE(found.st_mode)
-        folder.entries.append(FileEntry(name, mode, found.st_mtime_ns, found.st_size, *content))
-        folder.rows.append((name, stat_row(found)))
+        part.entries.append(FileEntry(name, mode, found.st_mtime_ns, found.st_size, *result.content))
+        part.rows.append((name, stat_row(found)))
         if result.assumed:
-            folder.assumed.append(name)
+            part.assumed.append(name)
         if result.tail is not None and result.tail.offset:
             self._tails[folder.listing.child_path(name)] = result.tail
 
-    def _finish(self, folder: _Folder) -> None:
+    def _finish(self, folder: Folder) -> None:
         """Make the directory object, all of whose sub-folders are finished."""
-        listing, reused = folder.listing, folder.reused
-        for row, future, old in folder.large:
-            self._read(folder, row, old, future.result)
-        warnings = (*listing.warnings, *folder.warnings)
+        listing, record = folder.listing, folder.record
+        parts = tuple(self._finished(folder, part) for part in folder.parts)
         below = folders_signature(listing.saved_folders())
-        if reused is not None:
-            warnings = (*listing.warnings, *reused.own_warnings)
-            if below == reused.folders_signature and warnings == reused.warnings:
-                self._records[listing.path] = reused
-                listing.finish(reused.subtree)
-                return
-            folder.entries = unpack_entries(reused.entries)
-        folder.rows.sort()
-        folder.entries.sort(key=attrgetter("name"))
-        subtree, pages = self._store_folder(listing, folder.entries)
-        if reused is not None:
-            record = reused._replace(
-                folders_signature=below,
-                subtree=subtree,
-                pages=pages,
-                warnings=warnings,
-                scan_warnings=len(listing.warnings),
-            )
+        warnings = tuple(listing.warnings)
+        if record is not None and (parts, below) == (record.parts, record.folders_signature):
+            record = record._replace(scan_warnings=warnings)
         else:
-            record = FolderRecord(
-                listing.path,
-                b"".join([b"%b\0%b" % row for row in folder.rows]),
-                below,
-                self._started,
-                max((newest_change(row) for _, row in folder.rows), default=0),
-                subtree,
-                pages,
-                pack_entries(folder.entries),
-                tuple(folder.assumed),
-                warnings,
-                len(listing.warnings),
-            )
+            subtree, pages = self._store_folder(listing, parts)
+            record = FolderRecord(listing.path, parts, below, subtree, pages, warnings)
         self._records[listing.path] = record
-        listing.finish(subtree)
+        listing.finish(record.subtree)
 
-    def _store_folder(self, listing: Listing, entries: list[FileEntry | SymlinkEntry]) -> tuple[Subtree, bytes]:
+    def _finished(self, folder: Folder, part: Part | Gathering) -> Part:
+        if isinstance(part, Part):
+            return part
+        for large in part.large:
+            self._read(folder, part, large.name, large.old, large.reading.result)
+        return part.finish(self._started)
+
+    def _store_folder(self, listing: Listing, parts: Sequence[Part]) -> tuple[Subtree, bytes]:
         folders = [
             DirectoryEntry(name, folder.mode, folder.mtime, *subtree)
             for name, folder, subtree in listing.saved_folders()
         ]
-        everything: list[AnyEntry] = [*entries, *folders]
-        if folders:
-            everything.sort(key=attrgetter("name"))
-        objects = encode_directory(everything)
-        for found in objects:
-            if found.id not in self._known:
-                self._writer.add_object(*found)
-        files = len(entries) + sum(folder.files for folder in folders)
-        size = sum(entry.size for entry in everything if not isinstance(entry, SymlinkEntry))
-        subtree = Subtree(objects[-1].id, content_id(everything), files, size)
-        return subtree, b"".join(page.id for page in objects[:-1])
+        count = sum(part.files for part in parts)
+        written = write_directory(merged(parts, folders), count + len(folders), self._add_object)
+        files = count + sum(folder.files for folder in folders)
+        size = sum(part.size for part in parts) + sum(folder.size for folder in folders)
+        return Subtree(written.tree_id, written.content_id, files, size), written.pages
+
+    def _add_object(self, found: Encoded) -> None:
+        if found.id not in self._known:
+            self._writer.add_object(*found)
 
     def _commit(self, listing: Listing, subtree: Subtree) -> SavedSnapshot:
         groups = sorted(sorted(paths) for paths in self._links.values() if len(paths) > 1)
@@ -374,26 +316,8 @@ class _Capture:
         return SavedSnapshot(root.id, subtree.content_id, subtree.files, subtree.size, self._writer.stored, warnings)
 
 
-class _Before:
-    """What the last save knew of a folder's files."""
-
-    def __init__(self, record: FolderRecord | None) -> None:
-        self._read_at = record.read_at if record else 0
-        self._rows = record.rows() if record else {}
-        self._entries = {entry.name: entry for entry in unpack_entries(record.entries)} if record else {}
-        self.assumed = frozenset(record.assumed) if record else frozenset[bytes]()
-
-    def entry(self, name: bytes, row: bytes, *, keep_assumed: bool) -> FileEntry | SymlinkEntry | None:
-        """The entry of a file that did not change since it was read."""
-        if self._rows.get(name) != row or newest_change(row) + SETTLED > self._read_at:
-            return None
-        if name in self.assumed and not keep_assumed:
-            return None
-        return self._entries.get(name)
-
-    def file(self, name: bytes) -> FileEntry | None:
-        entry = self._entries.get(name)
-        return entry if isinstance(entry, FileEntry) else None
+def _warn(folder: Folder, part: Gathering, name: bytes, what: str) -> None:
+    part.warnings.append(f"{shown(folder.listing.child_path(name))}: {what}")
 
 
 def _check(root: Path) -> None:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
+from blake3 import blake3
 
 from dstack.sdk.blobs import Buffer
 from dstack.snapshots.chunking import ID_LENGTH, ChunkerParameters, digest
@@ -119,12 +120,40 @@ def encode_root(root: Root) -> Encoded:
     return _encode(ROOT, root)
 
 
+class WrittenDirectory(NamedTuple):
+    """The ids of a folder whose objects were written; `pages` has those of its pages, 32 bytes each."""
+
+    tree_id: bytes
+    content_id: bytes
+    pages: bytes
+
+
+def write_directory(entries: Iterable[AnyEntry], count: int, write: Callable[[Encoded], None]) -> WrittenDirectory:
+    """Write the objects of a folder of `count` entries, which come sorted by name; one page is in memory at a time."""
+    contents = _Contents(count)
+    pages: list[bytes] = []
+    held: Encoded | None = None
+    for page in _pages(entries):
+        contents.add(page)
+        if held is not None:
+            write(held)
+        held = _encode(DIRECTORY, Directory((), tuple(page)))
+        pages.append(held.id)
+    if held is None:
+        raise AssertionError("a folder has one page at least")
+    write(held)
+    if len(pages) == 1:
+        return WrittenDirectory(held.id, contents.digest(), b"")
+    whole = _encode(DIRECTORY, Directory(tuple(pages), ()))
+    write(whole)
+    return WrittenDirectory(whole.id, contents.digest(), b"".join(pages))
+
+
 def encode_directory(entries: Sequence[AnyEntry]) -> list[Encoded]:
     """The objects of one folder, whose entries come sorted by name; the last one is the folder itself."""
-    pages = [_encode(DIRECTORY, Directory((), tuple(page))) for page in _pages(entries)]
-    if len(pages) == 1:
-        return pages
-    return [*pages, _encode(DIRECTORY, Directory(tuple(page.id for page in pages), ()))]
+    objects: list[Encoded] = []
+    write_directory(entries, len(entries), objects.append)
+    return objects
 
 
 def encode_links(groups: Sequence[Sequence[bytes]]) -> Encoded:
@@ -132,18 +161,11 @@ def encode_links(groups: Sequence[Sequence[bytes]]) -> Encoded:
     return _encode(LINKS, groups)
 
 
-def content_id(entries: Iterable[AnyEntry]) -> bytes:
+def content_id(entries: Sequence[AnyEntry]) -> bytes:
     """What a folder holds, whatever its times and however it was cut into chunks. Entries sorted by name."""
-    rows: list[tuple[bytes, int, int, bytes]] = []
-    for entry in entries:
-        match entry:
-            case FileEntry():
-                rows.append((entry.name, 0, entry.mode, entry.digest))
-            case SymlinkEntry():
-                rows.append((entry.name, 1, entry.mode, entry.target))
-            case DirectoryEntry():
-                rows.append((entry.name, 2, entry.mode, entry.content_id))
-    return digest(CONTENT + _encoder.encode(rows))
+    contents = _Contents(len(entries))
+    contents.add(entries)
+    return contents.digest()
 
 
 def decode_root(object_id: bytes, data: Buffer) -> Root:
@@ -190,6 +212,35 @@ def file_chunks(entry: FileEntry) -> Iterator[ChunkRef]:
         yield ChunkRef(entry.digest, entry.size)
 
 
+class _Contents:
+    """The content id of a folder, whose `count` entries come piece by piece."""
+
+    def __init__(self, count: int) -> None:
+        self._hasher = blake3(CONTENT + _array_header(count))
+
+    def add(self, entries: Iterable[AnyEntry]) -> None:
+        rows: list[tuple[bytes, int, int, bytes]] = []
+        for entry in entries:
+            match entry:
+                case FileEntry():
+                    rows.append((entry.name, 0, entry.mode, entry.digest))
+                case SymlinkEntry():
+                    rows.append((entry.name, 1, entry.mode, entry.target))
+                case DirectoryEntry():
+                    rows.append((entry.name, 2, entry.mode, entry.content_id))
+        self._hasher.update(_encoder.encode(rows)[len(_array_header(len(rows))) :])
+
+    def digest(self) -> bytes:
+        return self._hasher.digest()
+
+
+def _array_header(count: int) -> bytes:
+    """Of a msgpack array."""
+    if count < 16:
+        return bytes([0x90 | count])
+    return struct.pack(">BH", 0xDC, count) if count < 1 << 16 else struct.pack(">BI", 0xDD, count)
+
+
 def _encode(kind: bytes, value: object) -> Encoded:
     data = kind + _encoder.encode(value)
     return Encoded(digest(data), data)
@@ -208,19 +259,20 @@ def _decode(object_id: bytes, kind: bytes, data: Buffer, decoder: msgspec.msgpac
         raise BadManifest(object_id, f"it is not understood ({error})") from error
 
 
-def _pages(entries: Sequence[AnyEntry]) -> Iterator[Sequence[AnyEntry]]:
-    """Borders depend on the names near them, so that an insertion moves no border but its own."""
-    start = chunks = 0
-    for position, entry in enumerate(entries):
+def _pages(entries: Iterable[AnyEntry]) -> Iterator[list[AnyEntry]]:
+    """Borders depend on the names near them, so that an insertion moves no border but its own. One page at least."""
+    page: list[AnyEntry] = []
+    chunks = 0
+    full = False
+    for entry in entries:
+        if full:
+            yield page
+            page, chunks = [], 0
+        page.append(entry)
         if isinstance(entry, FileEntry):
             chunks += len(entry.chunks) // _CHUNK_REF.size + len(entry.holes) // 2
-        end = position + 1
-        if (
-            zlib.crc32(entry.name) % PAGE_DIVISOR == 0 or end - start == PAGE_ENTRIES or chunks >= PAGE_CHUNKS
-        ) and end < len(entries):
-            yield entries[start:end]
-            start, chunks = end, 0
-    yield entries[start:]
+        full = zlib.crc32(entry.name) % PAGE_DIVISOR == 0 or len(page) == PAGE_ENTRIES or chunks >= PAGE_CHUNKS
+    yield page
 
 
 def _check(object_id: bytes, entry: AnyEntry) -> None:

@@ -24,7 +24,7 @@ from dstack.snapshots.manifests import MAX_CHUNKS, ChunkRef, pack_chunks
 from dstack.snapshots.sparse import Holes, find_holes
 
 if TYPE_CHECKING:
-    from dstack.snapshots.scanning import Row
+    from dstack.snapshots.scanning import Stat
 
 WINDOW: Final = 4 * 1024 * 1024
 PAUSES: Final = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2)
@@ -62,7 +62,7 @@ class Content(NamedTuple):
 class FileRead(NamedTuple):
     """A file as it was at `found`. `assumed`: its older part was taken as unchanged, not read."""
 
-    found: os.stat_result
+    found: os.stat_result | Stat
     content: Content
     assumed: bool = False
     tail: Tail | None = None
@@ -98,9 +98,9 @@ class FileReader:
         self._thread = threading.local()
         self._zeros = memoryview(bytes(parameters.maximum))
 
-    def read_small(self, folder: int, row: Row) -> FileRead:
+    def read_small(self, folder: int, name: bytes, listed: Stat) -> FileRead:
         """A file of at most the least chunk size: one chunk. Raises FileGone, FileUnstable, OSError."""
-        name, found = row
+        found: os.stat_result | Stat = listed
         for pause in PAUSES:
             if pause:
                 self._pause(pause)
@@ -151,7 +151,7 @@ class FileReader:
     def _grown(self, tail: Tail, found: os.stat_result) -> bool:
         return self._live and (found.st_dev, found.st_ino) == (tail.device, tail.inode) and found.st_size > tail.size
 
-    def _await_tick(self, found: os.stat_result) -> None:
+    def _await_tick(self, found: os.stat_result | Stat) -> None:
         for _ in range(3):  # a clock that was set back would have us wait for hours
             if found.st_ctime_ns < self._settled:
                 return
@@ -282,7 +282,7 @@ def _read_all(folder: int, name: bytes, size: int) -> tuple[bytes, os.stat_resul
     return data, after
 
 
-def _same(before: os.stat_result, after: os.stat_result) -> bool:
+def _same(before: os.stat_result | Stat, after: os.stat_result) -> bool:
     return (
         before.st_size == after.st_size
         and before.st_mtime_ns == after.st_mtime_ns

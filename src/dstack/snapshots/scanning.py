@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from operator import itemgetter
 from pathlib import Path
 from typing import Final, NamedTuple, Optional
 
-Row = tuple[bytes, os.stat_result]
 Selection = dict[bytes, Optional["Selection"]]
 """Names to look at; None = the file of that name."""
 
@@ -25,6 +24,9 @@ MAX_DEPTH: Final = 500
 
 FOLDERS: Final = 1_000_000
 FOLDERS_PER_FILE: Final = 16
+
+PART_DIVISOR: Final = 256
+PART_FILES: Final = 4096
 
 _NO_NAME: Final = (b"", b".", b"..")
 _STAT: Final = struct.Struct(">IQQQqq")
@@ -42,6 +44,17 @@ class Subtree(NamedTuple):
     size: int
 
 
+class Stat(NamedTuple):
+    """What must stay the same for a file to count as unchanged; the fields of `os.stat_result` of that name."""
+
+    st_mode: int
+    st_dev: int
+    st_ino: int
+    st_size: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+
+
 class Listing:
     """One folder as it was found. `fd` is open only until the walk goes on."""
 
@@ -57,8 +70,11 @@ class Listing:
         self.mode = stat.S_IMODE(found.st_mode)
         # The time of a folder of which only chosen files are saved says nothing about them: it is left out.
         self.mtime = found.st_mtime_ns if selection is None else 0
-        self.rows: list[Row] = []
-        """Everything but folders, sorted by name."""
+        self.parts: list[bytes] = []
+        """Names and stat rows of everything but folders, sorted by name, in runs: `parse_rows` reads them. A run ends
+        at a name that says so: a file that comes or goes changes one run of a folder of a million."""
+        self.linked: list[tuple[bytes, int, int]] = []
+        """Name, device and inode of files that have other names."""
         self.folders: dict[bytes, Listing] = {}
         """Sub-folders by name, in order; complete once the walk has come to this folder."""
         self.subtree: Subtree | None = None
@@ -79,7 +95,8 @@ class Listing:
     def finish(self, subtree: Subtree) -> None:
         """Note what this folder was saved as, and let go of what is needed no longer."""
         self.subtree = subtree
-        self.rows = []
+        self.parts = []
+        self.linked = []
         self.folders = {}
 
     def child_path(self, name: bytes) -> bytes:
@@ -142,31 +159,27 @@ def walk(root: Path, selection: Selection | None = None, known: Known | None = N
             os.close(listing.fd)
 
 
-def stat_row(found: os.stat_result) -> bytes:
-    """What must stay the same for a file to count as unchanged."""
+def stat_row(found: os.stat_result | Stat) -> bytes:
+    """A file's Stat, packed."""
     return _STAT.pack(found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def files_signature(rows: Iterable[Row]) -> bytes:
-    """Names and stat rows of a folder's files, in one string: equal if and only if nothing changed."""
-    pack = _STAT.pack
-    return b"".join(
-        [
-            b"%b\0%b" % (name, pack(s.st_mode, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns))
-            for name, s in rows
-        ]
-    )
+def unpack_row(row: bytes) -> Stat:
+    return Stat._make(_STAT.unpack(row))
 
 
-def parse_signature(signature: bytes) -> dict[bytes, bytes]:
-    """Name → stat row."""
-    rows: dict[bytes, bytes] = {}
+def join_rows(rows: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Names and stat rows in one string: equal if and only if nothing changed."""
+    return b"".join([b"%b\0%b" % row for row in rows])
+
+
+def parse_rows(part: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The names and stat rows that were joined."""
     at = 0
-    while at < len(signature):
-        end = signature.index(b"\0", at)
-        rows[signature[at:end]] = signature[end + 1 : end + 1 + ROW_LENGTH]
+    while at < len(part):
+        end = part.index(b"\0", at)
+        yield part[at:end], part[end + 1 : end + 1 + ROW_LENGTH]
         at = end + 1 + ROW_LENGTH
-    return rows
 
 
 def newest_change(row: bytes) -> int:
@@ -176,7 +189,7 @@ def newest_change(row: bytes) -> int:
 
 
 def folders_signature(folders: Iterable[tuple[bytes, Listing, Subtree]]) -> bytes:
-    """The same for sub-folders, of which each stands for all below it."""
+    """What must stay the same of sub-folders, of which each stands for all below it."""
     return b"".join(
         b"%b\0%b" % (name, _FOLDER.pack(folder.mode, folder.mtime, subtree.tree_id, subtree.content_id))
         for name, folder, subtree in folders
@@ -199,37 +212,61 @@ def _enter(parent: Listing, name: bytes, depth: int) -> Listing | None:
 
 
 def _scan(listing: Listing) -> list[bytes]:
-    """Fill the rows; the names of sub-folders, sorted."""
-    rows: list[Row] = []
+    """Fill the parts; the names of sub-folders, sorted."""
     folders: list[bytes] = []
-    found = _everything(listing) if listing.selection is None else _selected(listing, listing.selection)
+    rows: list[bytes] = []
+    found = _everything(listing, folders) if listing.selection is None else _selected(listing, listing.selection)
     for name, entry in found:
-        if stat.S_ISDIR(entry.st_mode):
+        mode = entry.st_mode
+        if stat.S_ISDIR(mode):
             folders.append(name)
-        else:
-            rows.append((name, entry))
-    rows.sort(key=itemgetter(0))
+            continue
+        rows.append(
+            b"%b\0%b"
+            % (
+                name,
+                _STAT.pack(mode, entry.st_dev, entry.st_ino, entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns),
+            )
+        )
+        if entry.st_nlink > 1 and stat.S_ISREG(mode):
+            listing.linked.append((name, entry.st_dev, entry.st_ino))
+        if zlib.crc32(name) % PART_DIVISOR == 0 or len(rows) >= PART_FILES:
+            listing.parts.append(b"".join(rows))
+            rows.clear()
+    if rows:
+        listing.parts.append(b"".join(rows))
     folders.sort()
-    listing.rows = rows
     return folders
 
 
-def _everything(listing: Listing) -> Iterator[Row]:
+def _everything(listing: Listing, folders: list[bytes]) -> Iterator[tuple[bytes, os.stat_result]]:
+    """All but sub-folders, in the order of names; the names of those go to `folders`."""
+    names: list[bytes] = []
     encode = os.fsencode
     try:
         with os.scandir(listing.fd) as entries:
             for entry in entries:
-                try:
-                    yield encode(entry.name), entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue  # removed since it was listed: as if it had been removed before
+                (folders if entry.is_dir(follow_symlinks=False) else names).append(encode(entry.name))
     except OSError as error:
         listing.warnings.append(f"{shown(listing.path)}: not saved in full, {error.strerror}")
+    names.sort(reverse=True)
+    look, fd = os.stat, listing.fd
+    while names:  # let go of one by one: a folder may have a million
+        name = names.pop()
+        try:
+            found = look(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # removed since it was listed: as if it had been removed before
+        except OSError as error:
+            listing.warnings.append(f"{shown(listing.child_path(name))}: not saved, {error.strerror}")
+            continue
+        yield name, found
 
 
-def _selected(listing: Listing, selection: Selection) -> Iterator[Row]:
+def _selected(listing: Listing, selection: Selection) -> Iterator[tuple[bytes, os.stat_result]]:
     known = listing.known
-    for name, below in selection.items():
+    for name in sorted(selection):
+        below = selection[name]
         if below is None and known is not None and (found := known.get(listing.child_path(name))) is not None:
             yield name, found
             continue

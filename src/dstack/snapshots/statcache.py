@@ -1,11 +1,13 @@
 """What the last save read, so that nothing is read twice. Standard library only: the CLI's hot path.
 
-One record per folder: the names and stat rows of its files in one string, and the directory object they became. An
-unchanged folder of 20,000 files is proven unchanged by one comparison of strings. A file that changed within two
-seconds before it was read counts as changed the next time: its clock may be too coarse to tell.
+One record per folder, in parts of some hundred files: their names and stat rows in one string, and the entries they
+became. An unchanged folder of 20,000 files is proven unchanged by comparing some strings, and of a folder of a million
+one part is read again where one file changed. A file that changed within two seconds before it was read counts as
+changed the next time: its clock may be too coarse to tell.
 
 File (private to this machine, written by rename, dropped when it is damaged or of another version):
-"DSTACKs" 0x01, CRC-32 of the rest (u32), the last root, then the records, each a row of numbers and seven strings.
+"DSTACKs" 0x02, CRC-32 of the rest (u32), the last root, then the records: a row of numbers, strings, and the parts,
+each a row of numbers and strings. It is written and read piece by piece.
 """
 
 from __future__ import annotations
@@ -13,19 +15,14 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from dstack.domain import faults
-from dstack.snapshots.scanning import (
-    Subtree,
-    files_signature,
-    folders_signature,
-    parse_signature,
-    select,
-    walk,
-)
+from dstack.snapshots.scanning import Subtree, folders_signature, select, walk
 
 if TYPE_CHECKING:
     from dstack.snapshots.reading import Tail
@@ -35,11 +32,13 @@ faults.declare("statcache.flush:before", "statcache.flush:after")
 SETTLED: Final = 2_000_000_000
 """Nanoseconds that must lie between a file's last change and its reading."""
 
-_MAGIC: Final = b"DSTACKs\x01"
+_MAGIC: Final = b"DSTACKs\x02"
 _CHECKSUM: Final = struct.Struct(">I")
 _LAST: Final = struct.Struct(">32s32sQQIqI")
-_RECORD: Final = struct.Struct(">qq32s32sQQI7I")
+_RECORD: Final = struct.Struct(">32s32sQQ5I")
+_PART: Final = struct.Struct(">qqIQ4I")
 _ID = 32
+_BLOCK: Final = 1024 * 1024
 
 
 class SavedSnapshot(NamedTuple):
@@ -64,45 +63,51 @@ class LastRoot(NamedTuple):
     mtime: int
 
 
-class FolderRecord(NamedTuple):
-    """One folder as it was saved. Times are nanoseconds UTC."""
+class Part(NamedTuple):
+    """A run of a folder's files, in the order of names, as they were saved. Times are nanoseconds UTC."""
 
-    path: bytes
-    files_signature: bytes
-    folders_signature: bytes
+    rows: bytes
+    """Names and stat rows, as `scanning.join_rows` made them."""
+    entries: bytes
+    """Its files and links, as `manifests.pack_entries` made them."""
+    files: int
+    """And links: how many entries."""
+    size: int
+    """Bytes of its files."""
     read_at: int
     """When the save began that read its files last."""
     newest: int
     """The last change of any of its files."""
-    subtree: Subtree
-    pages: bytes
-    """Ids of its pages, 32 bytes each; empty where it has none."""
-    entries: bytes
-    """Its files and links, as `manifests.pack_entries` made them."""
     assumed: tuple[bytes, ...]
     """Names of files whose older part a live snapshot took as unchanged."""
     warnings: tuple[str, ...]
-    scan_warnings: int
-    """How many of the warnings came from listing the folder; they stand first."""
-
-    @property
-    def own_warnings(self) -> tuple[str, ...]:
-        """Those that reading the files gave."""
-        return self.warnings[self.scan_warnings :]
 
     @property
     def settled(self) -> bool:
         return self.newest + SETTLED <= self.read_at
+
+
+class FolderRecord(NamedTuple):
+    """One folder as it was saved."""
+
+    path: bytes
+    parts: tuple[Part, ...]
+    folders_signature: bytes
+    subtree: Subtree
+    pages: bytes
+    """Ids of its pages, 32 bytes each; empty where it has none."""
+    scan_warnings: tuple[str, ...]
+    """Those that came from listing the folder."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return (*self.scan_warnings, *(warning for part in self.parts for warning in part.warnings))
 
     def object_ids(self) -> Iterable[bytes]:
         """What the store must hold for this record to be of use."""
         yield self.subtree.tree_id
         for at in range(0, len(self.pages), _ID):
             yield self.pages[at : at + _ID]
-
-    def rows(self) -> dict[bytes, bytes]:
-        """Name → stat row."""
-        return parse_signature(self.files_signature)
 
 
 class FileCache:
@@ -121,11 +126,10 @@ class FileCache:
         """What is at `path`; empty where nothing usable is: a lost cache costs one reading of the files."""
         cache = cls(path)
         try:
-            data = path.read_bytes()
-        except OSError:
-            return cache
-        if data[:8] == _MAGIC and data[8:12] == _CHECKSUM.pack(zlib.crc32(memoryview(data)[12:])):
-            cache._parse(data)
+            with open(path, "rb") as file:
+                cache._read(file)
+        except (OSError, ValueError, struct.error):
+            return cls(path)
         return cache
 
     def replace(self, records: dict[bytes, FolderRecord], last: LastRoot, warnings: tuple[str, ...]) -> None:
@@ -136,62 +140,70 @@ class FileCache:
             self._flush(self.path)
 
     def _flush(self, path: Path) -> None:
-        body = b"".join(self._parts())
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            temporary.write_bytes(_MAGIC + _CHECKSUM.pack(zlib.crc32(body)) + body)
+            with open(temporary, "wb") as file:
+                checksum = 0
+                file.write(_MAGIC + _CHECKSUM.pack(0))
+                for piece in self._pieces():
+                    checksum = zlib.crc32(piece, checksum)
+                    file.write(piece)
+                file.seek(len(_MAGIC))
+                file.write(_CHECKSUM.pack(checksum))
             faults.rename(temporary, path, "statcache.flush")
         except OSError:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the first error is the one to tell
+                temporary.unlink(missing_ok=True)
             raise
 
-    def _parts(self) -> Iterable[bytes]:
+    def _pieces(self) -> Iterator[bytes]:
         if self.last is None:
             return
         warnings = _join_texts(self.warnings)
         yield _LAST.pack(*self.last, len(warnings))
         yield warnings
         for record in self.records.values():
-            strings = (
-                record.path,
-                record.files_signature,
-                record.folders_signature,
-                record.pages,
-                record.entries,
-                b"\0".join(record.assumed),
-                _join_texts(record.warnings),
-            )
-            yield _RECORD.pack(record.read_at, record.newest, *record.subtree, record.scan_warnings, *map(len, strings))
+            strings = (record.path, record.folders_signature, record.pages, _join_texts(record.scan_warnings))
+            yield _RECORD.pack(*record.subtree, *map(len, strings), len(record.parts))
             yield from strings
+            for part in record.parts:
+                strings = (part.rows, part.entries, b"\0".join(part.assumed), _join_texts(part.warnings))
+                yield _PART.pack(part.read_at, part.newest, part.files, part.size, *map(len, strings))
+                yield from strings
 
-    def _parse(self, data: bytes) -> None:
-        *last, length = _LAST.unpack_from(data, 12)
+    def _read(self, file: BinaryIO) -> None:
+        """Fill this cache. Raises ValueError and struct.error for what is no cache, or a damaged one."""
+        head = file.read(len(_MAGIC) + _CHECKSUM.size)
+        if head[: len(_MAGIC)] != _MAGIC:
+            raise ValueError("not a cache of this version")
+        checksum, at = 0, file.tell()
+        for piece in iter(partial(file.read, _BLOCK), b""):
+            checksum = zlib.crc32(piece, checksum)
+        if head[len(_MAGIC) :] != _CHECKSUM.pack(checksum):
+            raise ValueError("damaged")
+        end = file.tell()
+        file.seek(at)
+        *last, length = _LAST.unpack(file.read(_LAST.size))
         self.last = LastRoot(*last)
-        at = 12 + _LAST.size
-        self.warnings = _split_texts(data[at : at + length])
-        at += length
-        while at < len(data):
-            read_at, newest, tree_id, content_id, files, size, scan_warnings, *lengths = _RECORD.unpack_from(data, at)
-            at += _RECORD.size
-            strings: list[bytes] = []
-            for length in lengths:
-                strings.append(data[at : at + length])
-                at += length
-            path, files_row, folders_row, pages, entries, assumed, warnings = strings
-            self.records[path] = FolderRecord(
-                path,
-                files_row,
-                folders_row,
-                read_at,
-                newest,
-                Subtree(tree_id, content_id, files, size),
-                pages,
-                entries,
-                tuple(assumed.split(b"\0")) if assumed else (),
-                _split_texts(warnings),
-                scan_warnings,
-            )
+        self.warnings = _split_texts(file.read(length))
+        while file.tell() < end:
+            record = _read_record(file.read)
+            self.records[record.path] = record
+
+
+def _read_record(read: Callable[[int], bytes]) -> FolderRecord:
+    *subtree, a, b, c, d, parts = _RECORD.unpack(read(_RECORD.size))
+    path, folders, pages, warnings = read(a), read(b), read(c), read(d)
+    found = tuple(_read_part(read) for _ in range(parts))
+    return FolderRecord(path, found, folders, Subtree(*subtree), pages, _split_texts(warnings))
+
+
+def _read_part(read: Callable[[int], bytes]) -> Part:
+    read_at, newest, files, size, a, b, c, d = _PART.unpack(read(_PART.size))
+    rows, entries, assumed, warnings = read(a), read(b), read(c), read(d)
+    names = tuple(assumed.split(b"\0")) if assumed else ()
+    return Part(rows, entries, files, size, read_at, newest, names, _split_texts(warnings))
 
 
 def unchanged(root: Path, cache: FileCache, *, paths: Iterable[bytes] | None = None) -> SavedSnapshot | None:
@@ -204,11 +216,9 @@ def unchanged(root: Path, cache: FileCache, *, paths: Iterable[bytes] | None = N
         return None
     for listing in walk(root, None if paths is None else select(paths)):
         record = cache.records.get(listing.path)
-        if record is None or not record.settled or record.assumed:
+        if record is None or tuple(listing.warnings) != record.scan_warnings:
             return None
-        if tuple(listing.warnings) != record.warnings[: record.scan_warnings]:
-            return None
-        if record.files_signature != files_signature(listing.rows):
+        if listing.parts != [part.rows for part in record.parts if part.settled and not part.assumed]:
             return None
         if record.folders_signature != folders_signature(listing.saved_folders()):
             return None

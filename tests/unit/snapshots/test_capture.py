@@ -17,6 +17,7 @@ from dstack.snapshots.listing import entries
 from dstack.snapshots.manifests import DirectoryEntry, FileEntry
 from dstack.snapshots.reading import FileReader
 from dstack.snapshots.restore import restore
+from dstack.snapshots.scanning import Stat
 from dstack.snapshots.statcache import FileCache, SavedSnapshot
 from dstack.snapshots.store import SnapshotStore
 from tests.support.stores import RecordingStore, later
@@ -46,9 +47,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     names: list[bytes] = []
     small, large = FileReader.read_small, FileReader.read_large
 
-    def read_small(self: FileReader, folder: int, row: tuple[bytes, os.stat_result]) -> object:
-        names.append(row[0])
-        return small(self, folder, row)
+    def read_small(self: FileReader, folder: int, name: bytes, listed: Stat) -> object:
+        names.append(name)
+        return small(self, folder, name, listed)
 
     def read_large(self: FileReader, folder: int, name: bytes, *rest: object) -> object:
         names.append(name)

@@ -13,6 +13,7 @@ from dstack.snapshots.capture import save
 from dstack.snapshots.chunking import DEFAULT
 from dstack.snapshots.reading import FileReader
 from dstack.snapshots.restore import restore
+from dstack.snapshots.scanning import stat_row, unpack_row
 from dstack.snapshots.statcache import FileCache, SavedSnapshot
 from tests.support.ports import FakeClock
 from tests.support.stores import RecordingStore, later
@@ -175,14 +176,14 @@ def test_a_file_of_this_very_tick_is_read_after_the_tick(root: Path) -> None:
     (root / "f").write_bytes(b"x")
     pauses: list[float] = []
     reader = FileReader(DEFAULT, lambda *_: None, live=False, clock=FakeClock(), pause=pauses.append)
+    listed = unpack_row(stat_row(os.stat(root / "f")))
     folder = os.open(root, os.O_RDONLY)
     try:
-        reader.read_small(folder, (b"f", os.stat(root / "f")))
+        reader.read_small(folder, b"f", listed)
         assert pauses == [reading.TICK] * 3  # the clock stands still behind the file: waiting has an end
         pauses.clear()
-        FileReader(DEFAULT, lambda *_: None, live=False, clock=later(), pause=pauses.append).read_small(
-            folder, (b"f", os.stat(root / "f"))
-        )
+        settled = FileReader(DEFAULT, lambda *_: None, live=False, clock=later(), pause=pauses.append)
+        settled.read_small(folder, b"f", listed)
         assert pauses == []
     finally:
         os.close(folder)
@@ -285,7 +286,7 @@ class TestGrownFiles:
         saved = save(root, store, cache=cache, live=True, clock=later())
         assert content(store, saved, tmp_path) == data
         assert pauses == []
-        assert cache.records[b""].assumed == (b"f",)
+        assert cache.records[b""].parts[0].assumed == (b"f",)
 
 
 def test_a_file_of_more_chunks_than_a_list_can_hold_is_named(

@@ -92,7 +92,8 @@ def test_no_cache_or_a_fresh_file_means_looking(root: Path, path: Path) -> None:
 def test_a_live_assumption_means_looking(root: Path, path: Path) -> None:
     cache = FileCache(path)
     save(root, RecordingStore(), cache=cache, clock=later())
-    record = cache.records[b"sub"]._replace(assumed=(b"b",))
+    record = cache.records[b"sub"]
+    record = record._replace(parts=(record.parts[0]._replace(assumed=(b"b",)),))
     assert cache.last is not None
     cache.replace({**cache.records, b"sub": record}, cache.last, ())
     assert unchanged(root, FileCache.load(path)) is None
