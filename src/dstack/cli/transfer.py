@@ -15,10 +15,10 @@ _TOLD = 1 << 20
 
 
 @contextmanager
-def transfer(what: str, total: int) -> Generator[Advance]:
+def transfer(what: str, total: int | Callable[[], int]) -> Generator[Advance]:
     """Shows how many of `total` bytes are done, how fast, and for how long still; yields what is told of bytes.
 
-    Drawn on stderr, where it is a terminal.
+    Drawn on stderr, where it is a terminal; elsewhere a `total` that takes time to find out is not asked for.
     """
     if not is_coloured(sys.stderr):
         yield lambda _: None
@@ -34,7 +34,7 @@ def transfer(what: str, total: int) -> Generator[Advance]:
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(what, total=total if isinstance(total, int) else total())
         yield lambda count: progress.advance(task, count)
 
 

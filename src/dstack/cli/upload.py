@@ -30,8 +30,7 @@ def upload(paths: tuple[str, ...], tags: tuple[str, ...], workflow: str | None, 
     session = Session()
     with session.api as api:
         measured = Measured()
-        total = sum(item.size() for item in found)
-        with transfer("uploading", total) as advance:
+        with transfer("uploading", lambda: sum(item.size() for item in found)) as advance:
             done = uploading.upload(
                 api,
                 found,

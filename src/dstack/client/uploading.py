@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -37,6 +38,25 @@ class Local(NamedTuple):
             for part in listing.parts
             for _, row in parse_rows(part)
         )
+
+
+class _Told:
+    """Passes on how many bytes were read; what need not be read counts when its folder is saved. Safe for threads."""
+
+    def __init__(self, watch: Callable[[int], None] | None) -> None:
+        self._watch = watch
+        self._lock = threading.Lock()
+        self._bytes = 0
+
+    def read(self, count: int) -> None:
+        if self._watch is not None:
+            with self._lock:
+                self._bytes += count
+            self._watch(count)
+
+    def done(self, size: int) -> None:
+        if self._watch is not None and size > self._bytes:
+            self._watch(size - self._bytes)
 
 
 class Uploaded(NamedTuple):
@@ -98,7 +118,9 @@ def upload(
     size = 0
     for item in artifacts:
         cache = FileCache.load(_cache(home, server, item)) if home else None
-        saved = save(item.folder, store, paths=item.files, cache=cache, watch=watch)
+        told = _Told(watch)
+        saved = save(item.folder, store, paths=item.files, cache=cache, watch=told.read)
+        told.done(saved.size)
         warnings += saved.warnings
         size += saved.size
         sent.append((item.path, saved.manifest_id.hex(), saved.stored))

@@ -36,3 +36,19 @@ def test_what_was_spared(capsys: pytest.CaptureFixture[str]) -> None:
     assert "/s)" in first
     assert first.endswith(", 6MiB of it spared: equal content is stored once")
     assert "spared" not in second
+
+
+@pytest.mark.parametrize("stderr", [Terminal(), io.StringIO()])
+def test_a_total_is_found_out_for_a_bar_only(stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def total() -> int:
+        asked.append(4 << 20)
+        return 4 << 20
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with transfer("uploading", total):
+        pass
+    assert len(asked) == (1 if stderr.isatty() else 0)
