@@ -9,9 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import graphs, ours, peers, report
+from benchmarks import backup_peers, graphs, ours, peers, report
+from benchmarks.artifact_budgets import ARTIFACT_BUDGETS
+from benchmarks.artifact_rows import LARGE, artifact_rows
 from benchmarks.measure import CommandFailed, Idle, Row, family, idle
-from benchmarks.rows import rows
+from benchmarks.rows import Makers, chosen, run_rows
 
 KEPT = ours.ROOT / ".benchmarks"
 PAGE = ours.ROOT / "docs" / "benchmarks.md"
@@ -22,11 +24,11 @@ def main() -> int:
     # However this ends, the servers that it started are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     KEPT.mkdir(exist_ok=True)
-    chosen = [make(KEPT) for make in peers.ALL] if options.peers else []
+    beside = [make(KEPT) for make in peers.ALL] if options.peers else []
     say("installing dstack")
     ours.install(KEPT / "dstack")
     versions = {"dstack": ours.version(KEPT / "dstack", "dstack")}
-    for peer in chosen:
+    for peer in beside:
         say(f"installing {peer.name}")
         peers.install(peer)
         versions[peer.name] = ours.version(peer.environment, peer.name)
@@ -37,7 +39,7 @@ def main() -> int:
         stack.callback(dstack.stop)
         resting: dict[str, Idle] = {}
         measured: dict[str, Row] = {}
-        for peer in chosen:
+        for peer in beside:
             if peer.name == "prefect":
                 pid = stack.enter_context(peers.PrefectServer(peer, scratch))
                 if wanted(options.only, "idle"):
@@ -45,22 +47,41 @@ def main() -> int:
                     resting["prefect server"] = idle(family(pid), options.seconds)
         if wanted(options.only, "idle"):
             resting = watch(dstack, scratch, options.seconds) | resting
-        for row in rows(dstack, chosen, scratch, set(options.only)):
+        of_runs, of_artifacts = run_rows(dstack, beside, scratch), artifact_rows(dstack, beside, scratch)
+        left_out = () if options.large else LARGE
+        for row in chosen({**of_runs, **of_artifacts}, set(options.only), by_name_only=left_out):
             say(row.title)
             row.measure()
             measured[row.name] = row
-        text = report.write(report.Results(measured, resting, versions))
+        sections = {
+            "results": report.write(_some(measured, of_runs, resting, versions)),
+            "artifacts": report.write(
+                _some(measured, of_artifacts, {}, versions | backup_peers.versions()), ARTIFACT_BUDGETS
+            ),
+        }
 
-    sys.stdout.write(text)
-    if options.write:
-        page = PAGE.read_text(encoding="utf-8")
-        head, _, rest = page.partition("<!-- results -->\n")
-        tail = rest.partition("<!-- end of results -->")[2]
-        PAGE.write_text(f"{head}<!-- results -->\n{text}<!-- end of results -->{tail}", encoding="utf-8")
+    for name, text in sections.items():
+        if any(row in measured for row in (of_runs if name == "results" else of_artifacts)) or not measured:
+            sys.stdout.write(text)
+            if options.write:
+                put(name, text)
     failed = [note for row in measured.values() if (note := row.notes.get("dstack"))]
     for note in failed:
         say(f"failed: {note}")
     return 1 if failed else 0
+
+
+def _some(
+    measured: dict[str, Row], names: Makers, resting: dict[str, Idle], versions: dict[str, str]
+) -> report.Results:
+    return report.Results({name: row for name, row in measured.items() if name in names}, resting, versions)
+
+
+def put(section: str, text: str) -> None:
+    """Replace what stands between the marks of a section of the page."""
+    begin, end = f"<!-- {section} -->\n", f"<!-- end of {section} -->"
+    head, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    PAGE.write_text(f"{head}{begin}{text}{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
 def parse() -> argparse.Namespace:
@@ -75,6 +96,7 @@ def parse() -> argparse.Namespace:
         metavar="ROW",
         help="rows by name, such as fan-100, or all of a kind, such as fan",
     )
+    parser.add_argument("--large", action="store_true", help=f"also {', '.join(LARGE)}: up to 60 GB and an hour")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long idle programs are watched")
     return parser.parse_args()

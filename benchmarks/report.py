@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import Idle, Row
+from benchmarks.measure import Case, Idle, Row
 
 PYTHON, OURS = "python -c pass", "dstack"
 PEERS = ("dvc", "metaflow", "snakemake", "prefect")
@@ -118,10 +118,10 @@ BUDGETS = (
 )
 
 
-def write(results: Results) -> str:
+def write(results: Results, budgets: Sequence[Budget] = BUDGETS) -> str:
     """Everything that was measured, as markdown."""
     parts = [f"{machine()}; {', '.join(f'{name} {version}' for name, version in results.versions.items())}."]
-    parts.append(_table(["Budget", "Limit", "Found", ""], _budgets(results)))
+    parts.append(_table(["Budget", "Limit", "Found", ""], _budgets(results, budgets)))
     parts += [f"**{row.title}** ({row.name})\n\n{_row(row)}" for row in results.rows.values()]
     if results.idle:
         lines = [
@@ -146,9 +146,9 @@ def machine() -> str:
     return f"{cores} × {cpu}, {platform.system()} {platform.release().split('-')[0]}"
 
 
-def _budgets(results: Results) -> list[list[str]]:
+def _budgets(results: Results, budgets: Sequence[Budget]) -> list[list[str]]:
     lines: list[list[str]] = []
-    for budget in BUDGETS:
+    for budget in budgets:
         verdict = budget.judge(results)
         if verdict is not None:
             mark = "met" if verdict.share <= 1 else f"missed by {verdict.share:.1f} ×"
@@ -157,23 +157,53 @@ def _budgets(results: Results) -> list[list[str]]:
 
 
 def _row(row: Row) -> str:
-    """One line per tool: medians, and how many times ours the whole command took."""
-    ours = row.median(OURS)
+    """One line per tool: medians, and how many times ours the whole command took. Columns with nothing are left out."""
     lines: list[list[str]] = []
     for case in row.cases:
-        wall = row.median(case.tool)
-        if wall is None:
-            lines.append(
-                [case.tool, f"failed: {row.notes.get(case.tool, 'not run')[:160]}".replace("\n", " "), "", "", "", ""]
-            )
-            continue
-        first, each = row.median(case.tool, "first"), _each(wall / row.size) if row.size > 1 else ""
-        ratio = f"{wall / ours:.2f}" if ours else ""
-        runs = len(row.samples[case.tool])
-        lines.append(
-            [case.tool, _number(first), _number(wall), _number(row.median(case.tool, "cpu")), each, ratio, str(runs)]
-        )
-    return _table(["", "first line, s", "return, s", "CPU, s", "each", "× dstack", "runs"], lines)
+        if row.median(case.tool) is None:
+            why = row.notes.get(case.tool, "not run")
+            lines.append([case.tool, case.lacking or f"failed: {why[:160]}".replace("\n", " ")])
+        else:
+            lines.append([case.tool, *(tell(row, case) for tell in _COLUMNS.values())])
+    head = ["", *_COLUMNS]
+    filled = [at for at in range(len(head)) if at < 2 or any(len(line) > at and line[at] for line in lines)]
+    return _table([head[at] for at in filled], [[line[at] for at in filled if at < len(line)] for line in lines])
+
+
+def _share(row: Row, case: Case) -> str:
+    ours, wall = row.median(OURS), row.median(case.tool)
+    return f"{wall / ours:.2f}" if ours and wall else ""
+
+
+def _per(row: Row, case: Case) -> str:
+    wall, size = row.median(case.tool), case.size or row.size
+    return _each(wall / size) if wall and size > 1 else ""
+
+
+def _through(row: Row, case: Case) -> str:
+    wall = row.median(case.tool)
+    return f"{row.rate[0] / wall:,.0f} {row.rate[1]}" if row.rate and wall else ""
+
+
+def _megabytes(what: str) -> Callable[[Row, Case], str]:
+    def tell(row: Row, case: Case) -> str:
+        found = row.median(case.tool, what)
+        return "" if found is None else f"{found / 1e6:.1f}" if found < 1e8 else f"{found / 1e6:,.0f}"
+
+    return tell
+
+
+_COLUMNS: Mapping[str, Callable[[Row, Case], str]] = {
+    "return, s": lambda row, case: _number(row.median(case.tool)),
+    "first line, s": lambda row, case: _number(row.median(case.tool, "first")),
+    "CPU, s": lambda row, case: _number(row.median(case.tool, "cpu")),
+    "each": _per,
+    "rate": _through,
+    "stored, MB": _megabytes("grown"),
+    "memory, MB": _megabytes("memory"),
+    "× dstack": _share,
+    "runs": lambda row, case: str(len(row.samples[case.tool])),
+}
 
 
 def _get(results: Results, row: str, tool: str, what: str) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import graphs
@@ -12,32 +12,15 @@ from benchmarks.ours import SLOTS, Dstack, plain_environment, write
 from benchmarks.peers import Peer, Shape
 from benchmarks.submissions import submit_row
 
-NAMES = (
-    "help",
-    "hello",
-    "cold",
-    "first",
-    "fan-100",
-    "fan-1000",
-    "fan-10000",
-    "chain",
-    "lines-buffered",
-    "lines-unbuffered",
-    "submit-10000-first",
-    "submit-10000-unchanged",
-    "submit-10000-changed",
-    "validate-200",
-    "plan-10000",
-    "complete",
-)
-"""In this order; `idle` is watched before them."""
-
 LINES, WIDTH = 1_000_000, graphs.WIDTH
 
+Makers = Mapping[str, Callable[[], Row]]
+"""What makes a row, by the row's name, in the order in which they are measured."""
 
-def rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path, names: set[str]) -> Iterator[Row]:
-    """The rows that `names` asks for (all when empty), each made when its turn comes."""
-    makers: dict[str, Callable[[], Row]] = {
+
+def run_rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path) -> Makers:
+    """Rows of runs and of the command line."""
+    return {
         "help": lambda: help_row(dstack, peers, scratch),
         "hello": lambda: hello_row(dstack, peers, scratch),
         "cold": lambda: cold_row(dstack, scratch),
@@ -55,12 +38,19 @@ def rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path, names: set[str]) 
         "plan-10000": lambda: plan_row(dstack, scratch),
         "complete": lambda: complete_row(dstack, _python(dstack, scratch), scratch),
     }
-    unknown = {wanted for wanted in names if wanted != "idle" and not any(_is(name, wanted) for name in NAMES)}
+
+
+def chosen(makers: Makers, names: Collection[str], *, by_name_only: Collection[str] = ()) -> Iterator[Row]:
+    """The rows that `names` asks for (all when empty), each made when its turn comes. Raises ValueError.
+
+    Those of `by_name_only` are left out unless they are asked for.
+    """
+    unknown = {wanted for wanted in names if wanted != "idle" and not any(_is(name, wanted) for name in makers)}
     if unknown:
-        raise ValueError(f"no row is called {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}, idle")
-    for name in NAMES:
-        if not names or any(_is(name, wanted) for wanted in names):
-            yield makers[name]()
+        raise ValueError(f"no row is called {', '.join(sorted(unknown))}; there are {', '.join(makers)}, idle")
+    for name, make in makers.items():
+        if any(_is(name, wanted) for wanted in names) or not (names or name in by_name_only):
+            yield make()
 
 
 def _is(name: str, wanted: str) -> bool:

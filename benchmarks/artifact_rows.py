@@ -1,0 +1,95 @@
+"""The rows of what is saved: folders beside other tools, capture while a job runs, memory, inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from benchmarks import artifacts, backup_peers
+from benchmarks.capturing import capture_row
+from benchmarks.folders import BIG, SMALL, Folder, Kind, discard, touch_memory
+from benchmarks.inputs import input_row
+from benchmarks.keepers import Keeper, When, restore_row, save_row, verify_row
+from benchmarks.measure import Row
+from benchmarks.ours import Dstack
+from benchmarks.peers import Peer
+from benchmarks.scale import files_row, scale_row, sparse_row
+
+LARGE = ("memory-sparse", "memory-files", "input-10g")
+"""Rows that take tens of gigabytes or many minutes: measured when they are asked for."""
+
+
+def artifact_rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path) -> dict[str, Callable[[], Row]]:
+    shelf = _Shelf(dstack, peers, scratch)
+    found: dict[str, Callable[[], Row]] = {}
+    for kind in (BIG, SMALL):
+        found[f"save-{kind.name}-first"] = partial(shelf.save, kind, "first")
+        found[f"save-{kind.name}-unchanged"] = partial(shelf.save, kind, "unchanged")
+        found[f"save-{kind.name}-changed"] = partial(shelf.save, kind, "changed")
+        found[f"restore-{kind.name}"] = partial(shelf.restore, kind)
+        found[f"verify-{kind.name}"] = partial(shelf.verify, kind)
+    found["scale-save"] = partial(scale_row, shelf.inside, scratch, "save")
+    found["scale-restore"] = partial(scale_row, shelf.inside, scratch, "restore")
+    found["capture"] = partial(capture_row, dstack, scratch)
+    found["memory-sparse"] = partial(sparse_row, dstack, scratch)
+    found["memory-files"] = partial(files_row, dstack, scratch)
+    found["input-10g"] = partial(input_row, dstack, scratch)
+    return {name: _alone(shelf, name, make) for name, make in found.items()}
+
+
+def _alone(shelf: _Shelf, name: str, make: Callable[[], Row]) -> Callable[[], Row]:
+    """Rows that do not share the folders of a kind have the disk for themselves."""
+
+    def made() -> Row:
+        if not name.startswith(("save-", "restore-", "verify-")):
+            shelf.clear()
+        return make()
+
+    return made
+
+
+class _Shelf:
+    """The folder of one kind and what every tool keeps of it, from row to row; only one kind takes room at a time."""
+
+    def __init__(self, dstack: Dstack, peers: Sequence[Peer], scratch: Path) -> None:
+        self._dstack = dstack
+        self._peers = peers
+        self._scratch = scratch / "kept"
+        self._kind: Kind | None = None
+        self._keepers: list[Keeper] = []
+        self._touched = False
+        # A home of its own: what a command has saved is not there already.
+        self.inside = artifacts.Inside(Dstack(dstack.program.parents[1], scratch / "inside"), scratch)
+
+    def save(self, kind: Kind, when: When) -> Row:
+        return save_row(self._of(kind), kind, when)
+
+    def restore(self, kind: Kind) -> Row:
+        return restore_row(self._of(kind), kind, self._scratch / "restored")
+
+    def verify(self, kind: Kind) -> Row:
+        return verify_row(self._of(kind), kind)
+
+    def clear(self) -> None:
+        self.inside.end()
+        self.inside.dstack.forget()
+        self._dstack.forget()
+        discard(self._scratch)
+        self._kind, self._keepers = None, []
+
+    def _of(self, kind: Kind) -> list[Keeper]:
+        if not self._touched:
+            touch_memory()
+            self._touched = True
+        if self._kind is not kind:
+            self.clear()
+            source = Folder(self._scratch / "work" / "data", kind)
+            source.make()
+            self._kind = kind
+            self._keepers = [
+                artifacts.keeper(self._dstack, source),
+                artifacts.inside_keeper(self.inside, source),
+                *backup_peers.keepers(source, self._peers, self._scratch),
+            ]
+        return self._keepers
