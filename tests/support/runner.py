@@ -70,7 +70,12 @@ class FakeRunner:
         """One poll that does not wait; what is assigned is held, recalls and stops are left to the test."""
         assert self.runner_id is not None
         known = tuple(
-            messages.KnownAttempt(attempt_id=key, state=self.states[key], stop=self.stops.get(key, ""))
+            messages.KnownAttempt(
+                attempt_id=key,
+                state=self.states[key],
+                stop=self.stops.get(key, ""),
+                problem=self.problems.get(key, ""),
+            )
             for key in self.held
         )
         request = messages.PollRequest(

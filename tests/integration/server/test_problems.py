@@ -97,7 +97,7 @@ def test_a_database_on_the_same_full_disk(world: World, monkeypatch: pytest.Monk
 def test_who_follows_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a job that prints without a pause."""
     monkeypatch.setattr(following, "QUIET", 60.0)
-    monkeypatch.setattr(following, "BEAT", 0.0)
+    monkeypatch.setattr(following, "BEAT", 60.0)
 
     async def scene() -> None:
         runner, name = begun(world)

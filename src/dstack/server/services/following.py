@@ -21,6 +21,7 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import attempts, events, runs
 from dstack.server.services import views, waiting
 from dstack.server.services.context import Context
+from dstack.server.services.problems import problem_topic
 from dstack.server.services.runs import run_id_of
 
 BEAT = 15.0
@@ -87,9 +88,9 @@ class _Follower:
 
     async def frames(self, follow: bool) -> AsyncIterator[bytes]:
         topic = f"run:{self._run_id.hex}"
-        with self._context.bus.subscribe([topic, "shutdown"]) as subscription:
+        problem = problem_topic(self._run_id)
+        with self._context.bus.subscribe([topic, problem, "shutdown"]) as subscription:
             patience = QUIET
-            stated = asyncio.get_running_loop().time()
             while True:
                 look = await self._context.database.aread(self._look)
                 for piece in _joined(self._tell(look)):
@@ -100,13 +101,11 @@ class _Follower:
                 patience = QUIET if news else BEAT
                 if "shutdown" in news:
                     return  # no end frame: the reader asks the next server for the rest
-                now = asyncio.get_running_loop().time()
                 if not news:
                     yield b"".join(await self._context.database.aread(self._restate)) + _frame({"t": "beat"})
-                elif now - stated > BEAT:
-                    yield b"".join(await self._context.database.aread(self._restate))  # also to one who always writes
-                stated = now if not news or now - stated > BEAT else stated
-                if news and len(self._streams) > 1:
+                elif problem in news:
+                    yield b"".join(await self._context.database.aread(self._restate))
+                elif len(self._streams) > 1:
                     await asyncio.sleep(MIN_INTERVAL)
         shown = await self._context.database.aread(lambda tx: views.run_view(tx, self._context.project_id, self._name))
         yield _frame({"t": "end", "run": shown})

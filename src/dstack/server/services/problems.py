@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from sqlalchemy import and_, select, update
@@ -25,14 +25,20 @@ def tell(context: Context, changed: Mapping[UUID, str], runs: Mapping[UUID, UUID
     server remembers it.
     """
     context.problems.update(changed)
+    topics = {problem_topic(runs[attempt_id]) for attempt_id in changed}
     try:
-        context.database.write(TELL, lambda tx: _store(tx, context.project_id, changed))
+        context.database.write(TELL, lambda tx: _store(tx, context.project_id, changed, topics))
     except DatabaseError as error:
         _log.warning("what keeps %d attempts from saving is not stored: %s", len(changed), error)
     else:
         for attempt_id in changed:
             context.problems.pop(attempt_id, None)
-    context.bus.publish_many({f"run:{runs[attempt_id].hex}" for attempt_id in changed})
+    context.bus.publish_many(topics)
+
+
+def problem_topic(run_id: UUID) -> str:
+    """Heard when something begins or ceases to keep jobs of the run from saving."""
+    return f"problem:{run_id.hex}"
 
 
 def problems(
@@ -60,7 +66,9 @@ def problems(
     return found
 
 
-def _store(tx: Transaction, project_id: UUID, changed: Mapping[UUID, str]) -> None:
+def _store(tx: Transaction, project_id: UUID, changed: Mapping[UUID, str], topics: Iterable[str]) -> None:
+    for topic in topics:
+        tx.notify(topic)
     for attempt_id, text in changed.items():
         of_attempt = (attempts.c.project_id == project_id, attempts.c.id == attempt_id)
         tx.execute(update(attempts).where(*of_attempt).values(save_problem=text or None))

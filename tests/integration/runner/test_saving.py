@@ -1,0 +1,139 @@
+"""Saving while the store refuses (F19): an object store that answers 507 or 403 is waited for, and it is said why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from dstack.client.api import Unreachable
+from dstack.domain.ports import SystemClock
+from dstack.protocol import messages
+from dstack.protocol.messages import Assignment
+from dstack.runner.saving import ArtifactSaver, FinalSave
+from dstack.runner.settings import Settings
+from dstack.sdk.blobs import Buffer
+from dstack.snapshots.blobs.memory import MemoryBlobStore
+from dstack.snapshots.catalog import MemoryCatalog
+from dstack.snapshots.errors import StoreRefused
+from dstack.snapshots.store import SnapshotStore
+
+DEADLINE = 30.0
+
+
+class Refusing(MemoryBlobStore):
+    """Takes nothing while `answer` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer: Exception | None = None
+
+    def put(self, key: str, data: Buffer | Path) -> bool:
+        if self.answer is not None:
+            raise self.answer
+        return super().put(key, data)
+
+
+class Scene:
+    """A job's folder, the saver of its artifact `out`, and what it reported."""
+
+    def __init__(self, folder: Path, save_deadline: float = DEADLINE) -> None:
+        self.blobs = Refusing()
+        self.events: list[messages.AttemptEvent] = []
+        self.out = folder / "work" / "out"
+        self.out.mkdir(parents=True)
+        settings = Settings(home=folder, quiet_period=0.05, max_interval=0.2, save_retry=0.05, retry_last=0.05)
+        shop: Any = SimpleNamespace(
+            settings=settings, clock=SystemClock(), store=SnapshotStore(self.blobs, MemoryCatalog())
+        )
+        spec = SimpleNamespace(artifacts=("out",), working_dir=".")
+        assignment: Any = SimpleNamespace(attempt_id=UUID(int=1), spec=spec, save_deadline=save_deadline)
+        self.saver = ArtifactSaver(shop, cast("Assignment", assignment), folder, self.events.append)
+
+    async def until(self, look: Callable[[], object]) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while not look():  # noqa: ASYNC110 - the saver tells what is in its way by an attribute that polls read
+                await asyncio.sleep(0.01)
+
+
+ANSWERS = [
+    (StoreRefused("the store did not take packs/ab/cd: 507 no room left in the bucket"), "507 no room left"),
+    (StoreRefused("the store did not take packs/ab/cd: 403 the signature is not valid"), "403 the signature"),
+]
+
+
+@pytest.mark.parametrize(("answer", "said"), ANSWERS, ids=["507", "403"])
+def test_snapshots_pause_and_go_on(tmp_path: Path, answer: Exception, said: str) -> None:
+    async def play() -> None:
+        scene = Scene(tmp_path)
+        scene.blobs.answer = answer
+        scene.saver.begin()
+        # Written again and again: a change before the folder is watched is seen with the next look only.
+        await scene.until(lambda: (scene.out / "file").write_bytes(b"content") and scene.saver.problem)
+        assert scene.saver.problem.startswith("takes no snapshots now: store unavailable: ")
+        assert said in scene.saver.problem
+        assert scene.events == []
+        scene.blobs.answer = None  # and nothing is written any more: it goes on by itself
+        await scene.until(lambda: scene.events)
+        [event] = scene.events
+        assert isinstance(event, messages.SnapshotTaken)
+        assert (event.artifacts[0].files, event.artifacts[0].size) == (1, 7)
+        assert scene.saver.problem == ""
+        await asyncio.to_thread(scene.saver.stop)
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(("answer", "said"), ANSWERS, ids=["507", "403"])
+def test_the_last_save_waits(tmp_path: Path, answer: Exception, said: str) -> None:
+    async def play() -> None:
+        scene = Scene(tmp_path)
+        scene.saver.begin()
+        scene.blobs.answer = answer
+        (scene.out / "file").write_bytes(b"content")
+        saving = asyncio.create_task(scene.saver.final())
+        await scene.until(lambda: scene.saver.problem.startswith("finishing: store unavailable: "))
+        assert said in scene.saver.problem
+        scene.blobs.answer = None
+        saved: FinalSave = await saving
+        assert (saved.problem, [item.files for item in saved.artifacts], scene.saver.problem) == (None, [1], "")
+
+    asyncio.run(play())
+
+
+def test_until_the_deadline_and_no_longer(tmp_path: Path) -> None:
+    async def play() -> None:
+        scene = Scene(tmp_path, save_deadline=0.2)
+        scene.saver.begin()
+        scene.blobs.answer = ANSWERS[0][0]
+        (scene.out / "file").write_bytes(b"content")
+        saved = await scene.saver.final()
+        assert saved.problem is not None
+        assert "507 no room left" in saved.problem
+        assert saved.artifacts == ()
+
+    asyncio.run(play())
+
+
+def test_a_server_that_is_away_is_no_problem_to_be_told(tmp_path: Path) -> None:
+    """It would hear of it only once it is back."""
+
+    async def play() -> None:
+        scene = Scene(tmp_path)
+        scene.saver.begin()
+        scene.blobs.answer = Unreachable("nobody answers")
+        (scene.out / "file").write_bytes(b"content")
+        saving = asyncio.create_task(scene.saver.final())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await asyncio.shield(saving)
+        assert scene.saver.problem == ""
+        scene.blobs.answer = None
+        assert (await saving).problem is None
+
+    asyncio.run(play())
