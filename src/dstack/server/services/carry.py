@@ -25,6 +25,7 @@ from dstack.server.services.catalog import hold
 from dstack.server.services.errors import NotFound
 from dstack.server.services.stored import StoredInput, StoredPlan, StoredSubmission
 from dstack.workflows import Diagnostic, PlannedStep, ReusedInput, RunPlan
+from dstack.workflows.inputs import LATEST
 
 _decode_spec = msgspec.msgpack.Decoder(JobSpec).decode
 _decode_plan = msgspec.msgpack.Decoder(StoredPlan).decode
@@ -157,11 +158,14 @@ class Prior:
         self, workflow: str | None, tag: str | None, own: bool, ask: Callable[[], list[ReusedInput]]
     ) -> list[ReusedInput]:
         """What the earlier run was given for a dependency; what `ask` says for one that it did not have."""
-        found = [
-            msgspec.convert(item, ReusedInput, from_attributes=True)
-            for item, of_own in self.old.pins
-            if of_own == own and item.tag == tag and workflow in (None, item.workflow)
-        ]
+        known = [item for item, of_own in self.old.pins if of_own == own]
+        of = [item for item in known if workflow in (None, item.workflow)]
+        pins = [item for item in of if item.tag == tag]
+        if not pins and tag == LATEST:
+            pins = [item for item in of if item.tag is None]  # nobody had set it, so it meant the newest run
+        elif not pins and tag is None and not own:
+            pins = [item for item in known if item.tag == workflow]  # a name in another repository may be a tag's
+        found = [msgspec.convert(item, ReusedInput, from_attributes=True) for item in pins]
         return list({(item.path, item.job_name): item for item in found}.values()) or ask()
 
     def carry(self, tx: Transaction, project_id: UUID, planned: RunPlan, *, lock: bool = False) -> Carried:
