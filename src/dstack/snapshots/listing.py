@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
 from dstack.snapshots.errors import BadManifest, RestoreFailed
-from dstack.snapshots.manifests import AnyEntry, DirectoryEntry, FileEntry, Root, SymlinkEntry
+from dstack.snapshots.manifests import AnyEntry, Directory, DirectoryEntry, FileEntry, Root, SymlinkEntry
 from dstack.snapshots.scanning import MAX_DEPTH, Selection, most_folders, select, shown
 from dstack.snapshots.store import SnapshotStore
 
 AHEAD: Final = 256
-"""Sub-folders whose objects are read at once."""
+"""Sub-folders, or pages of them, that are read at once."""
+AHEAD_FILES: Final = 20_000
+"""Files in them, a single larger folder apart."""
 
 
 class Entry(NamedTuple):
@@ -94,21 +96,46 @@ def walk_tree(store: SnapshotStore, root: Root, paths: Iterable[bytes] | None = 
     yield Leave(None)
 
 
+Groups = Iterator[Sequence[AnyEntry]]
+"""The entries of a folder, in order, some at a time: a folder may have a million."""
+
+
 class _Level:
     """A folder that the walk is in."""
 
-    def __init__(
-        self, path: bytes, folder: DirectoryEntry | None, entries: list[AnyEntry], selection: Selection | None
-    ):
+    def __init__(self, path: bytes, folder: DirectoryEntry | None, groups: Groups, selection: Selection | None):
         self.path = path
         self.folder = folder
         self.selection = selection
-        self.folders = [entry for entry in entries if isinstance(entry, DirectoryEntry)]
-        self.position = 0
-        """How many sub-folders were entered."""
-        self.rest = iter(entries)
-        self.ahead: dict[bytes, list[AnyEntry]] = {}
+        self.ahead: dict[bytes, Groups] = {}
         """Entries of the next sub-folders."""
+        self._groups = groups
+        self._group: Iterator[AnyEntry] = iter(())
+        self._folders: list[DirectoryEntry] = []
+        self._entered = 0
+
+    def next(self) -> AnyEntry | None:
+        while (entry := next(self._group, None)) is None:
+            group = next(self._groups, None)
+            if group is None:
+                return None
+            self._group = iter(group)
+            self._folders = [entry for entry in group if isinstance(entry, DirectoryEntry)]
+            self._entered = 0
+        if isinstance(entry, DirectoryEntry):
+            self._entered += 1
+        return entry
+
+    def coming(self) -> list[bytes]:
+        """The folder that `next` gave, and some after it: as many as may be in memory."""
+        found: dict[bytes, None] = {}
+        files = 0
+        for folder in self._folders[self._entered - 1 : self._entered - 1 + AHEAD]:
+            files += folder.files
+            if found and files > AHEAD_FILES:
+                break
+            found[folder.tree_id] = None
+        return list(found)
 
 
 class _Walk:
@@ -123,7 +150,7 @@ class _Walk:
         stack = [_Level(b"", None, _chosen(b"", found, selection), selection)]
         while stack:
             level = stack[-1]
-            entry = next(level.rest, None)
+            entry = level.next()
             if entry is None:
                 stack.pop()
                 if level.folder is not None:
@@ -138,28 +165,35 @@ class _Walk:
 
     def _enter(self, level: _Level, entry: DirectoryEntry) -> _Level:
         if entry.tree_id not in level.ahead:
-            batch = level.folders[level.position : level.position + AHEAD]
-            level.ahead = self._folders(list({folder.tree_id: None for folder in batch}))
-        level.position += 1
+            level.ahead = self._folders(level.coming())
         path = _join(level.path, entry.name)
         below = None if level.selection is None else level.selection[entry.name]
-        return _Level(path, entry, _chosen(path, level.ahead[entry.tree_id], below), below)
+        return _Level(path, entry, _chosen(path, level.ahead.pop(entry.tree_id), below), below)
 
-    def _folders(self, tree_ids: list[bytes]) -> dict[bytes, list[AnyEntry]]:
-        found = self._store.folders(tree_ids, self._left)
-        self._left -= sum(map(len, found.values()))
-        return found
+    def _folders(self, tree_ids: list[bytes]) -> dict[bytes, Groups]:
+        directories = self._store.directories(tree_ids)
+        pages = [page for found in directories.values() for page in found.pages]
+        ahead = self._store.directories(pages) if len(pages) <= AHEAD else {}
+        return {found: self._counted(found, directories[found], ahead) for found in tree_ids}
+
+    def _counted(self, tree_id: bytes, directory: Directory, ahead: Mapping[bytes, Directory]) -> Groups:
+        for group in self._store.entries(tree_id, directory, ahead):
+            self._left -= len(group)
+            if self._left < 0:
+                raise BadManifest(tree_id, "more is in it than its snapshot says")
+            yield group
 
 
-def _chosen(path: bytes, found: list[AnyEntry], selection: Selection | None) -> list[AnyEntry]:
+def _chosen(path: bytes, groups: Groups, selection: Selection | None) -> Groups:
+    """What is selected of a folder; all of it is looked at before, for a path that is not there."""
     if selection is None:
-        return found
-    chosen = [entry for entry in found if entry.name in selection]
+        return groups
+    chosen = [entry for group in groups for entry in group if entry.name in selection]
     names = {entry.name for entry in chosen if selection[entry.name] is None or isinstance(entry, DirectoryEntry)}
     for name in selection:
         if name not in names:
             raise RestoreFailed(f"not in the snapshot: {shown(_join(path, name))}")
-    return chosen
+    return iter([chosen])
 
 
 def _join(path: bytes, name: bytes) -> bytes:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from dstack.sdk.blobs import BlobStore, Buffer
@@ -21,6 +21,8 @@ RANGE: Final = 16 * 1024 * 1024
 """The most one read asks for, a single larger chunk apart."""
 LOCATE: Final = 4096
 """Chunk ids per question to the catalog."""
+PAGES: Final = 32
+"""Pages of one folder that are in memory at once."""
 Found = bytes | memoryview | DamagedStore
 """The bytes of a chunk, or what is wrong with it."""
 
@@ -140,21 +142,43 @@ class SnapshotStore:
         """The groups of paths that are one file. Raises MissingChunk, CorruptChunk, BadManifest."""
         return manifests.decode_links(root.links, self.read_chunk(root.links)) if root.links else ()
 
-    def folders(self, tree_ids: Sequence[bytes], most: int | None = None) -> dict[bytes, list[manifests.AnyEntry]]:
-        """The entries of several folders, sorted by name. Raises MissingChunk, CorruptChunk, BadManifest.
+    def folders(self, tree_ids: Sequence[bytes]) -> dict[bytes, list[manifests.AnyEntry]]:
+        """The entries of several folders, sorted by name. Raises MissingChunk, CorruptChunk, BadManifest."""
+        directories = self.directories(tree_ids)
+        ahead = self.directories([page for found in directories.values() for page in found.pages])
+        return {found: list(chain.from_iterable(self.entries(found, directories[found], ahead))) for found in tree_ids}
 
-        They may have `most` entries together: a few objects could be named as pages of many folders, many times.
-        """
-        directories = self._directories(tree_ids)
-        pages = self._directories([page for found in directories.values() for page in found.pages])
-        found: dict[bytes, list[manifests.AnyEntry]] = {}
-        for tree_id in tree_ids:
-            found[tree_id] = _entries(tree_id, directories[tree_id], pages, most)
-            most = None if most is None else most - len(found[tree_id])
-        return found
-
-    def _directories(self, ids: Sequence[bytes]) -> dict[bytes, manifests.Directory]:
+    def directories(self, ids: Iterable[bytes]) -> dict[bytes, manifests.Directory]:
+        """The objects of folders or pages; what pages a folder has is not read with it."""
         return {found: manifests.decode_directory(found, data) for found, data in self.read_chunks(ids)}
+
+    def entries(
+        self, tree_id: bytes, directory: manifests.Directory, ahead: Mapping[bytes, manifests.Directory]
+    ) -> Iterator[Sequence[manifests.AnyEntry]]:
+        """The entries of a folder in order, page by page; those that are not `ahead` are read PAGES at a time.
+
+        Raises MissingChunk, CorruptChunk, BadManifest.
+        """
+        last = b""
+        for page in self._pages(tree_id, directory, ahead):
+            for entry in page.entries:
+                if entry.name <= last:
+                    raise BadManifest(tree_id, f"its names are not in order at {entry.name!r}")
+                last = entry.name
+            yield page.entries
+
+    def _pages(
+        self, tree_id: bytes, directory: manifests.Directory, ahead: Mapping[bytes, manifests.Directory]
+    ) -> Iterator[manifests.Directory]:
+        yield directory
+        rest = iter(directory.pages)
+        while group := list(islice(rest, PAGES)):
+            read = self.directories([page for page in group if page not in ahead])
+            for page in group:
+                found = ahead.get(page) or read[page]
+                if found.pages:
+                    raise BadManifest(tree_id, "a page of it has pages")
+                yield found
 
     def _read(self, read: _Read) -> Iterator[tuple[bytes, Found]]:
         if read.length < 1:
@@ -189,22 +213,6 @@ def _refusals(what: str) -> Generator[None]:
         yield
     except OSError as error:
         raise StoreRefused(f"{what}: {error}") from error
-
-
-def _entries(
-    tree_id: bytes, directory: manifests.Directory, pages: dict[bytes, manifests.Directory], most: int | None
-) -> list[manifests.AnyEntry]:
-    entries: list[manifests.AnyEntry] = []
-    for part in (directory, *(pages[page] for page in directory.pages)):
-        if part is not directory and part.pages:
-            raise BadManifest(tree_id, "a page of it has pages")
-        entries += part.entries
-        if most is not None and len(entries) > most:
-            raise BadManifest(tree_id, "more is in it than its snapshot says")
-    for before, after in zip(entries, islice(entries, 1, None), strict=False):
-        if before.name >= after.name:
-            raise BadManifest(tree_id, f"its names are not in order at {after.name!r}")
-    return entries
 
 
 def _batches(chunk_ids: Iterable[bytes]) -> Iterator[list[bytes]]:
