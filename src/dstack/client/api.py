@@ -25,11 +25,13 @@ if TYPE_CHECKING:
         DeletedRuns,
         Diagnostic,
         Explanation,
+        Given,
         Info,
         Lineage,
         Metric,
         Plan,
         RepositoryRef,
+        RetentionRules,
         Run,
         SavedSnapshot,
         Secret,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         Upload,
         Usage,
         Validation,
+        Wish,
     )
     from dstack.client.wire import Answer, Body, Transport
 
@@ -141,6 +144,17 @@ class Api:
 
     def stop(self, name: str, *, abort: bool = False) -> Run:
         return self._json("POST", f"{self._base}/runs/{quote(name)}/stop", {"abort": abort}, repeat=True)
+
+    def given(self, name: str) -> Given:
+        """What a run that follows this one has to be given again."""
+        return self._json("GET", f"{self._base}/runs/{quote(name)}/given")
+
+    def resume(self, name: str, wish: Wish, key: str) -> Run:
+        """Start a run that follows `name`; `key` makes it safe to send again, as in `submit`."""
+        return self._json("POST", f"{self._base}/runs/{quote(name)}/resume", wish, key=key)
+
+    def plan_resume(self, name: str, wish: Wish) -> Plan:
+        return self._json("POST", f"{self._base}/runs/{quote(name)}/resume/plan", wish, repeat=True)
 
     def delete_runs(self, names: Sequence[str], *, force: bool = False) -> DeletedRuns:
         return self._json("POST", f"{self._base}/runs/delete", {"runs": names, "force": force})
@@ -247,6 +261,29 @@ class Api:
         """One msgpack call of the store: missing, locate, add, sign or sync. All are safe to repeat."""
         headers = {"content-type": "application/msgpack"}
         return self._exchange("POST", f"{self._base}/store/{name}", headers, body, repeat=True)[1]
+
+    def verify(self, body: Mapping[str, Any]) -> Answer:
+        """The frames of a check of the store, see interfaces; it ends when nobody reads them."""
+        return self._frames("verify", body)
+
+    def collect(self, body: Mapping[str, Any]) -> Answer:
+        """The frames of a collection of garbage; the same."""
+        return self._frames("gc", body)
+
+    def _frames(self, name: str, body: Mapping[str, Any]) -> Answer:
+        headers = {"content-type": "application/json"}
+        data = json.dumps(body, separators=(",", ":")).encode()
+        target = f"{self._base}/store/{name}"
+        answer = self.transport.request("POST", target, headers=headers, body=data, timeout=FOLLOW_TIMEOUT)
+        if answer.status != 200:
+            raise _error(answer.status, answer.read())
+        return answer
+
+    def retention(self) -> RetentionRules:
+        return self._json("GET", f"{self._base}/retention")
+
+    def set_retention(self, rules: Mapping[str, str]) -> RetentionRules:
+        return self._json("PUT", f"{self._base}/retention", {"rules": rules}, repeat=True)
 
     def get_blob(self, target: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """(status, bytes): 206 where the range in `headers` was heeded."""

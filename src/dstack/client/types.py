@@ -91,6 +91,7 @@ class Job(TypedDict, total=False):
     started_at: int | None
     finished_at: int | None
     reused_from: str | None
+    reused_run: str | None
     why_waiting: str | None
     log_length: int
     log_incomplete: bool
@@ -116,6 +117,7 @@ class Run(TypedDict, total=False):
     submitted_at: int
     started_at: int | None
     finished_at: int | None
+    resumed_from: str | None
     variables: dict[str, Any]
     jobs: list[Job]
     jobs_total: int
@@ -232,6 +234,24 @@ class PlannedPolicy(TypedDict, total=False):
     continue_on_failure: bool
 
 
+class PlannedReuse(TypedDict("PlannedReuse", {"from": str})):
+    """A job that is done in the run `from`."""
+
+    job: str
+
+
+class PlannedBegin(TypedDict("PlannedBegin", {"from": str})):
+    """A snapshot that a job begins with: of the folder `path`, taken in the run `from`."""
+
+    job: str
+    path: str
+    attempt: int
+    at: int
+    manifest_id: str
+    files: int
+    size: int
+
+
 PlannedStep = TypedDict(
     "PlannedStep",
     {
@@ -252,6 +272,8 @@ PlannedStep = TypedDict(
         "jobs": int,
         "env": dict[str, str],
         "policy": PlannedPolicy | None,
+        "reused": list[PlannedReuse],
+        "begins": list[PlannedBegin],
     },
     total=False,
 )
@@ -364,6 +386,15 @@ class Usage(TypedDict, total=False):
     runs: list[RunUsage]
 
 
+class RetentionRules(TypedDict, total=False):
+    """How long what is kept, as a person writes it: `{"live": "1h", …}`."""
+
+    rules: dict[str, str]
+    defaults: dict[str, str]
+    set_by: str | None
+    set_at: int | None
+
+
 class ArtifactsOf(TypedDict, total=False):
     """Which artifacts are asked for: those of one run, or of all that a tag points at in a repository."""
 
@@ -412,11 +443,37 @@ class Submission(TypedDict, total=False):
     dstack_options: dict[str, Any]
 
 
+class Given(TypedDict, total=False):
+    """Names of what the shell that submitted a run gave, which nobody kept."""
+
+    workflow: str
+    values: list[str]
+    shell: list[str]
+
+
+class Wish(TypedDict, total=False):
+    """How a run is to follow another."""
+
+    restart: bool
+    job: str | None
+    fresh: bool
+    set: list[str]
+    args: list[str]
+    values: dict[str, str]
+    environment: dict[str, str]
+    python: PythonRef | None
+    changes: Submission | None
+    tags: list[str]
+    user: str
+    host: str
+
+
 class Link(TypedDict, total=False):
     """`step` of `run` was given what `job` of the run `source` had saved at `path`. `direction` says on which side of
     what was asked for it lies: `input` or `use`; `depth` is how far, from 1."""
 
     direction: str
+    how: str
     depth: int
     run: str
     step: str
@@ -479,6 +536,7 @@ class Frame(TypedDict, total=False):
     started_at: int | None
     finished_at: int | None
     reused_from: str | None
+    reused_run: str | None
     why_waiting: str | None
     attempt: int
     offset: int
