@@ -54,7 +54,8 @@ def check_all(session: Session, environ: Mapping[str, str] = os.environ) -> list
     if machine is None:
         text = "`python -m dstack.runner.check` failed"
         return [*found, Check("machine", "problem", text, f"reinstall dstack into {sys.prefix}")]
-    return [*found, check_uv(machine), check_index(machine), check_capacity(machine), check_gpus(machine)]
+    found += [check_uv(machine), check_index(machine), check_capacity(machine), check_gpus(machine)]
+    return [*found, *check_inputs(machine)]
 
 
 def check_python(home: str) -> Check:
@@ -282,6 +283,22 @@ def check_gpus(machine: Mapping[str, Any], devices: Callable[[], list[str]] | No
         text = f"{present[0]} is there, and neither nvidia-smi nor NVML finds a card"
         return Check("gpu", "problem", text, "install the NVIDIA driver that fits the kernel, and try: nvidia-smi")
     return Check("gpu", "note", "none: jobs that ask for one fail at once here")
+
+
+def check_inputs(machine: Mapping[str, Any]) -> list[Check]:
+    """How large inputs reach jobs; nothing before the first run."""
+    found = machine.get("inputs")
+    if found is None:
+        return []
+    if found["way"] == "reflink":
+        text = "large ones share their blocks with the runner's cache, so no bytes are copied"
+    elif found["way"] == "overlay":
+        text = "working copies are laid over the runner's cache of large ones, so no bytes are copied"
+    else:
+        why = found["why"] or "DSTACK_RUNNER_INPUTS_WAY says so"
+        fix = "with DSTACK_HOME on btrfs or XFS, or as root on Linux, they would not be"
+        return [Check("inputs", "note", f"the bytes of each are copied for each job: {why}", fix)]
+    return [Check("inputs", "ok", text)]
 
 
 def _nvidia_devices() -> list[str]:

@@ -1,7 +1,7 @@
 """`python -m dstack.runner.check`: what this machine has for jobs, as JSON on stdout. `dstack doctor` asks it.
 
 {"cpus", "memory", "gpus": [{"name", "memory"}], "pythons": [version], "uv": {"path", "version"} or null,
- "index": {"where", "ok", "offline", "detail"} or null}
+ "index": {"where", "ok", "offline", "detail"} or null, "inputs": {"way", "why"} or null}
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import re
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
-from dstack.runner import capacity, package_index, pythons
+from dstack import embedded
+from dstack.runner import capacity, inputs, package_index, pythons
 from dstack.runner.environments import SetupError, find_uv
+from dstack.runner.settings import Settings, from_environment
 
 _CREDENTIALS = re.compile(r"(://)[^/@\s]+@")
 _PACKAGE = "pip"
@@ -41,7 +44,20 @@ def look() -> dict[str, Any]:
         "pythons": list(pythons.minor_versions(os.environ)),
         "uv": uv,
         "index": _index(uv["path"]) if uv is not None else None,
+        "inputs": _inputs(),
     }
+
+
+def _inputs() -> dict[str, str] | None:
+    """How large inputs reach jobs, and what stands against better ways; None where no runner has worked yet."""
+    try:
+        settings = from_environment(Settings(home=Path(embedded.home_folder())))
+        if not settings.folder.is_dir():
+            return None
+        ways = inputs.look(settings)
+    except (OSError, ValueError) as error:
+        return {"way": "direct", "why": str(error)}
+    return {"way": ways.best(1, settings.inputs_way), "why": "; ".join(filter(None, (ways.reflink, ways.overlay)))}
 
 
 def _uv() -> dict[str, str] | None:

@@ -59,3 +59,16 @@ def test_an_index_that_is_not_there(tmp_path: Path) -> None:
 def test_settings_that_allow_no_index(tmp_path: Path) -> None:
     found = ask(tmp_path, PIP_NO_INDEX="1")["index"]
     assert (found["ok"], found["offline"]) == (True, True)
+
+
+def test_how_inputs_reach_jobs_is_found_out_where_a_runner_has_worked(index: Path, tmp_path: Path) -> None:
+    """It is tried in the runner's folder, and leaves nothing there."""
+    home = tmp_path / "home"
+    found = {"PIP_INDEX_URL": index.as_uri(), "DSTACK_HOME": str(home)}
+    assert ask(tmp_path, **found)["inputs"] is None
+    (home / "runner").mkdir(parents=True)
+    inputs = ask(tmp_path, **found)["inputs"]
+    assert inputs["way"] in ("reflink", "overlay", "direct")
+    assert (inputs["why"] == "") == (inputs["way"] == "reflink" and os.geteuid() == 0)
+    assert sorted(path.name for path in home.rglob("*")) == ["attempts", "cache", "runner"]
+    assert ask(tmp_path, **found, DSTACK_RUNNER_INPUTS_WAY="direct")["inputs"]["way"] == "direct"

@@ -151,6 +151,27 @@ class TestMachine:
             ("ok", "Tesla T4 15GiB"),
         ]
 
+    @pytest.mark.parametrize(
+        ("found", "status", "words"),
+        [
+            ({"way": "reflink", "why": "only root may"}, "ok", "share their blocks"),
+            ({"way": "overlay", "why": "ext4 cannot"}, "ok", "laid over the runner's cache"),
+            (
+                {"way": "direct", "why": "ext4 cannot; only root may"},
+                "note",
+                "copied for each job: ext4 cannot; only root",
+            ),
+            ({"way": "copy", "why": ""}, "note", "DSTACK_RUNNER_INPUTS_WAY says so"),
+        ],
+    )
+    def test_how_inputs_reach_jobs(self, found: dict[str, str], status: str, words: str) -> None:
+        [check] = checks.check_inputs({**MACHINE, "inputs": found})
+        assert (check.status, bool(check.fix)) == (status, status != "ok")
+        assert words in check.text
+
+    def test_before_the_first_run_nothing_is_said_of_inputs(self) -> None:
+        assert checks.check_inputs({**MACHINE, "inputs": None}) == []
+
     def test_without_uv(self) -> None:
         machine = {**MACHINE, "uv": None, "index": None}
         assert [checks.check_uv(machine).status, checks.check_index(machine).status] == ["problem", "problem"]

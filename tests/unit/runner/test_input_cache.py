@@ -219,9 +219,9 @@ def test_a_damaged_snapshot_is_not_kept(shelf: Shelf) -> None:
 
 def test_the_best_way_is_taken() -> None:
     no, yes = "no", ""
-    assert Ways(yes, yes, far=False).best(100) == "reflink"
-    assert Ways(yes, yes, far=False).best(100_000) == "overlay"
-    assert Ways(yes, no, far=False).best(100_000) == "reflink"
+    assert Ways(yes, yes, far=False).best(1999) == "reflink"
+    assert Ways(yes, yes, far=False).best(2000) == "overlay"
+    assert Ways(yes, no, far=False).best(2000) == "reflink"
     assert Ways(no, yes, far=False).best(100) == "overlay"
     assert Ways(no, no, far=False).best(100) == "direct"
     assert Ways(no, no, far=True).best(100) == "copy"
