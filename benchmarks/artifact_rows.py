@@ -16,6 +16,25 @@ from benchmarks.ours import Dstack
 from benchmarks.peers import Peer
 from benchmarks.scale import files_row, scale_row, sparse_row
 
+NAMES = (
+    "save-a-first",
+    "save-a-unchanged",
+    "save-a-changed",
+    "restore-a",
+    "verify-a",
+    "save-b-first",
+    "save-b-unchanged",
+    "save-b-changed",
+    "restore-b",
+    "verify-b",
+    "scale-save",
+    "scale-restore",
+    "capture",
+    "memory-sparse",
+    "memory-files",
+    "input-10g",
+)
+"""In this order."""
 LARGE = ("memory-sparse", "memory-files", "input-10g")
 """Rows that take tens of gigabytes or many minutes: measured when they are asked for."""
 
@@ -35,7 +54,7 @@ def artifact_rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path) -> dict[
     found["memory-sparse"] = partial(sparse_row, dstack, scratch)
     found["memory-files"] = partial(files_row, dstack, scratch)
     found["input-10g"] = partial(input_row, dstack, scratch)
-    return {name: _alone(shelf, name, make) for name, make in found.items()}
+    return {name: _alone(shelf, name, found[name]) for name in NAMES}
 
 
 def _alone(shelf: _Shelf, name: str, make: Callable[[], Row]) -> Callable[[], Row]:

@@ -12,6 +12,26 @@ from benchmarks.ours import SLOTS, Dstack, plain_environment, write
 from benchmarks.peers import Peer, Shape
 from benchmarks.submissions import submit_row
 
+NAMES = (
+    "help",
+    "hello",
+    "cold",
+    "first",
+    "fan-100",
+    "fan-1000",
+    "fan-10000",
+    "chain",
+    "lines-buffered",
+    "lines-unbuffered",
+    "submit-10000-first",
+    "submit-10000-unchanged",
+    "submit-10000-changed",
+    "validate-200",
+    "plan-10000",
+    "complete",
+)
+"""In this order; `idle` is watched before them."""
+
 LINES, WIDTH = 1_000_000, graphs.WIDTH
 
 Makers = Mapping[str, Callable[[], Row]]
@@ -20,7 +40,7 @@ Makers = Mapping[str, Callable[[], Row]]
 
 def run_rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path) -> Makers:
     """Rows of runs and of the command line."""
-    return {
+    made: Makers = {
         "help": lambda: help_row(dstack, peers, scratch),
         "hello": lambda: hello_row(dstack, peers, scratch),
         "cold": lambda: cold_row(dstack, scratch),
@@ -38,6 +58,7 @@ def run_rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path) -> Makers:
         "plan-10000": lambda: plan_row(dstack, scratch),
         "complete": lambda: complete_row(dstack, _python(dstack, scratch), scratch),
     }
+    return {name: made[name] for name in NAMES}
 
 
 def chosen(makers: Makers, names: Collection[str], *, by_name_only: Collection[str] = ()) -> Iterator[Row]:
