@@ -25,7 +25,6 @@ _TABLES: Final = """
     CREATE TABLE bad (id BLOB PRIMARY KEY, pack BLOB, what TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE hurt (id BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE broken (pack BLOB PRIMARY KEY) WITHOUT ROWID;
-    CREATE TABLE kept (id BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE chunks (pack BLOB, offset INTEGER, id BLOB, stored INTEGER, raw INTEGER, codec INTEGER,
                          PRIMARY KEY (pack, offset, id)) WITHOUT ROWID;
 """
@@ -131,16 +130,9 @@ class Spread:
     def hurt_among(self, ids: Sequence[bytes]) -> set[bytes]:
         return self._among("SELECT id FROM hurt WHERE id IN", ids)
 
-    def keep(self, ids: Iterable[bytes]) -> None:
-        """These are pieces of files, whatever they look like: see `objects_to_drop`."""
-        self._many("INSERT OR IGNORE INTO kept VALUES (?)", ((item,) for item in ids))
-
-    def objects_to_drop(self) -> Iterator[bytes]:
-        """What is hurt and not bad itself, but for what is kept; in order."""
-        query = (
-            "SELECT id FROM hurt WHERE id > ? AND id NOT IN (SELECT id FROM bad) AND id NOT IN (SELECT id FROM kept) "
-            "ORDER BY id LIMIT ?"
-        )
+    def hurt_objects(self) -> Iterator[bytes]:
+        """What is hurt and not bad itself, in order."""
+        query = "SELECT id FROM hurt WHERE id > ? AND id NOT IN (SELECT id FROM bad) ORDER BY id LIMIT ?"
         yield from (row[0] for row in self._rows(query))
 
     # --- chunks to be read, in the order of the packs -------------------------------------------------------------

@@ -66,15 +66,6 @@ class Survey:
                     self._spread.link(object_id, self._spread.bad_among(part))
             yield None
 
-    def keep_files(self) -> Iterator[None]:
-        """Tell `spread` which of what is hurt is a piece of a file, though it looks like an object."""
-        self._spread.read_again()
-        for _, names in self._again():
-            if names is not None:
-                for part in _parts((chunk.chunk_id for chunk in names.chunks()), ASKED):
-                    self._spread.keep(self._spread.hurt_among(part))
-            yield None
-
     def _again(self) -> Iterator[tuple[bytes, Names | None]]:
         while batch := self._spread.unread(TOGETHER):
             for object_id, data in self._store.try_chunks(batch):

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dstack.domain.ports import SECOND
 from dstack.sdk.blobs import BlobStore
 from dstack.server.db.engine import Database, Transaction, declare_write
 from dstack.server.db.prepared import Prepared
-from dstack.server.db.tables import chunks
+from dstack.server.db.tables import chunks, doubtful_objects
 from dstack.server.db.tables import packs as packs_table
 from dstack.server.db.types import Id
 from dstack.server.services.context import Context
@@ -48,8 +48,12 @@ class DatabaseCatalog:
         self._asked_to = asked_to
 
     def missing(self, chunk_ids: Sequence[bytes]) -> set[bytes]:
-        """Those that no pack holds. The packs of the others count as asked about."""
-        found = self._database.read(lambda tx: _look(tx, self._project_id, chunk_ids, self._asked_to))
+        """Those that no pack holds, or that name what is damaged. The packs of the others count as asked about."""
+        found = self._database.read(
+            lambda tx: _look(tx, self._project_id, chunk_ids, self._asked_to).with_missing(
+                _doubtful(tx, self._project_id, chunk_ids)
+            )
+        )
         if not found.stale:
             return found.missing
         asked = list(found.stale)
@@ -73,18 +77,13 @@ class DatabaseCatalog:
         return found
 
     def _add(self, tx: Transaction, added: Sequence[PackIndex]) -> None:
-        record_packs(tx, self._project_id, added)
-        # Only now, when nobody can take a pack away any more: one whose blob is being deleted waits for that above.
-        if self._blobs is not None:
-            for pack in added:
-                found = self._blobs.stat(pack_key(pack.pack_id))
-                if found is None or found.size != pack.size:
-                    raise BadRequest(f"pack {pack.pack_id.hex()} is not in the store whole", hint="upload it again")
+        record_packs(tx, self._project_id, added, self._blobs)
         # Two writers may store one chunk in two packs: the first row stands, the other copy is garbage for gc.
         values = list(self._chunk_rows(added))
         if values:
             make = postgresql.insert if tx.dialect == "postgresql" else sqlite.insert
             tx.execute(make(chunks).on_conflict_do_nothing(), values)
+        _trust(tx, self._project_id, [chunk.chunk_id for pack in added for chunk in pack.chunks])
 
     def _chunk_rows(self, added: Sequence[PackIndex]) -> Iterator[dict[str, object]]:
         for pack in added:
@@ -129,8 +128,11 @@ def hold(tx: Transaction, project_id: UUID, chunk_ids: Iterable[bytes], *, asked
     return found.missing | _look(tx, project_id, list(found.stale), asked_to).missing
 
 
-def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex]) -> None:
-    """Make the rows of packs, which count as asked about now; one that was about to go stays."""
+def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex], blobs: BlobStore | None = None) -> None:
+    """Make the rows of packs, which count as asked about now; one that was about to go stays.
+
+    With `blobs`, raises BadRequest for a pack that is not stored there whole.
+    """
     make = postgresql.insert if tx.dialect == "postgresql" else sqlite.insert
     row = {"project_id": project_id, "created_at": tx.now, "asked_at": tx.now}
     # An update, not "do nothing": it waits for whoever is deleting the pack at this moment.
@@ -140,6 +142,12 @@ def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex]) 
         ),
         [{**row, "pack_id": pack.pack_id, "size": pack.size} for pack in sorted(packs, key=lambda pack: pack.pack_id)],
     )
+    # Only now, when nobody can take them away any more: where a blob is being deleted, the statement above waited.
+    if blobs is not None:
+        for pack in packs:
+            found = blobs.stat(pack_key(pack.pack_id))
+            if found is None or found.size != pack.size:
+                raise BadRequest(f"pack {pack.pack_id.hex()} is not in the store whole", hint="upload it again")
 
 
 class _Looked:
@@ -149,6 +157,9 @@ class _Looked:
         self.missing = missing
         self.stale = stale
         """Chunk → pack, for packs that were not asked about lately."""
+
+    def with_missing(self, chunk_ids: set[bytes]) -> _Looked:
+        return _Looked(self.missing | chunk_ids, self.stale)
 
 
 def _look(tx: Transaction, project_id: UUID, chunk_ids: Sequence[bytes], asked_to: int) -> _Looked:
@@ -166,6 +177,21 @@ def _look(tx: Transaction, project_id: UUID, chunk_ids: Sequence[bytes], asked_t
             if asked.get(bytes(pack_id), 0) <= lately:
                 stale[bytes(chunk_id)] = bytes(pack_id)
     return _Looked(missing, stale)
+
+
+def _doubtful(tx: Transaction, project_id: UUID, chunk_ids: Sequence[bytes]) -> set[bytes]:
+    """Objects that are there and name what is damaged (`services/heal.py`): who saves is to write all of it again."""
+    if not tx.rows(_ANY_DOUBT, {"project": project_id}):
+        return set()
+    parts = (tx.rows(_DOUBTFUL, {"project": project_id, "ids": part}) for part in _parts(chunk_ids))
+    return {bytes(row[0]) for rows in parts for row in rows}
+
+
+def _trust(tx: Transaction, project_id: UUID, chunk_ids: Sequence[bytes]) -> None:
+    """What is written again has all that it names: that was written before it."""
+    of = (doubtful_objects.c.project_id == project_id, doubtful_objects.c.object_id)
+    for part in _parts(sorted(_doubtful(tx, project_id, chunk_ids))):
+        tx.execute(delete(doubtful_objects).where(of[0], of[1].in_(part)))
 
 
 def _parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -188,3 +214,7 @@ _LOCATE = _by_ids(
 )
 _PACKS_OF = _by_ids([chunks.c.chunk_id, chunks.c.pack_id], chunks.c.chunk_id)
 _ASKED_AT = _by_ids([packs_table.c.pack_id, packs_table.c.asked_at], packs_table.c.pack_id)
+_DOUBTFUL = _by_ids([doubtful_objects.c.object_id], doubtful_objects.c.object_id)
+_ANY_DOUBT = Prepared(
+    select(doubtful_objects.c.object_id).where(doubtful_objects.c.project_id == bindparam("project", type_=Id)).limit(1)
+)

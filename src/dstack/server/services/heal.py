@@ -1,22 +1,23 @@
 """Making a damaged store usable again: what is right stays, what is not is forgotten, so that saving again stores it.
 
 A catalog that names damaged chunks keeps them damaged for ever: whoever saves the same content is told it is there.
-So `repair` takes them out, together with every object that names them (docs/formats/snapshots.md, section 7), puts what
-is right in a damaged pack into a new one, and moves the damaged pack aside. `rebuild` makes the catalog again from the
-packs' own indexes. Both may run beside saves and downloads; what was being saved at that very moment may name what is
-taken out: the next check finds it.
+So `repair` takes them out. Objects that name them stay, for the rest of a snapshot is read by them, but are doubted:
+who saves them is told to write all of it again (docs/formats/snapshots.md, section 7). What is right in a damaged pack
+is put into a new one, and the damaged one moved aside. `rebuild` makes the catalog again from the packs' own indexes.
+Both may run beside saves and downloads; what is saved at that moment may name what is taken out: the next check tells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, select, update
 
 from dstack.sdk.blobs import ObjectInfo
 from dstack.server.db.engine import Transaction, declare_write
-from dstack.server.db.tables import chunks, packs
+from dstack.server.db.tables import chunks, doubtful_objects, packs
 from dstack.server.db.types import Id
 from dstack.server.services.catalog import catalog_of, record_packs
 from dstack.server.services.context import Context
@@ -51,7 +52,15 @@ class Healer:
         self._ledger = Ledger(context)
         self._catalog = catalog_of(context)
         self._store = SnapshotStore(context.blobs, self._catalog)
-        self._counts = {"corrected": 0, "restored": 0, "dropped": 0, "moved_packs": 0, "moved_chunks": 0, "left": 0}
+        self._counts = {
+            "corrected": 0,
+            "restored": 0,
+            "dropped": 0,
+            "doubtful": 0,
+            "moved_packs": 0,
+            "moved_chunks": 0,
+            "left": 0,
+        }
 
     def repair(self) -> Iterator[Frame]:
         """Correct, forget and move aside; `repaired` frames say what was done."""
@@ -153,44 +162,40 @@ class Healer:
     # --- what cannot be had any more --------------------------------------------------------------------------------
 
     def _forget(self) -> Iterator[Frame]:
-        """Take what is bad, and every object that names it, out of the catalog, all at once."""
-        if not self._spread.any_bad:
-            return
+        """Take what is bad out of the catalog, and doubt every object that names it: all at once."""
         for pack_id in self._listed():
-            try:
+            with suppress(KeyError):  # gone: its chunks are bad, or it was freed meanwhile
                 for part in parts(possible_objects(self._blobs, self._ledger.rows_of(pack_id))):
                     self._spread.add_objects(part)
-            except KeyError:
-                pass  # gone: its chunks are bad, or it was freed meanwhile
             yield _ALIVE
-        survey = Survey(self._store, self._catalog, self._spread)
-        for _ in survey.link(missing=True):
+        for _ in Survey(self._store, self._catalog, self._spread).link(missing=True):
             yield _ALIVE
-        self._spread.spread()
-        for _ in survey.keep_files():
-            yield _ALIVE
-        dropped = self._database.write(DROP, self._drop)
+        dropped, doubtful = self._database.write(DROP, self._drop)
         self._counts["dropped"] += dropped
+        self._counts["doubtful"] = doubtful
 
-    def _drop(self, tx: Transaction) -> int:
+    def _drop(self, tx: Transaction) -> tuple[int, int]:
+        project = chunks.c.project_id == self._project_id
         for part in parts(self._spread.all_bad()):
             query = select(chunks.c.chunk_id, chunks.c.pack_id).where(
-                chunks.c.project_id == self._project_id, chunks.c.chunk_id.in_([bad.id for bad in part])
+                project, chunks.c.chunk_id.in_([bad.id for bad in part])
             )
             now = {bytes(row[0]): bytes(row[1]) for row in tx.execute(query)}
             # Saved again since it was looked at: it is there, and so may be what names it.
             self._spread.forget_bad(bad.id for bad in part if now.get(bad.id, bad.pack_id) != bad.pack_id)
         self._spread.spread()
-        gone = 0
+        dropped = 0
         for part in parts(self._spread.all_bad()):
-            gone += self._delete(tx, [bad.id for bad in part])
-        for part in parts(self._spread.objects_to_drop()):
-            gone += self._delete(tx, part)
-        return gone
-
-    def _delete(self, tx: Transaction, chunk_ids: list[bytes]) -> int:
-        where = chunks.c.project_id == self._project_id, chunks.c.chunk_id.in_(chunk_ids)
-        return tx.execute(delete(chunks).where(*where)).rowcount
+            where = project, chunks.c.chunk_id.in_([bad.id for bad in part])
+            dropped += tx.execute(delete(chunks).where(*where)).rowcount
+        # Also what was doubted before and need not be any more.
+        tx.execute(delete(doubtful_objects).where(doubtful_objects.c.project_id == self._project_id))
+        doubtful = 0
+        for part in parts(self._spread.hurt_objects()):
+            rows = [{"project_id": self._project_id, "object_id": object_id} for object_id in part]
+            tx.insert_missing(doubtful_objects, rows)
+            doubtful += len(rows)
+        return dropped, doubtful
 
     # --- packs that are not as they were written ----------------------------------------------------------------------
 

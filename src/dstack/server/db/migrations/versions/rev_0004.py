@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 from sqlalchemy import text
 
-from dstack.server.db.migrations.forms import big, create, index, num, pk, txt, uid
+from dstack.server.db.migrations.forms import big, blob, create, index, num, pk, txt, uid
 
 revision = "0004"
 down_revision = "0003"
@@ -22,6 +22,7 @@ def upgrade() -> None:
     }
     op.execute(text(f"UPDATE packs SET asked_at = {now[op.get_bind().dialect.name]}"))  # noqa: S608 -- our own words
     index("ix_chunks_pack", "chunks", "project_id", "pack_id")
+    create("doubtful_objects", uid("project_id"), blob("object_id"), pk("project_id", "object_id"))
     create(
         "retention",
         uid("project_id"), big("live"), big("every"), num("last"), big("partials"), big("runs", null=True),
