@@ -19,6 +19,7 @@ import dstack
 from dstack.protocol.messages import PROTOCOL
 from dstack.server.api.artifacts import artifact_routes
 from dstack.server.api.errors import answer_errors
+from dstack.server.api.keeping import keeping_routes
 from dstack.server.api.metrics import metrics_routes
 from dstack.server.api.requests import (
     StopBody,
@@ -92,6 +93,7 @@ def routes(context: Context, shutdown: Shutdown) -> list[Route]:
         *((method, f"{base}{path}", handler) for method, path, handler in upkeep_routes(context)),
         *((method, f"{base}{path}", handler) for method, path, handler in secrets_routes(context)),
         *((method, f"{base}{path}", handler) for method, path, handler in verify_routes(context)),
+        *((method, f"{base}{path}", handler) for method, path, handler in keeping_routes(context)),
     ]
     return [
         Route(path, answer_errors(_in_project(context, handler)), methods=[method]) for method, path, handler in table

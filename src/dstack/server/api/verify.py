@@ -1,36 +1,25 @@
-"""The route that checks the store, and heals it: frames, as `logs` has them, for as long as it takes.
-
-The work runs in a thread of its own, a step at a time, and stands still while nobody takes what it says: other requests
-and the event loop do not wait for it, and it ends when its caller goes away.
-"""
+"""The route that checks the store, and heals it: frames for as long as it takes, see `api/streaming.py`."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from dstack.server.api.requests import read_body
-from dstack.server.db.errors import DatabaseError
+from dstack.server.api.streaming import stream
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest
 from dstack.server.services.heal import Healer
 from dstack.server.services.ledger import Scope
 from dstack.server.services.repositories import RepositoryRef
 from dstack.server.services.verify import Check, Frame, scope_of
-from dstack.snapshots.errors import SnapshotError
 from dstack.snapshots.spread import Spread
 
 Handler = Callable[[Request], Awaitable[Response]]
-BEAT = 10.0
-"""Seconds after which a caller hears that a long step is still under way."""
-_TOGETHER = 64
-"""Frames that are handed over at once."""
 
 
 class VerifyBody(msgspec.Struct, frozen=True):
@@ -51,7 +40,7 @@ def verify_routes(context: Context) -> list[tuple[str, str, Handler]]:
             raise BadRequest("the index is made again for the whole store, and by itself")
         scope = await context.database.aread(lambda tx: scope_of(tx, context, body.run, body.tag, body.repository))
         frames = _heal_alone(context, scope, body, healing) if _heals(body) else _frames(context, scope, body)
-        return StreamingResponse(_streamed(context, frames), media_type="application/x-dstack-frames")
+        return stream(context, frames)
 
     return [("POST", "/store/verify", verify)]
 
@@ -81,44 +70,3 @@ def _frames(context: Context, scope: Scope, body: VerifyBody) -> Iterator[Frame]
         if body.repair and check.damages:
             yield from Healer(context, spread).repair()
         yield {"t": "end", **check.summary()}
-
-
-async def _streamed(context: Context, frames: Iterator[Frame]) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    thread = ThreadPoolExecutor(1, thread_name_prefix="dstack-verify")
-    try:
-        with context.bus.subscribe(["shutdown"]) as ending:
-            while "shutdown" not in await ending.wait_topics(0):  # then there is no end frame: it was cut short
-                step = loop.run_in_executor(thread, _some, frames)
-                while not (await asyncio.wait([step], timeout=BEAT))[0]:
-                    yield _line({"t": "beat"})
-                if not step.result():
-                    return
-                yield b"".join(map(_line, step.result()))
-    finally:
-        # In the thread that ran it, whose step may still be under way: its temporary database belongs to that.
-        thread.submit(_close, frames)
-        thread.shutdown(wait=False)
-
-
-def _some(frames: Iterator[Frame]) -> list[Frame]:
-    """The next frames; an empty list at their end. What ends them early is told as one of them."""
-    found: list[Frame] = []
-    try:
-        for frame in frames:
-            found.append(frame)
-            if frame["t"] in ("done", "total") or len(found) >= _TOGETHER:
-                return found
-    except (SnapshotError, DatabaseError, OSError) as error:
-        found.append({"t": "error", "message": str(error)})
-    return found
-
-
-def _close(frames: Iterator[Frame]) -> None:
-    close = getattr(frames, "close", None)
-    if close is not None:
-        close()
-
-
-def _line(frame: Frame) -> bytes:
-    return msgspec.json.encode(frame) + b"\n"

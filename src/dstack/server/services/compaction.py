@@ -1,0 +1,143 @@
+"""Packs that are more than half dead: what lives in them moves into new ones, verified, and they are condemned.
+
+Where a chunk lies may change at any moment for a reader, who looks for it once more (`snapshots/store.py`); what a
+writer was told stays true, for the new packs count as asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sqlalchemy import bindparam, update
+
+from dstack.server.db.engine import Transaction, declare_write
+from dstack.server.db.tables import chunks
+from dstack.server.db.types import Id
+from dstack.server.services.catalog import record_packs
+from dstack.server.services.chunk_index import GONE, ChunkIndex
+from dstack.server.services.context import Context
+from dstack.server.services.marking import Marker, Rows, Tick
+from dstack.server.services.named_leases import Lease
+from dstack.server.services.sweeping import parts
+from dstack.snapshots.errors import CorruptChunk
+from dstack.snapshots.interfaces import ChunkEntry, pack_key
+from dstack.snapshots.packs import PackBuilder, decode_chunk
+from dstack.snapshots.store import Durable
+from dstack.snapshots.writer import PACK_TARGET
+
+MOVE: Final = declare_write("gc.move")
+BATCH: Final = 500
+"""Rows of one transaction."""
+
+
+def half_dead(index: ChunkIndex, alive: Iterable[int], until: int) -> list[int]:
+    """The packs of whose bytes less than half live, some do, and nobody asked about lately; `alive` is by pack."""
+    return [
+        number
+        for number, (pack, living) in enumerate(zip(index.packs, alive, strict=True))
+        if 0 < living * 2 < pack.size and pack.asked_at < until and pack.condemned_at is None
+    ]
+
+
+class Compactor:
+    """Moves the chunks of packs, given by number. `emptied` are those that can go then; `damaged` are left alone."""
+
+    def __init__(self, context: Context, index: ChunkIndex, marker: Marker, lease: Lease) -> None:
+        self.emptied: list[int] = []
+        self.damaged: list[bytes] = []
+        self.written = 0
+        """Bytes of new packs."""
+        self._context = context
+        self._index = index
+        self._marker = marker
+        self._lease = lease
+        self._builders = {False: PackBuilder(), True: PackBuilder()}
+        """Of pieces of files, and of objects: each reads better alone, and is looked for alone."""
+        self._from: dict[bytes, bytes] = {}
+        """Chunk → the pack it comes from, for those that are in a builder."""
+
+    def compact(self, numbers: Iterable[int]) -> Tick:
+        for number in numbers:
+            rows = self._marker.rows_of(number)
+            if not rows or not self._take_in(number, rows):
+                yield
+                continue
+            self.emptied.append(number)
+            for kind, builder in self._builders.items():
+                if len(builder) > PACK_TARGET:
+                    yield from self._write(kind)
+            yield
+        for kind in self._builders:
+            yield from self._write(kind)
+
+    def _take_in(self, number: int, rows: Rows) -> bool:
+        """Put the chunks of a pack into the builders; False where one is not what it should be."""
+        pack_id = self._index.packs[number].pack_id
+        first = rows[0][1].offset
+        length = rows[-1][1].offset + rows[-1][1].stored_length - first
+        found: list[tuple[bytes, memoryview, int, int]] = []
+        try:
+            data = memoryview(self._context.blobs.get(pack_key(pack_id), offset=first, length=length))
+            for chunk_id, place in rows:
+                stored = data[place.offset - first : place.offset - first + place.stored_length]
+                decode_chunk(chunk_id, place, stored)
+                found.append((chunk_id, stored, place.raw_length, place.codec))
+        except (KeyError, CorruptChunk):
+            self.damaged.append(pack_id)
+            return False
+        objects = set(self._marker.objects_in(rows))
+        for chunk_id, stored, raw_length, codec in found:
+            self._builders[chunk_id in objects].add_stored(chunk_id, stored, raw_length, codec)
+            self._from[chunk_id] = pack_id
+        return True
+
+    def _write(self, kind: bool) -> Tick:
+        builder, self._builders[kind] = self._builders[kind], PackBuilder()
+        if builder.empty:
+            return
+        data, pack = builder.seal()
+        blobs = self._context.blobs
+        blobs.put(pack_key(pack.pack_id), data)
+        if isinstance(blobs, Durable):
+            blobs.sync()  # the only copy, once the rows are moved and the old pack goes
+        self.written += len(data)
+        recorded = False
+        for part in parts(pack.chunks, BATCH):
+
+            def write(tx: Transaction, part: list[ChunkEntry] = part, first: bool = not recorded) -> None:
+                self._lease.write(tx)
+                if first:
+                    record_packs(tx, self._context.project_id, [pack], blobs)
+                tx.execute(_MOVE, [self._moved(entry, pack.pack_id) for entry in part])
+
+            self._context.database.write(MOVE, write)
+            recorded = True
+            yield
+
+    def _moved(self, entry: ChunkEntry, pack_id: bytes) -> dict[str, Any]:
+        return {
+            "project": self._context.project_id, "chunk": entry.chunk_id, "old": self._from.pop(entry.chunk_id),
+            "pack_id": pack_id, "offset": entry.offset, "stored_length": entry.stored_length,
+        }  # fmt: skip
+
+
+def alive_bytes(index: ChunkIndex) -> list[int]:
+    """By pack, the stored bytes of the chunks that were not taken out."""
+    found = [0] * len(index.packs)
+    for position in index.without(GONE):
+        number = index.pack_of(position)
+        if number >= 0:
+            found[number] += index.length_of(position)
+    return found
+
+
+_MOVE = (
+    update(chunks)
+    .where(
+        chunks.c.project_id == bindparam("project", type_=Id),
+        chunks.c.chunk_id == bindparam("chunk"),
+        chunks.c.pack_id == bindparam("old"),
+    )
+    .values(pack_id=bindparam("pack_id"), offset=bindparam("offset"), stored_length=bindparam("stored_length"))
+)
