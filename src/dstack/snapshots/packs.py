@@ -50,6 +50,11 @@ class PackBuilder:
     def empty(self) -> bool:
         return not self._entries
 
+    @property
+    def chunks(self) -> int:
+        """How many it holds."""
+        return len(self._entries)
+
     def add(self, chunk_id: bytes, raw: Buffer) -> None:
         """Store a chunk as it is."""
         self.add_stored(chunk_id, raw, len(raw), CODEC_STORED)

@@ -15,6 +15,8 @@ from dstack.snapshots.store import SnapshotStore
 
 PACK_TARGET: Final = 16 * 1024 * 1024
 """A pack is closed before it grows beyond this, a single larger object apart."""
+PACK_CHUNKS: Final = 32_768
+"""The most chunks in a pack: those of a million tiny files would make an index larger than a pack may be."""
 PENDING_BYTES: Final = 8 * 1024 * 1024
 PENDING_CHUNKS: Final = 4096
 UPLOADS: Final = 2
@@ -102,7 +104,7 @@ class PackWriter:
             if object_id not in missing:
                 continue
             stored, codec = self._compressor.stored(data)
-            if len(builder) + len(stored) > PACK_TARGET:
+            if _is_full(builder, len(stored)):
                 self._put(builder)
                 builder = PackBuilder()
             builder.add_stored(object_id, stored, len(data), codec)
@@ -123,7 +125,7 @@ class PackWriter:
             stored, codec = self._compressor.stored(data)
             full = None
             with self._lock:
-                if len(self._builder) + len(stored) > PACK_TARGET and not self._builder.empty:
+                if _is_full(self._builder, len(stored)):
                     full = self._take_builder()
                 self._builder.add_stored(chunk_id, stored, len(data), codec)
             if full is not None:
@@ -151,3 +153,8 @@ class PackWriter:
         self._store.add([index])
         with self._lock:
             self.stored += len(data)
+
+
+def _is_full(builder: PackBuilder, more: int) -> bool:
+    """Whether a chunk of `more` stored bytes belongs into the next pack."""
+    return not builder.empty and (len(builder) + more > PACK_TARGET or builder.chunks >= PACK_CHUNKS)

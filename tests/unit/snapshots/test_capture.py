@@ -246,7 +246,7 @@ def test_a_damaged_cache_is_no_cache(store: RecordingStore, root: Path, read: li
     path = tmp_path / "cache"
     first = save(root, store, cache=FileCache(path), clock=later())
     good = path.read_bytes()
-    for damaged in (b"", b"garbage", good[:-1], good[:40] + b"\x01" + good[41:], b"\0" * len(good)):
+    for damaged in (b"", b"garbage", good[:-1], good[:40] + bytes([good[40] ^ 1]) + good[41:], b"\0" * len(good)):
         path.write_bytes(damaged)
         read.clear()
         assert save(root, store, cache=FileCache.load(path), clock=later()).manifest_id == first.manifest_id

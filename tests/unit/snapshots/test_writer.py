@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -85,3 +86,17 @@ def test_a_pack_that_could_not_be_stored_fails_the_writer(monkeypatch: pytest.Mo
     with pytest.raises(StoreRefused, match="connection lost"):
         write()
     assert digest(OBJECT) not in store.catalog.chunks
+
+
+def test_a_pack_has_a_bound_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million files of a few bytes: an index of 45 bytes for each would outgrow any pack, and memory before."""
+    monkeypatch.setattr("dstack.snapshots.writer.PACK_CHUNKS", 100)
+    store = RecordingStore()
+    with PackWriter(store) as writer:
+        for number in range(1050):
+            data = b"%d" % number
+            (writer.add if number % 2 else writer.add_object)(digest(data), data)
+        writer.finish()
+    assert len(store.catalog.chunks) == 1050
+    counts = Counter(location.pack_id for location in store.catalog.chunks.values())
+    assert max(counts.values()) == 100
