@@ -11,9 +11,9 @@ from pathlib import Path
 
 from benchmarks import backup_peers, graphs, ours, peers, report
 from benchmarks.artifact_budgets import ARTIFACT_BUDGETS
-from benchmarks.artifact_rows import LARGE, artifact_rows
+from benchmarks.artifact_rows import LARGE, Shelf, artifact_rows
 from benchmarks.measure import CommandFailed, Idle, Row, family, idle
-from benchmarks.rows import Makers, chosen, run_rows
+from benchmarks.rows import NAMES, Makers, any_wanted, chosen, run_rows
 
 KEPT = ours.ROOT / ".benchmarks"
 PAGE = ours.ROOT / "docs" / "benchmarks.md"
@@ -24,7 +24,8 @@ def main() -> int:
     # However this ends, the servers that it started are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     KEPT.mkdir(exist_ok=True)
-    beside = [make(KEPT) for make in peers.ALL] if options.peers else []
+    makers = () if not options.peers else peers.ALL if any_wanted((*NAMES, "idle"), options.only) else (peers.dvc,)
+    beside = [make(KEPT) for make in makers]
     say("installing dstack")
     ours.install(KEPT / "dstack")
     versions = {"dstack": ours.version(KEPT / "dstack", "dstack")}
@@ -47,34 +48,36 @@ def main() -> int:
                     resting["prefect server"] = idle(family(pid), options.seconds)
         if wanted(options.only, "idle"):
             resting = watch(dstack, scratch, options.seconds) | resting
-        of_runs, of_artifacts = run_rows(dstack, beside, scratch), artifact_rows(dstack, beside, scratch)
+        shelf = Shelf(dstack, beside, scratch)
+        stack.callback(shelf.close)
+        of_runs, of_artifacts = run_rows(dstack, beside, scratch), artifact_rows(shelf, dstack, scratch)
         left_out = () if options.large else LARGE
         for row in chosen({**of_runs, **of_artifacts}, set(options.only), by_name_only=left_out):
             say(row.title)
             row.measure()
             measured[row.name] = row
-        sections = {
-            "results": report.write(_some(measured, of_runs, resting, versions)),
-            "artifacts": report.write(
-                _some(measured, of_artifacts, {}, versions | backup_peers.versions()), ARTIFACT_BUDGETS
-            ),
-        }
 
-    for name, text in sections.items():
-        if any(row in measured for row in (of_runs if name == "results" else of_artifacts)) or not measured:
+    of_each = {
+        "results": (report.Results(_some(measured, of_runs), resting, versions), report.BUDGETS),
+        "artifacts": (
+            report.Results(_some(measured, of_artifacts), {}, versions | backup_peers.versions()),
+            ARTIFACT_BUDGETS,
+        ),
+    }
+    for section, (results, budgets) in of_each.items():
+        if results.rows or results.idle:
+            text = report.write(results, budgets)
             sys.stdout.write(text)
             if options.write:
-                put(name, text)
+                put(section, text)
     failed = [note for row in measured.values() if (note := row.notes.get("dstack"))]
     for note in failed:
         say(f"failed: {note}")
     return 1 if failed else 0
 
 
-def _some(
-    measured: dict[str, Row], names: Makers, resting: dict[str, Idle], versions: dict[str, str]
-) -> report.Results:
-    return report.Results({name: row for name, row in measured.items() if name in names}, resting, versions)
+def _some(measured: dict[str, Row], names: Makers) -> dict[str, Row]:
+    return {name: row for name, row in measured.items() if name in names}
 
 
 def put(section: str, text: str) -> None:

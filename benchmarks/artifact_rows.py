@@ -39,8 +39,7 @@ LARGE = ("memory-sparse", "memory-files", "input-10g")
 """Rows that take tens of gigabytes or many minutes: measured when they are asked for."""
 
 
-def artifact_rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path) -> dict[str, Callable[[], Row]]:
-    shelf = _Shelf(dstack, peers, scratch)
+def artifact_rows(shelf: Shelf, dstack: Dstack, scratch: Path) -> dict[str, Callable[[], Row]]:
     found: dict[str, Callable[[], Row]] = {}
     for kind in (BIG, SMALL):
         found[f"save-{kind.name}-first"] = partial(shelf.save, kind, "first")
@@ -57,7 +56,7 @@ def artifact_rows(dstack: Dstack, peers: Sequence[Peer], scratch: Path) -> dict[
     return {name: _alone(shelf, name, found[name]) for name in NAMES}
 
 
-def _alone(shelf: _Shelf, name: str, make: Callable[[], Row]) -> Callable[[], Row]:
+def _alone(shelf: Shelf, name: str, make: Callable[[], Row]) -> Callable[[], Row]:
     """Rows that do not share the folders of a kind have the disk for themselves."""
 
     def made() -> Row:
@@ -68,7 +67,7 @@ def _alone(shelf: _Shelf, name: str, make: Callable[[], Row]) -> Callable[[], Ro
     return made
 
 
-class _Shelf:
+class Shelf:
     """The folder of one kind and what every tool keeps of it, from row to row; only one kind takes room at a time."""
 
     def __init__(self, dstack: Dstack, peers: Sequence[Peer], scratch: Path) -> None:
@@ -96,6 +95,11 @@ class _Shelf:
         self._dstack.forget()
         discard(self._scratch)
         self._kind, self._keepers = None, []
+
+    def close(self) -> None:
+        """Stop what was started."""
+        self.inside.end()
+        self.inside.dstack.stop()
 
     def _of(self, kind: Kind) -> list[Keeper]:
         if not self._touched:

@@ -86,31 +86,31 @@ class Keeper:
         def after(_: object = None) -> None:
             compare(self.source.path, folder / name)
 
-        if self.lacking is None:
-            self.saved = self.saved and "changed" in self.whens  # else what it has may be older than the folder is
-            self._save_once()
+        self.saved = self.saved and "changed" in self.whens  # else what it has may be older than the folder is
+        lacking = self._problem()
         return Case(
             self.tool,
-            self.restore(target) if self.lacking is None else [],
+            [] if lacking else self.restore(target),
             folder if self.restored_in else target.parent,
             self.environment,
             before=before,
             after=after,
             inside=None if restore is None else lambda: restore(target),
-            lacking=self.lacking,
+            lacking=lacking,
         )
 
     def verify_case(self) -> Case:
+        lacking = self._problem()
+        return Case(self.tool, self.verify, self.source.path.parent, self.environment, before=os.sync, lacking=lacking)
+
+    def _problem(self) -> str | None:
+        """Why nothing can be got back, once something should be saved."""
         if self.lacking is None:
-            self._save_once()
-        return Case(
-            self.tool,
-            self.verify,
-            self.source.path.parent,
-            self.environment,
-            before=os.sync,
-            lacking=self.lacking,
-        )
+            try:
+                self._save_once()
+            except CommandFailed as error:
+                return f"failed: {error}"[:160].replace("\n", " ")
+        return self.lacking
 
     def _save_once(self) -> None:
         if self.saved:

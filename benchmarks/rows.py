@@ -74,6 +74,11 @@ def chosen(makers: Makers, names: Collection[str], *, by_name_only: Collection[s
             yield make()
 
 
+def any_wanted(names: Collection[str], asked: Collection[str]) -> bool:
+    """Whether any of the rows `names` is measured where `asked` are asked for."""
+    return not asked or any(_is(name, wanted) for name in names for wanted in asked)
+
+
 def _is(name: str, wanted: str) -> bool:
     """Whether `wanted` asks for row `name`: `fan-100` for that one, `fan` for all of them."""
     return name == wanted or name.startswith(f"{wanted}-")
