@@ -108,12 +108,13 @@ def _summary(run: Run, asked_tags: Sequence[str]) -> None:
         say(f"{paint(f'{name} {status}', 'red' if status == 'failed' else 'yellow', sys.stderr)}: {reason}")
         if status == "failed":
             say(f"  why: dstack explain {name}")
-        say(f"  go on from there: dstack resume {name}")
     artifacts = [artifact for job in run.get("jobs", []) for artifact in job.get("artifacts", [])]
     if artifacts:
         for artifact in artifacts:
             say("  " + _artifact_words(artifact))
         say(f"  fetch: dstack artifacts download {name}")
+        if status != "done":
+            say(f"  go on from there: dstack resume {name}")
     if run.get("tags"):
         say(f"  tagged: {', '.join(run.get('tags', []))}")
     elif asked_tags and status != "done":

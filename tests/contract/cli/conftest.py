@@ -109,7 +109,7 @@ class Store:
     def __init__(self, stub: StubApi) -> None:
         self.blobs: dict[str, bytes] = {}
         self.catalog = MemoryCatalog()
-        for name in ("missing", "add", "sign"):
+        for name in ("missing", "add", "sign", "sync"):
             stub.on(f"POST …/store/{name}", getattr(self, f"_{name}"))
         self._stub = stub
 
@@ -121,6 +121,9 @@ class Store:
         packs = msgspec.msgpack.decode(call.body, type=list[PackIndex])
         self.catalog.add(packs)
         return Reply(body=msgspec.msgpack.encode(len(packs)))
+
+    def _sync(self, call: Call) -> Reply:
+        return Reply(body=msgspec.msgpack.encode(True))
 
     def _sign(self, call: Call) -> Reply:
         asked = msgspec.msgpack.decode(call.body)
