@@ -116,6 +116,8 @@ class InputCache:
         """
         async with self._locked(wanted.key):
             held = self._held.setdefault(attempt_id, set())
+            if wanted.key in self._entries and not (self.root / wanted.key / _FACTS).exists():
+                del self._entries[wanted.key]  # a person has cleared the cache
             if wanted.key not in self._entries:
                 if not await self._make_room(wanted.key, size.size + _PER_FILE * size.files):
                     return None

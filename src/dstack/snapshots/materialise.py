@@ -20,7 +20,7 @@ from dstack.snapshots.store import SnapshotStore
 
 SMALL_BYTES: Final = 8 * 1024 * 1024
 SMALL_FILES: Final = 2000
-KEPT_BYTES: Final = 64 * 1024 * 1024
+KEPT_BYTES: Final = 24 * 1024 * 1024
 KEPT_ENTRY: Final = 1024
 """What a file costs beside its bytes."""
 

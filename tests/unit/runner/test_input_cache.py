@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Coroutine
 from pathlib import Path
@@ -169,6 +170,16 @@ def test_a_new_agent_knows_what_is_there_and_when_it_was_used(shelf: Shelf) -> N
         assert shelf.cache.known() == {b.manifest_id, c.manifest_id}
 
     run(course())
+
+
+def test_a_person_may_clear_it(shelf: Shelf) -> None:
+    a = shelf.snapshot(MIB)
+    run_obtain(shelf, a)
+    shutil.rmtree(shelf.root)
+    run_obtain(shelf, a)
+    assert shelf.there() == {a.key}
+    shutil.rmtree(shelf.root)
+    assert asyncio.run(shelf.cache.tend()) == []
 
 
 def test_a_new_agent_removes_what_was_cut_off(shelf: Shelf) -> None:
