@@ -36,6 +36,11 @@ class Disks:
         """Undo `read_only`."""
         self._mount("-o", "remount,bind,rw", str(folder))
 
+    def unmount(self, folder: Path) -> None:
+        """Take a disk away, with all that is on it."""
+        self._mounted.remove(folder)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
     def close(self) -> None:
         for folder in reversed(self._mounted):
             subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -27,6 +27,7 @@ from dstack.client.profiles import config_path
 from dstack.client.repository import find_root
 from dstack.client.wire import WireError
 from dstack.embedded import EmbeddedError, make_socket_folder, read_holder, socket_path
+from dstack.embedded.store_place import PACKS, read_mark, read_record, store_folder
 
 Status = Literal["ok", "note", "problem"]
 LITTLE = 1 << 30
@@ -49,6 +50,8 @@ class Check:
 def check_all(session: Session, environ: Mapping[str, str] = os.environ) -> list[Check]:
     """Every check, in the order in which things build upon each other."""
     found = [check_python(session.home), check_git(), *check_home(session.home), check_socket(session.home)]
+    if session.connector is not None:
+        found += check_store(session.home)
     found += [*check_server(session), check_clock(session), *check_proxies(environ)]
     machine = ask_machine()
     if machine is None:
@@ -144,6 +147,31 @@ def check_socket(home: str) -> Check:
         fix = "set XDG_RUNTIME_DIR, or DSTACK_HOME, to a folder on a local disk"
         return Check("socket", "problem", f"no socket can be made in {os.path.dirname(path)}: {error.strerror}", fix)
     return Check("socket", "ok", f"{path} (nobody listens there now)")
+
+
+def check_store(home: str) -> list[Check]:
+    """Whether the packs are where they should be, and have room, where that is another disk than the home's."""
+    try:
+        record, folder = read_record(home), store_folder(home)
+        if record is None:
+            return []
+        mark = read_mark(folder)
+    except EmbeddedError as error:
+        return [Check("store", "problem", error.message, error.hint or "")]
+    except OSError as error:
+        return [Check("store", "problem", f"{error.filename}: {error.strerror}", "mount its disk")]
+    if mark is None and not (folder / PACKS).is_dir():
+        return [Check("store", "problem", f"the store is not at {folder}", "mount its disk, or put the folder back")]
+    if mark is not None and mark.store != record.store:
+        return [Check("store", "problem", f"{folder} holds the store of another home", f"see {home}/server/store.json")]
+    free = shutil.disk_usage(folder).free
+    status: Status = "problem" if free < LITTLE else "note" if free < COMFORTABLE else "ok"
+    fix = "see what can go: dstack du, dstack gc; or move it: dstack server move-store" if status != "ok" else ""
+    found = [Check("store", status, f"{size_words(free)} free at {folder}", fix)]
+    if record.old is not None:
+        fix = f"dstack server move-store {folder}"
+        found.append(Check("old store", "note", f"packs that were moved still lie at {record.old}", fix))
+    return found
 
 
 def check_server(session: Session) -> list[Check]:

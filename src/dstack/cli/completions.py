@@ -209,6 +209,11 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
         (('--timeout',), 'files', 'Seconds to wait for its end'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
+    'server move-store': (
+        (('--keep',), '', 'Leave the packs where they were, too'),
+        (('--json',), '', 'What was moved, as one object in a list'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
     'runner': (
         (('--server',), 'files', 'Work for this server instead of the one of this home'),
         (("-h", "--help"), "", "Show the command's help."),
@@ -242,6 +247,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     'config': ('profile',),
     'config delete': ('profile',),
     'completion': ('choice:bash,zsh,fish',),
+    'server move-store': ('',),
 }
 PROVIDERS: tuple[str, ...] = ('bash', 'curl', 'python', 'torchrun')
 PROVIDER_OPTIONS: tuple[str, ...] = ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on', 'ports', 'nnodes', 'logdir')

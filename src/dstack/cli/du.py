@@ -12,6 +12,7 @@ import click
 from dstack.cli.render import ago, say, size_words, write_json, write_table
 from dstack.cli.session import Session
 from dstack.client.types import Usage
+from dstack.embedded.store_place import store_folder
 
 LARGEST = 20
 _FOLDERS = {
@@ -64,7 +65,8 @@ def du(limit: int, as_json: bool) -> None:
 def _of_server(session: Session, used: Usage) -> Iterator[dict[str, Any]]:
     own = f"{session.home}/server"
     at = session.address
-    yield {"kind": "store", "size": used.get("store", 0), "where": at or f"{own}/store: artifacts and code"}
+    where = at or f"{store_folder(session.home)}: artifacts and code"
+    yield {"kind": "store", "size": used.get("store", 0), "where": where}
     yield {"kind": "logs", "size": used.get("logs", 0), "where": at or f"{own}/logs"}
     if used.get("database") is not None:
         yield {"kind": "database", "size": used.get("database"), "where": at or own}

@@ -8,6 +8,7 @@ import sys
 import click
 
 from dstack.cli.errors import UserError
+from dstack.cli.move_store import move_store
 from dstack.cli.render import ago, count, printable, write_json
 from dstack.cli.session import Session
 from dstack.client.api import Api, Unreachable
@@ -95,6 +96,9 @@ def stop(timeout: float) -> None:
             jobs = count(unfinished, "unfinished job")
             sys.stdout.write(f"{jobs} {verb} on without it, and the next command's server takes {them} over\n")
     sys.stdout.flush()
+
+
+server.add_command(move_store)
 
 
 def _unfinished_jobs(home: str) -> int:

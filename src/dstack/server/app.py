@@ -19,11 +19,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dstack.domain.ports import Clock, Ids, SystemClock, SystemIds
 from dstack.embedded import EmbeddedError
+from dstack.embedded.store_place import open_store
 from dstack.logs.files import FileLogStore
 from dstack.server.api.routes import routes as api_routes
 from dstack.server.bus import Bus
 from dstack.server.db.engine import Database, Transaction, declare_write
-from dstack.server.db.tables import SYSTEM, meta, projects
+from dstack.server.db.tables import SYSTEM, meta, packs, projects
 from dstack.server.db.upgrade import ensure_schema
 from dstack.server.door import Door
 from dstack.server.loops.clock_watch import ClockWatch, extend_leases
@@ -49,19 +50,23 @@ GRACE = 5
 
 def build_context(settings: Settings, clock: Clock | None = None, ids: Ids | None = None) -> Context:
     """Open the database (bringing its schema up to date) and the stores. Raises DatabaseError."""
-    for folder in (settings.store, settings.logs):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     clock = clock or SystemClock()
     ids = ids or SystemIds()
     ensure_schema(settings.url)
     bus = Bus()
     database = Database.open(settings.url, clock=clock, on_commit=bus.publish_many)
+    try:
+        store = open_store(settings.home, lambda: database.read(_has_packs))
+    except EmbeddedError:
+        database.close()
+        raise
     project_id, deployment_id, epoch = database.write(BEGIN, lambda tx: _begin(tx, settings, ids))
     return Context(
         settings=settings,
         database=database,
         bus=bus,
-        blobs=LocalBlobStore(settings.store),
+        blobs=LocalBlobStore(store),
         logs=FileLogStore(settings.logs),
         sealer=Sealer(settings.secrets_file, settings.secrets_key),
         clock=clock,
@@ -71,6 +76,10 @@ def build_context(settings: Settings, clock: Clock | None = None, ids: Ids | Non
         epoch=epoch,
         started_at=clock.now(),
     )
+
+
+def _has_packs(tx: Transaction) -> bool:
+    return tx.execute(select(packs.c.pack_id).limit(1)).first() is not None
 
 
 def _begin(tx: Transaction, settings: Settings, ids: Ids) -> tuple[UUID, UUID, int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstack.domain.environment import read_settings
+from dstack.embedded.store_place import store_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class Settings:
 
     @property
     def store(self) -> Path:
-        return self.home / "server" / "store"
+        """Where the packs are, or are to be (`dstack server move-store`)."""
+        return store_folder(self.home)
 
     @property
     def logs(self) -> Path:
