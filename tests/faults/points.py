@@ -19,6 +19,8 @@ SERVER = {
     "commit:runners.heartbeat:after": 1,
     "commit:store.add:before": 2,
     "commit:store.add:after": 2,
+    "store.sync:before": 2,
+    "store.sync:after": 1,
     "commit:runs.submit:before": 1,
     "commit:runs.submit:after": 1,
     "commit:place:before": 3,

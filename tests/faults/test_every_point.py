@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults.home import Home, assert_lines, each, hits
 from tests.faults.points import COMMAND, RUNNER, SERVER, STARTING, turns
+from tests.faults.stored import assert_whole_store
 
 LINES = 300
 WORKFLOWS = f"""\
@@ -114,6 +115,7 @@ def assert_whole(home: Home, shown: str) -> Any:
         assert_lines(data.decode(), EXPECTED[job])
     assert_lines("\n".join(each(shown)), EXPECTED["first"] + EXPECTED["second"])
     assert ended_once(home.folder / "server" / "dstack.db") == {"run": 1, "job": 2}
+    assert assert_whole_store(home.folder) >= 2
     home.types("artifacts", "download", name, "-o", str(home.root / "fetched"))
     expected = subprocess.run(["seq", "20000"], capture_output=True, text=True, check=True).stdout
     for path in ("out/numbers", "copy/numbers"):

@@ -21,7 +21,7 @@ from dstack.domain import faults
 from dstack.sdk.blobs import Buffer, ObjectInfo, SignedRequest
 from dstack.snapshots.errors import StoreRefused
 
-faults.declare("store.put:before", "store.put:after")
+faults.declare("store.put:before", "store.put:after", "store.sync:before", "store.sync:after")
 
 TEMPORARY: Final = ".tmp-"
 """How the names of unfinished files begin; no key has a part like that."""
@@ -107,7 +107,9 @@ class LocalBlobStore:
                 if not self._adopted:
                     waiting |= self._adopt()
                     _sync(self.root.parent)
+                faults.point("store.sync:before")
                 sync_files(waiting)
+                faults.point("store.sync:after")
             except BaseException:
                 with self._lock:
                     self._unsynced |= waiting
