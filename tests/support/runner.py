@@ -41,6 +41,8 @@ class FakeRunner:
         """What keeps attempts from saving, told with each poll."""
         self.sent: dict[UUID, int] = {}
         self.missing: tuple[UUID, ...] = ()
+        self.inputs: tuple[bytes, ...] = ()
+        """Manifest ids that it has unpacked."""
 
     # --- being known ---------------------------------------------------------------------------------------------
 
@@ -79,7 +81,11 @@ class FakeRunner:
             for key in self.held
         )
         request = messages.PollRequest(
-            runner_id=self.runner_id, incarnation=self.incarnation, known=known, missing=self.missing
+            runner_id=self.runner_id,
+            incarnation=self.incarnation,
+            known=known,
+            missing=self.missing,
+            inputs=self.inputs,
         )
         found = runners.poll(self.context, request)
         if isinstance(found, runners.RunnerGone):

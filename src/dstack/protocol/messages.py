@@ -138,6 +138,8 @@ class PollRequest(Message, frozen=True, kw_only=True):
     missing: tuple[UUID, ...] = ()
     """Of those that the last answer asked for, the ones that this runner does not hold: they are lost."""
     wait: float = 20.0
+    inputs: tuple[bytes, ...] = ()
+    """Manifest ids of snapshots that this runner has unpacked: jobs that need one are better placed here."""
 
 
 class Goodbye(Message, frozen=True, kw_only=True):

@@ -231,6 +231,7 @@ class Agent:
             ),
             missing=self._missing,
             wait=self._registered.heartbeat,
+            inputs=() if self._shop.kept_inputs is None else self._shop.kept_inputs.cache.known(),
         )
         commands = await self._link.polls.call("poll", request, messages.Commands, patience=request.wait + 30.0)
         if commands.register:

@@ -41,6 +41,8 @@ faults.declare("input-complete:before", "input-complete:after", "input-removed:b
 
 _log = logging.getLogger(__name__)
 TREE: Final = "tree"
+TOLD: Final = 64
+"""Snapshots of which the server is told that they are here."""
 _FACTS: Final = "entry.json"
 _SYNCED: Final = "synced"
 _PART: Final = "part-"
@@ -142,9 +144,10 @@ class InputCache:
         """The attempt needs nothing of the cache any more."""
         self._held.pop(attempt_id, None)
 
-    def known(self) -> frozenset[bytes]:
-        """Ids of the snapshots that are here."""
-        return frozenset(bytes.fromhex(key.partition("-")[0]) for key in self._entries)
+    def known(self) -> tuple[bytes, ...]:
+        """Ids of the snapshots that are here: of those that were used last, at most TOLD."""
+        newest = sorted(self._entries.values(), key=lambda entry: -entry.used_at)[:TOLD]
+        return tuple(dict.fromkeys(bytes.fromhex(entry.key.partition("-")[0]) for entry in newest))
 
     # --- what goes ---------------------------------------------------------------------------------------------
 

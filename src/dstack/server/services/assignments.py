@@ -61,7 +61,7 @@ def _assignment(tx: Transaction, context: Context, row: Any, submission: _Enviro
         project=context.settings.project,
         spec=spec,
         code=row.code_manifest_id,
-        inputs=_inputs(tx, context, row, plan),
+        inputs=inputs_of(tx, context.project_id, row.step_id, plan),
         resumed=resumed,
         environment=environment,
         python=submission.python,
@@ -92,7 +92,7 @@ def variable_name(name: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
-def _inputs(tx: Transaction, context: Context, row: Any, plan: StoredPlan) -> tuple[InputRef, ...]:
+def inputs_of(tx: Transaction, project_id: UUID, step_id: UUID, plan: StoredPlan) -> tuple[InputRef, ...]:
     """Pinned inputs first, then what the steps that it needs have saved in this run."""
     found = [
         InputRef(path=item.path, manifest_id=item.manifest_id, run_name=item.run_name, job_name=item.job_name)
@@ -101,7 +101,7 @@ def _inputs(tx: Transaction, context: Context, row: Any, plan: StoredPlan) -> tu
     if plan.needs:
         found.extend(
             InputRef(path=item["path"], manifest_id=item["manifest_id"], run_name=item["run"], job_name=item["job"])
-            for item in newest_of_needs(tx, context.project_id, row.step_id)
+            for item in newest_of_needs(tx, project_id, step_id)
         )
     return tuple(found)
 

@@ -31,4 +31,6 @@ class Context:
     started_at: int
     problems: dict[UUID, str] = field(default_factory=dict[UUID, str])
     """What keeps attempts from saving, where the database did not take it (`services/problems.py`)."""
+    holdings: dict[UUID, frozenset[bytes]] = field(default_factory=dict[UUID, frozenset[bytes]])
+    """Which large inputs each runner has unpacked, of those that poll this process (`services/holdings.py`)."""
     random: random.Random = field(default_factory=random.SystemRandom)

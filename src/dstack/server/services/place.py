@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from dstack.server.db.types import Id
 from dstack.server.services.apply import Batch
 from dstack.server.services.context import Context
 from dstack.server.services.facts import Facts
+from dstack.server.services.holdings import held
 from dstack.server.services.stored import decode_need
 
 PLACE = declare_write("place")
@@ -98,7 +99,8 @@ def place_in(
             if row.need in full or job_table.backs_off(row.not_before, tx.now):
                 continue
             excluded = excluded_of(row.excluded)
-            machine = _choose(machines, need_of(row.need), excluded)
+            holders = partial(held, tx, context, row.id) if context.holdings else None
+            machine = _choose(machines, need_of(row.need), excluded, holders)
             if machine is not None:
                 chosen.append((row.id, machine.id))
             elif not excluded:
@@ -123,14 +125,21 @@ def place_in(
     return Placed(placed, more)
 
 
-def _choose(machines: list[Machine], need: Requirements, excluded: set[UUID]) -> Machine | None:
-    """The runner with the fewest jobs that has room now, else one that may let the job wait."""
+def _choose(
+    machines: list[Machine],
+    need: Requirements,
+    excluded: set[UUID],
+    holders: Callable[[], dict[UUID, int]] | None,
+) -> Machine | None:
+    """Of the runners with room now the one with most of the job's large inputs, then with the fewest jobs; else one
+    that may let the job wait."""
     fitting = [
         machine
         for machine in machines
         if not machine.drained and machine.id not in excluded and not unmet(need, machine.capacity, machine.slots)
     ]
-    for machine in sorted(fitting, key=lambda machine: machine.jobs):
+    inputs = holders() if holders is not None and len(fitting) > 1 else {}
+    for machine in sorted(fitting, key=lambda machine: (-inputs.get(machine.id, 0), machine.jobs)):
         if machine.free.take(need):
             machine.jobs += 1
             return machine

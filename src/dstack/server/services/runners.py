@@ -18,7 +18,7 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runners
 from dstack.server.db.types import Id
-from dstack.server.services import artifacts, assignments, metrics, packages, problems
+from dstack.server.services import artifacts, assignments, holdings, metrics, packages, problems
 from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.context import Context
 from dstack.server.services.facts import Facts
@@ -85,6 +85,7 @@ def poll(
     if row.incarnation != request.incarnation or row.state == runner_table.RunnerState.OFFLINE:
         return RunnerGone("the server does not know this process of the runner")
     _tell_problems(context, request, live)
+    holdings.tell(context, request.runner_id, request.inputs)
     lost = set(found.ask).intersection(request.missing)
     if lost:
         context.database.write(MISSING, lambda tx: _end_missing(tx, context, request, lost))
