@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, insert, update
 
+from dstack.domain import faults
 from dstack.server.db.engine import declare_write
 from dstack.server.db.tables import chunks, doubtful_objects, packs
 from dstack.server.db.tables import runs as runs_table
@@ -110,7 +111,8 @@ class Shop:
 
 
 @pytest.fixture
-def shop(world: World, tmp_path: Path) -> Shop:
+def shop(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(world.context.blobs, "sync", lambda: None)  # no test here is about a power cut
     folder = tmp_path / "trees"
     folder.mkdir()
     return Shop(world, folder)
@@ -454,6 +456,63 @@ def hurt_at_random(shop: Shop, rng: random.Random) -> None:
             shop.hurt(update(chunks).where(chunks.c.chunk_id == row.chunk_id).values(offset=rng.randrange(10_000)))
         case _:
             shop.hurt(update(chunks).where(chunks.c.chunk_id == row.chunk_id).values(pack_id=rng.randbytes(32)))
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_a_repair_that_is_killed_at_any_step_loses_nothing_that_was_right(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shop.folder / "tree"
+    root.mkdir()
+    killed, step = True, 0
+    while killed:
+        for name in ("hurt", "kept"):  # new each time, so that both come to lie in one pack
+            (root / name).write_text(f"{name} {step}")
+        run = shop.upload(root)
+        shop.damage(chunk_of(root / "hurt"))
+        killed = killed_at(shop, monkeypatch, step)
+        for when in ("killed", "repaired"):
+            target = shop.folder / f"{when}-{step}"
+            restore(store_of(shop.context), shop.manifest(run), target, paths=[b"kept"])
+            assert (target / "kept").read_text() == f"kept {step}", f"{when} at step {step}"
+            shop.check(repair=True)
+        shop.upload(root)
+        assert shop.reads_as(run, root), f"saved again after step {step}"
+        step += 1
+    assert step > 10, "there are more steps than that"
+
+
+def killed_at(shop: Shop, monkeypatch: pytest.MonkeyPatch, step: int) -> bool:
+    """Repair, and end before the step with this number: a write to the store, or one side of a commit."""
+    left = step
+
+    def count(*_: object) -> None:
+        nonlocal left
+        if left == 0:
+            raise Killed
+        left -= 1
+
+    def counted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def stepped(*values: Any) -> Any:
+            count()
+            done = work(*values)
+            count()
+            return done
+
+        return stepped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(faults, "point", count)
+        for name in ("put", "delete"):
+            patched.setattr(shop.blobs, name, counted(getattr(shop.blobs, name)))
+        try:
+            shop.check(repair=True)
+        except Killed:
+            return True
+    return False
 
 
 def test_damage_in_the_code_of_a_run(shop: Shop) -> None:

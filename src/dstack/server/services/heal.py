@@ -237,14 +237,18 @@ class Healer:
             # Nothing but the tail was wrong. The same pack under its own key would have to overwrite the damaged one.
             sealed, index = _packed(right, data, otherwise=next(iter(right)))
         self._blobs.put(pack_key(index.pack_id), sealed)
-        self._list(index.pack_id, index.size)
+        self._record(index.pack_id, index.size)
         self._move_rows(pack_id, located(index))
         return len(right)
 
     def _list(self, pack_id: bytes, size: int) -> None:
-        """Have the catalog list a stored pack, and know its size."""
+        """Have the catalog list a pack that is stored, with its size."""
         if self._ledger.listed([pack_id]).get(pack_id) == size:
             return
+        self._counts["corrected"] += 1
+        self._record(pack_id, size)
+
+    def _record(self, pack_id: bytes, size: int) -> None:
 
         def write(tx: Transaction) -> None:
             record_packs(tx, self._project_id, [PackIndex(pack_id, size, ())])
@@ -252,7 +256,6 @@ class Healer:
             tx.execute(update(packs).where(*where).values(size=size))
 
         self._database.write(LIST, write)
-        self._counts["corrected"] += 1
 
     def _strike(self, pack_id: bytes) -> None:
         """Forget a pack whose blob is gone, with what is still said to lie in it."""

@@ -170,7 +170,7 @@ class Check:
         yield {"t": "total", "bytes": self._spread.chunk_bytes()}
         for located in self._spread.chunks():
             self._packs += 1
-            for part in parts(located, 64):
+            for part in parts(located):
                 size = sum(place.stored_length for _, place in part)
                 failed = [found for found in self._store.try_located(part) if isinstance(found[1], DamagedStore)]
                 # Where it lay when it was asked for: it may have moved, which reading by its id finds out.
