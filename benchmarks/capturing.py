@@ -37,13 +37,14 @@ def capture_row(dstack: Dstack, scratch: Path) -> Row:
 
 def _case(dstack: Dstack, scratch: Path, tool: str, more: str) -> Case:
     workflow = (
-        f"workflows:\n  - name: train\n    provider: bash\n    commands: [mkdir -p out, {dstack.python} train.py]\n"
+        "workflows:\n  - name: nothing\n    provider: bash\n    commands: ['true']\n"
+        f"  - name: train\n    provider: bash\n    commands: [mkdir -p out, {dstack.python} train.py]\n"
     )
     cwd = write(scratch / f"capture-{bool(more)}", {".dstack/workflows.yaml": workflow + more, "train.py": PROGRAM})
     command = Case(tool, [dstack.program, "run", "train"], cwd, dstack.environment)
 
     def watched() -> Sample:
-        dstack("runs", cwd=cwd)
+        dstack("run", "nothing", cwd=cwd)  # the agent runs
         pid = dstack.pid("runner")
         if pid is None:
             raise CommandFailed("the runner wrote no process id into its lock file")
