@@ -20,13 +20,15 @@ from dstack.runner import overlay
 from dstack.runner.folders import clear_work, set_aside
 from dstack.runner.inputs import look
 from dstack.runner.settings import Settings
+from dstack.snapshots.capture import save
 from dstack.snapshots.errors import RestoreFailed
 from dstack.snapshots.live import LiveCapture, Snapshots
 from dstack.snapshots.restore import Restored, restore
+from dstack.snapshots.statcache import FileCache
 from dstack.snapshots.store import SnapshotStore
 from tests.support.inputs import Bench
 from tests.support.loop_disks import loop_disk
-from tests.support.stores import RecordingStore
+from tests.support.stores import RecordingStore, later
 from tests.support.trees import described
 
 MEGABYTES = 8
@@ -417,3 +419,21 @@ def test_an_artifact_that_is_also_an_input_is_captured_while_it_changes(bench: B
     restore(bench.store, saved.manifest_id, restored)
     assert described(restored) == described(work / "data")
     assert (restored / "renamed" / "new").exists()
+
+
+@pytest.mark.parametrize("bench", ["overlay", "overlay btrfs", "overlay xfs"], indirect=True)
+def test_what_did_not_change_on_an_overlay_is_not_read_again(bench: Bench, data: Path) -> None:
+    """Device and inode of a file stay the same, also when it is written to for the first time."""
+    _, work = bench.begin(("data", bench.save(data)))
+    cache = FileCache()
+
+    def read_bytes() -> int:
+        read: list[int] = []
+        save(work / "data", bench.store, cache=cache, clock=later(), watch=read.append)
+        return sum(read)
+
+    assert read_bytes() >= MEGABYTES << 20
+    assert read_bytes() == 0
+    with open(work / "data" / "deep" / "er" / "script", "a") as file:
+        file.write("echo more\n")
+    assert 0 < read_bytes() < 1000
