@@ -12,6 +12,8 @@ Commands:
   runs        List runs, or show one with its jobs. Also: ps, status.
   logs        Show a run's output from its first line.
   stop        Stop a run.
+  resume      Go on where a run ended, as a new run.
+  restart     Run a job again and what comes after it, as a new run.
   explain     Say why a run waits, or why it failed.
   metrics     Show what a run's jobs have logged: loss, accuracy, …
   compare     Show what sets runs apart.
@@ -28,6 +30,7 @@ Commands:
   rm          Delete runs with their logs.
   prune       List the finished runs without a tag, and delete them.
   du          Show what takes space.
+  verify      Check that what was saved is all there and right.
   config      Set the server that commands use, as named profiles.
   doctor      Look for what keeps runs from working here.
   completion  Make a shell complete what you type.
