@@ -310,36 +310,6 @@ def test_a_folder_swapped_for_a_link_leads_nowhere(
     assert paths(store, saved) == [b"a"]
 
 
-def test_exactly_the_chosen_files(store: RecordingStore, root: Path, read: list[bytes]) -> None:
-    (root / "sub" / "link").symlink_to("b")
-    (root / "submodule").mkdir()
-    chosen = [b"sub/b", b"sub/link", b"submodule"]
-    saved = save(root, store, paths=chosen)
-    assert paths(store, saved) == [b"sub", b"sub/b", b"sub/link", b"submodule"]
-    assert read == [b"b"]
-    os.utime(root / "sub", ns=(1, 1))
-    (root / "sub" / "other").write_bytes(b"not chosen")
-    assert save(root, store, paths=chosen).manifest_id == saved.manifest_id
-
-
-def test_a_chosen_file_that_is_not_there_is_named(store: RecordingStore, root: Path) -> None:
-    (root / "to-sub").symlink_to("sub")
-    saved = save(root, store, paths=[b"a", b"gone", b"gone too/x", b"sub/b/x", b"to-sub/b"])
-    assert paths(store, saved) == [b"a", b"sub"]
-    assert sorted(saved.warnings) == [
-        "gone too: not saved, No such file or directory",
-        "gone: not saved, No such file or directory",
-        "sub/b: not saved, it is no folder",
-        "to-sub: not saved, it is no folder",
-    ]
-
-
-@pytest.mark.parametrize("path", [b"", b"/etc/passwd", b"../x", b"a/../b", b"a//b", b"a/.", b"a\0b"])
-def test_a_chosen_path_never_leads_out(store: RecordingStore, root: Path, path: bytes) -> None:
-    with pytest.raises(ValueError, match="is not a relative path"):
-        save(root, store, paths=[path])
-
-
 def test_hard_links_stay_together(store: RecordingStore, root: Path, tmp_path: Path) -> None:
     os.link(root / "a", root / "sub" / "same as a")
     os.link(root / "sub" / "b", tmp_path / "outside")
@@ -349,23 +319,6 @@ def test_hard_links_stay_together(store: RecordingStore, root: Path, tmp_path: P
     again = save(root, store, cache=cache, clock=later())
     assert again.manifest_id == first.manifest_id
     assert_restores(store, again, root, tmp_path)
-
-
-def test_holes_are_noted(store: RecordingStore, tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    root.mkdir()
-    with open(root / "sparse", "wb") as file:
-        file.seek(5 * 1024 * 1024)
-        file.write(b"data")
-        file.truncate(9 * 1024 * 1024)
-    saved = save(root, store)
-    (entry,) = store.folders([store.root(saved.manifest_id).tree_id]).popitem()[1]
-    assert isinstance(entry, FileEntry)
-    assert entry.holes[0] == 0
-    assert sum(entry.holes[1::2]) > 8 * 1024 * 1024
-    restore(store, saved.manifest_id, tmp_path / "out")
-    assert (tmp_path / "out/sparse").read_bytes() == (root / "sparse").read_bytes()
-    assert (tmp_path / "out/sparse").stat().st_blocks * 512 < 1024 * 1024
 
 
 @pytest.mark.parametrize("name", ["nothing there", "a file"])

@@ -172,36 +172,6 @@ class TestPaths:
             restore(store, saved.manifest_id, target)
 
 
-class TestEntries:
-    def test_a_folder_comes_before_what_is_in_it(self, store: RecordingStore, root: Path) -> None:
-        saved = save(root, store)
-        found = list(entries(store, saved.manifest_id))
-        assert [(entry.path, entry.type, entry.size) for entry in found] == [
-            (b"a-first", "file", 0),
-            (b"main.py", "file", 8),
-            (b"pkg", "directory", 9_000_010),
-            (b"pkg/big", "file", 9_000_000),
-            (b"pkg/empty", "directory", 0),
-            (b"pkg/link", "symlink", 0),
-            (b"pkg/tool", "file", 10),
-        ]
-        assert found[6].mode == 0o755
-        assert found[6].mtime == (root / "pkg/tool").stat().st_mtime_ns
-        assert found[5].target == b"../main.py"
-        assert found[1].digest == digest(b"print()\n")
-
-    @pytest.mark.parametrize("prefix", [b"pkg", b"pkg/"])
-    def test_of_one_folder(self, store: RecordingStore, root: Path, prefix: bytes) -> None:
-        saved = save(root, store)
-        found = [entry.path for entry in entries(store, saved.manifest_id, prefix)]
-        assert found == [b"pkg", b"pkg/big", b"pkg/empty", b"pkg/link", b"pkg/tool"]
-
-    def test_of_nothing(self, store: RecordingStore, root: Path) -> None:
-        saved = save(root, store)
-        with pytest.raises(RestoreFailed, match="not in the snapshot: pk"):
-            list(entries(store, saved.manifest_id, b"pk"))
-
-
 FILE = FileEntry(b"file", 0o644, 0, 3, digest(b"abc"))
 
 
