@@ -52,7 +52,8 @@ _PER_FILE: Final = 4096
 _SHARE: Final = 5
 """The cache never takes more than this part of the disk …"""
 _SPARE: Final = 20
-"""… and leaves this part of it free."""
+_SPARE_BYTES: Final = 10 << 30
+"""… and leaves the twentieth part of it free, or so many bytes."""
 
 
 class Wanted(NamedTuple):
@@ -71,6 +72,11 @@ class Disk(NamedTuple):
 
     total: int
     free: int
+
+
+def disk_of(folder: Path) -> Disk:
+    found = shutil.disk_usage(folder)
+    return Disk(found.total, found.free)
 
 
 @dataclass(slots=True)
@@ -92,7 +98,7 @@ class InputCache:
         store: SnapshotStore,
         limit: int,
         clock: Clock,
-        disk: Callable[[Path], Disk] = lambda root: Disk(*shutil.disk_usage(root)[::2]),
+        disk: Callable[[Path], Disk],
     ) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root = root
@@ -180,7 +186,8 @@ class InputCache:
         disk = self._disk(self.root)
         kept = sum(entry.size for entry in self._entries.values()) + sum(self._filling.values())
         over = kept + more - min(self._limit, disk.total // _SHARE)
-        return max(over, sum(self._filling.values()) + more + disk.total // _SPARE - disk.free)
+        spare = min(disk.total // _SPARE, _SPARE_BYTES)
+        return max(over, sum(self._filling.values()) + more + spare - disk.free)
 
     async def _evict(self, excess: int) -> list[str]:
         gone = surplus(self._entries.values(), self._in_use(), excess)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -24,7 +24,7 @@ import msgspec
 
 from dstack.domain import faults
 from dstack.runner import cloning, overlay
-from dstack.runner.input_cache import TREE, InputCache, Wanted
+from dstack.runner.input_cache import TREE, Disk, InputCache, Wanted, disk_of
 from dstack.runner.settings import Settings
 from dstack.runner.threads import stoppable, whole
 from dstack.snapshots.errors import RestoreFailed, SnapshotError
@@ -74,12 +74,13 @@ def look(settings: Settings) -> Ways:
 class Inputs:
     """The cache of one agent, and how its entries get into working copies."""
 
-    def __init__(self, shop: Workshop) -> None:
+    def __init__(self, shop: Workshop, disk: Callable[[Path], Disk] = disk_of) -> None:
+        settings = shop.settings
         self.cache = InputCache(
-            shop.settings.folder / "cache" / "inputs", shop.store, shop.settings.inputs_size, shop.clock
+            settings.folder / "cache" / "inputs", shop.store, settings.inputs_size, shop.clock, disk
         )
         self._store = shop.store
-        self._settings = shop.settings
+        self._settings = settings
         self._ways: Ways | None = None
 
     async def way(self, files: int) -> Way:

@@ -126,13 +126,14 @@ class WorkingCopy:
 
     async def _take(self, manifest_id: bytes | None, place: str, below: list[Wanted]) -> Path | None:
         from dstack.runner.input_cache import Wanted
+        from dstack.runner.overlay import MOST_LAYERS
 
         size = None if manifest_id is None else self._large.get(manifest_id)
-        if manifest_id is None or size is None:
+        if manifest_id is None or size is None or len(below) == MOST_LAYERS:
             return None
         wanted = Wanted(manifest_id, place)
         tree = await self._shop.inputs().below(self._assignment.attempt_id, self._folder, wanted, size)
-        if tree is not None:
+        if tree is not None and wanted not in below:
             below.append(wanted)
         return tree
 

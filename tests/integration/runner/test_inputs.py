@@ -218,6 +218,23 @@ def test_two_that_want_the_same_at_once_make_it_once(bench: Bench, data: Path, m
     assert len(filled) == len(bench.entries()) == 1
 
 
+def test_an_input_that_is_given_twice_is_there_once(bench: Bench, data: Path) -> None:
+    manifest_id = bench.save(data)
+    _, work = bench.begin(("data", manifest_id), ("data", manifest_id))
+    assert described(work / "data") == described(data)
+    assert len(bench.entries()) == 1
+
+
+def test_more_inputs_than_an_overlay_takes(bench: Bench, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dstack.runner.overlay.MOST_LAYERS", 2)
+    manifest_id = bench.save(data)
+    places = ("a", "b", "c", "d")
+    assignment, work = bench.begin(*((place, manifest_id) for place in places))
+    assert all(described(work / place) == described(data) for place in places)
+    assert overlay.is_mounted(bench.folder(assignment))
+    assert len(bench.entries()) == 2
+
+
 def test_files_at_two_places_are_kept_once(bench: Bench, data: Path) -> None:
     manifest_id = bench.save(data)
     _, work = bench.begin(("data", manifest_id), ("a/b/data", manifest_id))
