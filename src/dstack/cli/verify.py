@@ -72,7 +72,7 @@ def _frames(api: Api, body: dict[str, Any], bar: ExitStack) -> Iterator[dict[str
                 case "done" if advance is not None:
                     advance(frame["bytes"])
                 case "error":
-                    raise UserError(f"the check could not go on: {frame['message']}", exit_code=2)
+                    raise UserError(f"the check could not go on: {frame['message']}", frame.get("hint"))
                 case kind if kind not in _PROGRESS:
                     yield frame
                 case _:
@@ -80,8 +80,8 @@ def _frames(api: Api, body: dict[str, Any], bar: ExitStack) -> Iterator[dict[str
             if frame["t"] == "end":
                 return
     except (BadFrame, WireError) as error:
-        raise UserError(f"the check was cut short: {error}", "start it again", exit_code=2) from error
-    raise UserError("the check was cut short: the server is ending", "start it again", exit_code=2)
+        raise UserError(f"the check was cut short: {error}", "start it again") from error
+    raise UserError("the check was cut short: the server is ending", "start it again")
 
 
 def _show(found: list[dict[str, Any]]) -> None:

@@ -170,6 +170,6 @@ def _of_directory(object_id: bytes, directory: manifests.Directory) -> Names:
 
 
 def _stored(view: memoryview, place: ChunkLocation) -> memoryview:
-    if place.offset < 0 or place.stored_length < 1:
+    if place.offset < 0 or place.stored_length < 0:
         return view[:0]
     return view[place.offset : place.offset + place.stored_length]

@@ -13,7 +13,7 @@ from dstack.sdk.blobs import BlobStore, Buffer
 from dstack.snapshots import manifests
 from dstack.snapshots.errors import BadManifest, CorruptChunk, DamagedStore, MissingChunk, StoreRefused
 from dstack.snapshots.interfaces import Catalog, ChunkLocation, PackIndex, pack_key
-from dstack.snapshots.packs import decode_chunk
+from dstack.snapshots.packs import MAX_PACK, decode_chunk
 
 GAP: Final = 128 * 1024
 """Bytes between two chunks that are read along rather than asked for twice."""
@@ -228,7 +228,7 @@ def _split(
     usable: list[tuple[bytes, ChunkLocation]] = []
     unusable: list[_Read] = []
     for chunk_id, place in located:
-        if place.stored_length < 1 or place.offset < 0:
+        if not (1 <= place.stored_length <= MAX_PACK and 0 <= place.offset <= MAX_PACK):
             unusable.append(_Read(place.pack_id, 0, 0, [(chunk_id, place)]))
         else:
             usable.append((chunk_id, place))

@@ -134,6 +134,11 @@ class TestThroughTheServer:
         with pytest.raises(StoreRefused, match="the disk is full"):
             SignedBlobs(api).put(KEY, b"x")
 
+    def test_a_part_behind_the_end_of_what_was_cut_short(self, stub: StubApi, api: Api) -> None:
+        serve(stub, self.URL)
+        stub.on(f"GET {self.ROUTE}", Reply(416, b""))
+        assert SignedBlobs(api).get(KEY, offset=2, length=3) == b""
+
     @pytest.mark.parametrize("heeds_ranges", [True, False])
     def test_a_part(self, stub: StubApi, api: Api, heeds_ranges: bool) -> None:
         serve(stub, self.URL)
