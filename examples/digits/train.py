@@ -23,6 +23,7 @@ def main() -> None:
     train, test = np.load("data/train.npz"), np.load("data/test.npz")
     classes = np.unique(train["y"])
     epoch, model = load() or (0, new_model(options.learning_rate, options.seed))
+    print(f"training in process {os.getpid()}")
     if epoch:
         print(f"going on after epoch {epoch} of {CHECKPOINT}")
     while epoch < options.epochs:

@@ -55,7 +55,7 @@ def _follower(
     quiet = not follow or kind is JsonFollower
     follower = kind(api, run, LogOutput(), follow=follow, job=job, since=since, quiet=quiet)
     follower.expect(found)
-    if kind is not JsonFollower:
+    if not (follow or kind is JsonFollower):
         _tell_reused(found, job)
     return follower
 
