@@ -19,6 +19,7 @@ from dstack.server.app import Server, build_context
 from dstack.server.db.errors import DatabaseError
 from dstack.server.door import Door, HomeDoor, TcpDoor
 from dstack.server.location import database_folder
+from dstack.server.services.power_cut import check_after_boot
 from dstack.server.settings import Settings, from_environment
 
 
@@ -47,7 +48,9 @@ def _serve(is_embedded: bool, ready_fd: int | None) -> None:
     else:
         raise ValueError("a server outside embedded mode needs DSTACK_SERVER_PORT")
     settings, note = _placed(settings)
-    server = Server(build_context(settings))
+    context = build_context(settings)
+    check_after_boot(context)
+    server = Server(context)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     asyncio.run(server.run(door, lambda: _ready(ready_fd, note)))
     door.close()
