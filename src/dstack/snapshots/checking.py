@@ -5,6 +5,7 @@ Nothing here stops at the first thing that is wrong, and nothing is believed: ne
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
@@ -19,6 +20,8 @@ from dstack.snapshots.packs import HEADER, decode_chunk, parse_index, read_index
 MAGIC_LENGTH: Final = 8
 SPARSE: Final = 64 * 1024
 """Bytes. Where chunks are smaller than this on average, a pack is read whole to see how they begin."""
+SECTOR: Final = 4096
+"""Bytes that are read at once where the disk fails."""
 _OBJECTS: Final = (manifests.ROOT, manifests.DIRECTORY, manifests.LINKS)
 
 
@@ -111,6 +114,28 @@ def check_pack(pack_id: bytes, data: Buffer, rows: Mapping[bytes, ChunkLocation]
     return PackCheck(whole, len(data), right, wrong)
 
 
+def read_through(blobs: BlobStore, key: str) -> bytes | bytearray:
+    """All bytes of a blob, zeros in place of those that the disk cannot read. Raises KeyError."""
+    try:
+        return blobs.get(key)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    found = blobs.stat(key)
+    if found is None:
+        raise KeyError(key)
+    data = bytearray(found.size)
+    for offset in range(0, found.size, SECTOR):
+        try:
+            piece = blobs.get(key, offset=offset, length=SECTOR)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+        else:
+            data[offset : offset + len(piece)] = piece
+    return data
+
+
 def glance_at_pack(blobs: BlobStore, pack_id: bytes, rows: Mapping[bytes, ChunkLocation]) -> PackCheck:
     """As `check_pack` by the pack's tail alone, where it has one that is right. Raises KeyError where it is gone."""
     key = pack_key(pack_id)
@@ -119,8 +144,8 @@ def glance_at_pack(blobs: BlobStore, pack_id: bytes, rows: Mapping[bytes, ChunkL
         raise KeyError(key)
     try:
         index = located(read_index(blobs, key, found.size))
-    except BadPack as error:
-        return check_pack(pack_id, blobs.get(key), rows)._replace(whole=error.detail)
+    except (BadPack, OSError):
+        return check_pack(pack_id, read_through(blobs, key), rows)
     wrong = {chunk_id: "the pack's own index does not have it" for chunk_id in rows if chunk_id not in index}
     return PackCheck("", found.size, index, wrong)
 
@@ -142,19 +167,22 @@ def possible_objects(blobs: BlobStore, rows: Mapping[bytes, ChunkLocation]) -> I
     if not places:
         return
     key = pack_key(places[0][1].pack_id)
-    data = blobs.get(key) if sum(place.stored_length for _, place in places) < SPARSE * len(places) else None
+    is_dense = sum(place.stored_length for _, place in places) < SPARSE * len(places)
+    data = read_through(blobs, key) if is_dense else None
     for chunk_id, place in places:
-        if place.codec:
+        if place.codec or begins_like_an_object(_head(blobs, key, max(0, place.offset), data)):
             yield chunk_id
-            continue
-        start = max(0, place.offset)
-        head = (
-            data[start : start + MAGIC_LENGTH]
-            if data is not None
-            else blobs.get(key, offset=start, length=MAGIC_LENGTH)
-        )
-        if begins_like_an_object(head):
-            yield chunk_id
+
+
+def _head(blobs: BlobStore, key: str, offset: int, data: Buffer | None) -> Buffer:
+    if data is not None:
+        return data[offset : offset + MAGIC_LENGTH]
+    try:
+        return blobs.get(key, offset=offset, length=MAGIC_LENGTH)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""  # whatever it was, it cannot be read
 
 
 def _of_directory(object_id: bytes, directory: manifests.Directory) -> Names:

@@ -17,6 +17,7 @@ from dstack.server.api import streaming
 from dstack.server.api import verify as route
 from dstack.server.services import heal
 from dstack.server.services.catalog import store_of
+from dstack.server.services.ledger import Frame
 from dstack.server.services.verify import Check
 from dstack.snapshots.capture import save
 from dstack.snapshots.errors import StoreRefused
@@ -53,7 +54,7 @@ def test_what_is_refused_is_refused_before_the_first_frame(asked: Asked) -> None
 
 
 def test_what_ends_a_check_early_is_told(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Check) -> Iterator[route.Frame]:
+    def fail(self: Check) -> Iterator[Frame]:
         yield {"t": "total", "bytes": 1}
         raise StoreRefused("the store is away")
 
@@ -69,7 +70,7 @@ class Held:
         self.go_on = threading.Event()
         self.ended = threading.Event()
 
-        def work(check: Check) -> Iterator[route.Frame]:
+        def work(check: Check) -> Iterator[Frame]:
             try:
                 yield {"t": "total", "bytes": 1}
                 self.inside.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -294,6 +295,56 @@ def test_the_same_file_in_another_folder_heals_it_too(shop: Shop) -> None:
     shop.upload(root)
     assert not shop.world.rows(doubtful_objects)
     assert not of(shop.check(), "damage")
+
+
+def test_a_repair_of_one_run_sees_what_else_its_packs_lack(shop: Shop) -> None:
+    """Two runs have chunks in one pack, and both are damaged: none may be named by what is not doubted."""
+    root, cache = shop.tree("a"), FileCache()
+    shop.upload(root)
+    (shop.folder / "part").mkdir()
+    (shop.folder / "part" / "copy").write_bytes((root / "1").read_bytes())
+    part = shop.upload(shop.folder / "part")
+    whole = shop.upload(root, cache=cache)
+    assert shop.damage(chunk_of(root / "1")) == shop.damage(chunk_of(root / "2"))
+    frames = shop.check(part, repair=True)
+    told = {frame["id"] for frame in of(frames, "damage")}
+    assert told >= {chunk_of(root / "1").hex(), chunk_of(root / "2").hex()}
+    shop.upload(root, cache=cache)
+    assert not of(shop.check(), "damage")
+    assert shop.reads_as(whole, root)
+
+
+def test_a_folder_that_only_one_run_reads_is_healed_by_a_repair_of_that_run(shop: Shop) -> None:
+    root = shop.tree("a")
+    run = shop.upload(root)
+    pack_id = shop.damage(shop.manifest(run))
+    assert of(shop.check(run, repair=True), "aside")[0]["pack"] == pack_id.hex()
+    shop.upload(root)
+    assert not of(shop.check(), "damage")
+    assert shop.reads_as(run, root)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_disk_that_cannot_read_one_place(shop: Shop, monkeypatch: pytest.MonkeyPatch, quick: bool) -> None:
+    root = shop.tree("a", files=30)
+    run = shop.upload(root)
+    [row] = shop.world.rows(chunks, chunk_id=chunk_of(root / "7"))
+    plain, key = shop.blobs.get, pack_key(bytes(row.pack_id))
+
+    def get(name: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        data = plain(name, offset=offset, length=length)
+        if name == key and offset <= row.offset + 100 < offset + len(data):
+            raise OSError(errno.EIO, "Input/output error")
+        return data
+
+    monkeypatch.setattr(shop.blobs, "get", get)
+    frames = shop.check(quick=quick)
+    assert ("7" in of(frames, "touched")[0]["files"]) if not quick else True
+    assert of(shop.check(run), "damage")
+    shop.check(repair=True)
+    shop.upload(root)
+    assert not of(shop.check(), "damage")
+    assert shop.reads_as(run, root)
 
 
 def test_saving_the_same_again_heals_a_pack_that_is_gone(shop: Shop) -> None:

@@ -14,9 +14,9 @@ from dstack.server.api.streaming import stream
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest
 from dstack.server.services.heal import Healer
-from dstack.server.services.ledger import Scope
+from dstack.server.services.ledger import Frame, Scope
 from dstack.server.services.repositories import RepositoryRef
-from dstack.server.services.verify import Check, Frame, scope_of
+from dstack.server.services.verify import Check, scope_of
 from dstack.snapshots.spread import Spread
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -9,9 +9,10 @@ Both may run beside saves and downloads; what is saved at that moment may name w
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import bindparam, delete, select, update
 
@@ -21,8 +22,8 @@ from dstack.server.db.tables import chunks, doubtful_objects, packs
 from dstack.server.db.types import Id
 from dstack.server.services.catalog import catalog_of, record_packs
 from dstack.server.services.context import Context
-from dstack.server.services.ledger import Ledger, parts
-from dstack.snapshots.checking import check_pack, located, possible_objects
+from dstack.server.services.ledger import Frame, Ledger, damage_frame, parts
+from dstack.snapshots.checking import Damage, check_pack, located, possible_objects, read_through
 from dstack.snapshots.errors import BadPack, DamagedStore, StoreRefused
 from dstack.snapshots.interfaces import ChunkLocation, PackIndex, pack_key
 from dstack.snapshots.packs import CODEC_STORED, CODEC_ZSTD, PackBuilder, decode_chunk, id_of, read_index
@@ -30,7 +31,6 @@ from dstack.snapshots.spread import Bad, Spread
 from dstack.snapshots.store import SnapshotStore
 from dstack.snapshots.survey import Survey
 
-Frame = dict[str, Any]
 ASIDE: Final = "quarantine/"
 """Where damaged packs are moved: nothing reads or lists them there, and they may be deleted."""
 DROP = declare_write("heal.drop")
@@ -68,6 +68,8 @@ class Healer:
             found = self._blobs.stat(pack_key(pack_id))
             if found is not None:
                 self._list(pack_id, found.size)
+        for pack_id in self._spread.all_broken():
+            yield from self._examine(pack_id)
         yield from self._find_copies()
         yield from self._forget()
         for pack_id in self._spread.all_broken():
@@ -91,6 +93,18 @@ class Healer:
                 self._strike(pack_id)
         yield {"t": "rebuilt", **self._counts}
 
+    def _examine(self, pack_id: bytes) -> Iterator[Frame]:
+        """Find what else is wrong in a pack: a check of some runs has looked at their chunks only."""
+        rows = self._ledger.rows_of(pack_id)
+        try:
+            wrong = check_pack(pack_id, read_through(self._blobs, pack_key(pack_id)), rows).wrong
+        except KeyError:
+            wrong = dict.fromkeys(rows, "its pack is gone from the store")
+        for chunk_id in wrong.keys() & rows.keys():
+            if self._spread.mark_bad(Bad(chunk_id, pack_id, wrong[chunk_id])):
+                yield damage_frame(Damage("chunk", chunk_id, pack_id, wrong[chunk_id]))
+        yield _ALIVE
+
     # --- rows that are not right ----------------------------------------------------------------------------------
 
     def _correct(self, info: ObjectInfo) -> Iterator[Frame]:
@@ -99,12 +113,12 @@ class Healer:
         self._list(pack_id, info.size)
         rows = self._ledger.rows_of(pack_id)
         try:
-            index = located(read_index(self._blobs, info.key, info.size))
+            index = located(self._index(info))
         except KeyError:
             return  # freed meanwhile
         except BadPack as error:
-            yield {"t": "damage", "kind": "pack", "id": pack_id.hex(), "pack": pack_id.hex(), "what": error.detail}
-            index = check_pack(pack_id, self._blobs.get(info.key), rows).right
+            yield damage_frame(Damage("pack", pack_id, pack_id, error.detail))
+            index = check_pack(pack_id, read_through(self._blobs, info.key), rows).right
         lies = {chunk_id: index.get(chunk_id) for chunk_id, place in rows.items() if index.get(chunk_id) != place}
         self._move_rows(pack_id, {chunk_id: place for chunk_id, place in lies.items() if place is not None})
         for chunk_id, place in lies.items():
@@ -118,7 +132,7 @@ class Healer:
         """Look in the packs for what the catalog lacks or has wrong; with `restore_all`, for all that is stored."""
         for info in self._stored():
             try:
-                index = read_index(self._blobs, info.key, info.size)
+                index = self._index(info)
             except (BadPack, KeyError):
                 continue
             for part in parts(located(index).items()):
@@ -203,7 +217,7 @@ class Healer:
         """Put what is right in a pack into a new one, and move the pack aside."""
         key = pack_key(pack_id)
         try:
-            data = self._blobs.get(key)
+            data = read_through(self._blobs, key)
         except KeyError:
             self._strike(pack_id)
             return
@@ -278,6 +292,15 @@ class Healer:
             nobody = set(self._ledger.packs_of_nobody(list(found)))
             ours = self._ledger.listed(list(found))
             yield from (info for pack_id, info in found.items() if pack_id in nobody or pack_id in ours)
+
+    def _index(self, info: ObjectInfo) -> PackIndex:
+        """The index of a stored pack. Raises BadPack, KeyError."""
+        try:
+            return read_index(self._blobs, info.key, info.size)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise BadPack(info.key, f"the disk cannot read its index ({error.strerror})") from error
 
     def _listed(self) -> Iterator[bytes]:
         """Every pack that the catalog names."""

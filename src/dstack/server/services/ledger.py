@@ -17,10 +17,13 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import artifacts, chunks, jobs, packs, runs
 from dstack.server.db.types import Id
 from dstack.server.services.context import Context
+from dstack.snapshots.checking import Damage
 from dstack.snapshots.interfaces import ChunkLocation
 
 T = TypeVar("T")
 PAGE: Final = 500
+Frame = dict[str, Any]
+"""What a check or a repair says, as docs/design/interfaces.md lists it."""
 _FIRST = UUID(int=0)
 
 
@@ -117,6 +120,11 @@ class Ledger:
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
         return self._database.read(work)
+
+
+def damage_frame(damage: Damage) -> Frame:
+    pack = damage.pack_id.hex() if damage.pack_id is not None else None
+    return {"t": "damage", "kind": damage.kind, "id": damage.id.hex(), "pack": pack, "what": damage.what}
 
 
 def parts(items: Iterable[T], size: int = PAGE) -> Iterator[list[T]]:

@@ -6,19 +6,18 @@ data that is freed or moved meanwhile is no damage.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from dstack.server.db.engine import Transaction
 from dstack.server.services.artifacts import tagged
 from dstack.server.services.catalog import catalog_of
 from dstack.server.services.context import Context
-from dstack.server.services.ledger import Ledger, Reference, Scope, parts
+from dstack.server.services.ledger import Frame, Ledger, Reference, Scope, damage_frame, parts
 from dstack.server.services.repositories import RepositoryRef, named_repository
 from dstack.server.services.runs import run_id_of
-from dstack.snapshots.checking import Damage, PackCheck, check_pack, glance_at_pack
+from dstack.snapshots.checking import Damage, PackCheck, check_pack, glance_at_pack, read_through
 from dstack.snapshots.errors import BadPack, DamagedStore
 from dstack.snapshots.interfaces import ChunkLocation, pack_key
 from dstack.snapshots.packs import id_of
@@ -27,7 +26,6 @@ from dstack.snapshots.spread import Bad, Spread
 from dstack.snapshots.store import SnapshotStore
 from dstack.snapshots.survey import Survey, hurt_paths, told_of
 
-Frame = dict[str, Any]
 MOST_PATHS: Final = 1000
 """Files that are named of one snapshot; of further ones the number is told."""
 
@@ -68,6 +66,8 @@ class Check:
             if found is None or (found.kind == "chunk" and found.pack_id is None):
                 yield {"t": "done", "bytes": 0}
             else:
+                if found.pack_id is not None:
+                    self._spread.mark_broken(found.pack_id)
                 yield from self._tell(found)
         if not self._scope.is_everything:
             yield from self._chosen_chunks()
@@ -117,11 +117,6 @@ class Check:
             if self._ledger.listed([pack_id]) or self._ledger.rows_of(pack_id):  # else it was freed meanwhile
                 yield from self._gone(pack_id)
             return
-        except OSError as error:
-            if error.errno == errno.EIO:
-                yield from self._gone(pack_id, f"the disk cannot read it ({error.strerror})")
-                return
-            raise
         # Rows that are younger than the pack's bytes: what was moved out of it meanwhile is not sought in it.
         yield from self._compare(pack_id, found, self._ledger.rows_of(pack_id))
         if not found.whole and size not in (None, found.size):
@@ -133,15 +128,15 @@ class Check:
         rows = self._ledger.rows_of(pack_id)
         if self._quick:
             return glance_at_pack(self._blobs, pack_id, rows)
-        data = self._blobs.get(pack_key(pack_id))
+        data = read_through(self._blobs, pack_key(pack_id))
         self._bytes += len(data)
         return check_pack(pack_id, data, rows)
 
-    def _gone(self, pack_id: bytes, why: str = "it is gone from the store") -> Iterator[Frame]:
+    def _gone(self, pack_id: bytes) -> Iterator[Frame]:
         self._spread.mark_broken(pack_id)
-        yield from self._tell(Damage("pack", pack_id, pack_id, why))
+        yield from self._tell(Damage("pack", pack_id, pack_id, "it is gone from the store"))
         for chunk_id in self._ledger.rows_of(pack_id):
-            yield from self._bad(Damage("chunk", chunk_id, pack_id, f"its pack: {why}"))
+            yield from self._bad(Damage("chunk", chunk_id, pack_id, "its pack is gone from the store"))
 
     def _compare(self, pack_id: bytes, found: PackCheck, rows: Mapping[bytes, ChunkLocation]) -> Iterator[Frame]:
         hurt = 0
@@ -222,11 +217,6 @@ class Check:
             "files": list(islice(paths, MOST_PATHS)),
             "more": sum(1 for _ in paths),
         }
-
-
-def damage_frame(damage: Damage) -> Frame:
-    pack = damage.pack_id.hex() if damage.pack_id is not None else None
-    return {"t": "damage", "kind": damage.kind, "id": damage.id.hex(), "pack": pack, "what": damage.what}
 
 
 def _place(place: ChunkLocation) -> str:
