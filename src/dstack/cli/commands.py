@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rm": ("dstack.cli.rm", "rm", "Delete runs with their logs."),
     "prune": ("dstack.cli.prune", "prune", "List the finished runs without a tag, and delete them."),
     "du": ("dstack.cli.du", "du", "Show what takes space."),
+    "gc": ("dstack.cli.gc", "gc", "Free what nothing refers to any more."),
+    "retention": ("dstack.cli.retention", "retention", "Show and set how long snapshots and runs are kept."),
     "verify": ("dstack.cli.verify", "verify", "Check that what was saved is all there and right."),
     "config": ("dstack.cli.config", "config", "Set the server that commands use, as named profiles."),
     "doctor": ("dstack.cli.doctor", "doctor", "Look for what keeps runs from working here."),

@@ -198,6 +198,21 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
         (('--json',), '', 'A list of objects: `kind`, `size`, …; runs last'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
+    'gc': (
+        (('-y', '--yes'), '', 'Free it; without it nothing is changed'),
+        (('--grace',), 'files', 'Leave what was saved, or asked about by who saves, in the last TIME (24h): no save under way may have begun before that'),
+        (('--despite-damage',), '', 'Also free what only damaged folders could still name'),
+        (('--json',), '', 'What is freed and why, as one object'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
+    'retention': (
+        (('--json',), '', 'The rules as one object'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
+    'retention set': (
+        (('--json',), '', 'The rules as one object'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
     'verify': (
         (('-a', '--all'), '', 'Check the whole store, also against its catalog'),
         (('--quick',), '', 'Do not read the data: is it there, as long as it was, with its index?'),
@@ -282,6 +297,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     'secrets delete': ('',),
     'schema': ('choice:workflows,variables,providers',),
     'rm': ('run*',),
+    'retention set': ('*',),
     'verify': ('run-or-tag',),
     'config': ('profile',),
     'config delete': ('profile',),

@@ -30,6 +30,8 @@ Commands:
   rm          Delete runs with their logs.
   prune       List the finished runs without a tag, and delete them.
   du          Show what takes space.
+  gc          Free what nothing refers to any more.
+  retention   Show and set how long snapshots and runs are kept.
   verify      Check that what was saved is all there and right.
   config      Set the server that commands use, as named profiles.
   doctor      Look for what keeps runs from working here.
