@@ -46,7 +46,7 @@ def training(home: Home, retry: str = "") -> str:
 def live(home: Home, name: str) -> list[Any]:
     """The snapshots of the first attempt that hold an epoch, newest first."""
     with home.api() as api:
-        found = api.artifact_history(run=name, job="train")
+        found: list[Any] = list(api.artifact_history(run=name, job="train"))
     return [item for item in found if item["files"] and item["attempt"] == 1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from threading import Thread
 from typing import Any
 
@@ -535,3 +536,33 @@ def test_pinned_inputs_of_another_repository(world: World, on: str) -> None:
     resumed(world, old)
     (given,) = assigned(world, runner)["train"].inputs
     assert given.run_name == first
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_graphs_of_any_form(world: World, seed: int) -> None:
+    """Whatever fails: the run that follows reuses exactly what is done, and runs the rest once, after what it needs."""
+    choose = Random(seed)
+    needs = {
+        f"s{at}": sorted(choose.sample([f"s{i}" for i in range(at)], min(at, choose.randint(0, 3)))) for at in range(9)
+    }
+    needs["last"] = sorted(needs)
+    text = "workflows:\n" + "".join(
+        f"  - {{name: {name}, provider: bash, commands: ['true'], artifacts: [{name}], depends-on: {of}}}\n"
+        for name, of in needs.items()
+    )
+    runner = world.runner(slots=3)
+    name = world.submit(text, "last")
+    world.complete(runner, codes={f"s{at}": 1 for at in range(9) if choose.random() < 0.3})
+    before, saved = world.states(name), saved_by(world, name)
+    done = {job for job, state in before.items() if state == "done"}
+    if done == needs.keys():
+        return
+    new = resumed(world, name)
+    assert {job for job, state in world.states(new).items() if state == "done"} == done
+    ended = world.complete(runner)
+    assert sorted(ended) == sorted(needs.keys() - done)
+    for job in ended:
+        assert set(needs[job]) - done <= set(ended[: ended.index(job)])
+    assert set(world.states(new).values()) == {"done"}
+    assert {job: item for job, item in saved_by(world, new).items() if job in done} == {job: saved[job] for job in done}
+    world.check_events()
