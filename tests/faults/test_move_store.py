@@ -270,6 +270,7 @@ def test_it_goes_on_while_a_job_runs_and_saves(home: Home) -> None:
     assert (fetched / "first").read_bytes() == (fetched / "second").read_bytes()
     assert (fetched / "third").stat().st_size == 3 << 20
     assert f"store     {new}\n" in home.types("server", "status").stdout
+    assert f"{new}: artifacts and code" in home.types("du").stdout
 
 
 def test_a_disk_that_is_not_mounted(disks: Disks, home: Home) -> None:
