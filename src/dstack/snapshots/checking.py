@@ -73,6 +73,10 @@ def begins_like_an_object(head: Buffer) -> bool:
     return bytes(head[:MAGIC_LENGTH]) in _OBJECTS
 
 
+def is_root(data: Buffer) -> bool:
+    return bytes(data[:MAGIC_LENGTH]) == manifests.ROOT
+
+
 def names_in(object_id: bytes, data: Buffer) -> Names:
     """What a root, a directory or links name. Raises BadManifest for what is none, or breaks a rule of the format."""
     match bytes(data[:MAGIC_LENGTH]):

@@ -19,7 +19,8 @@ _TABLES: Final = """
     PRAGMA journal_mode = OFF;
     PRAGMA synchronous = OFF;
     PRAGMA cache_size = -16384;
-    CREATE TABLE objects (id BLOB PRIMARY KEY, read INTEGER NOT NULL DEFAULT 0, first BLOB, last BLOB) WITHOUT ROWID;
+    CREATE TABLE objects (id BLOB PRIMARY KEY, read INTEGER NOT NULL DEFAULT 0, kind BLOB, first BLOB, last BLOB)
+        WITHOUT ROWID;
     CREATE INDEX unread ON objects (read) WHERE read = 0;
     CREATE TABLE edges (child BLOB, parent BLOB, PRIMARY KEY (child, parent)) WITHOUT ROWID;
     CREATE TABLE bad (id BLOB PRIMARY KEY, pack BLOB, what TEXT NOT NULL) WITHOUT ROWID;
@@ -60,13 +61,14 @@ class Spread:
 
     # --- objects -----------------------------------------------------------------------------------------------
 
-    def add_objects(self, ids: Iterable[bytes]) -> None:
-        """Objects to be read; those that are known already stay as they are."""
-        self._many("INSERT OR IGNORE INTO objects (id) VALUES (?)", ((item,) for item in ids))
+    def add_objects(self, ids: Iterable[bytes], kind: bytes = b"") -> None:
+        """Objects to be read, which must begin with `kind`; those that are known already stay as they are."""
+        self._many("INSERT OR IGNORE INTO objects (id, kind) VALUES (?, ?)", ((item, kind) for item in ids))
 
-    def unread(self, limit: int) -> list[bytes]:
-        """Some objects that were not read yet."""
-        return self._column("SELECT id FROM objects WHERE read = 0 LIMIT ?", (limit,))
+    def unread(self, limit: int) -> dict[bytes, bytes]:
+        """Some objects that were not read yet, with how they must begin."""
+        query = "SELECT id, kind FROM objects WHERE read = 0 LIMIT ?"
+        return {row[0]: row[1] or b"" for row in self._database.execute(query, (limit,))}
 
     def mark_read(self, object_id: bytes, first: bytes = b"", last: bytes = b"") -> None:
         """`first` and `last` are the names in a directory."""

@@ -7,7 +7,7 @@ from itertools import chain, islice
 from typing import Final, TypeVar
 
 from dstack.snapshots import manifests
-from dstack.snapshots.checking import Damage, Names, names_in
+from dstack.snapshots.checking import MAGIC_LENGTH, Damage, Names, is_root, names_in
 from dstack.snapshots.errors import BadManifest, CorruptChunk, DamagedStore, MissingChunk
 from dstack.snapshots.interfaces import Catalog
 from dstack.snapshots.manifests import AnyEntry, ChunkRef, DirectoryEntry, FileEntry
@@ -38,7 +38,7 @@ class Survey:
         """Read every object that is named, once; what is wrong with any, None in between to show that it goes on."""
         while batch := self._spread.unread(TOGETHER):
             for object_id, data in self._store.try_chunks(batch):
-                yield from self._take(object_id, data)
+                yield from self._take(object_id, data, batch[object_id])
             yield None
         yield from self._ask()
 
@@ -78,13 +78,15 @@ class Survey:
             if chunk_id not in located:
                 self._spread.mark_bad(Bad(chunk_id, None, "no pack in the store holds it"))
 
-    def _take(self, object_id: bytes, data: Found, *, is_page: bool = False) -> Iterator[Damage]:
+    def _take(self, object_id: bytes, data: Found, kind: bytes, *, is_page: bool = False) -> Iterator[Damage]:
         if isinstance(data, DamagedStore):
             self._spread.mark_read(object_id)
             yield from self._found(told_of(object_id, data))
             return
         try:
             names = names_in(object_id, data)
+            if not bytes(data[:MAGIC_LENGTH]).startswith(kind):
+                raise BadManifest(object_id, f"it begins with {bytes(data[:MAGIC_LENGTH])!r}, not with {kind!r}")
             if is_page and names.pages:
                 raise BadManifest(object_id, "it is a page and has pages")
         except BadManifest as error:
@@ -92,7 +94,8 @@ class Survey:
             yield from self._found(Damage("object", object_id, None, error.detail))
             return
         self._spread.mark_read(object_id, *names.borders)
-        self._spread.add_objects(names.objects)
+        self._spread.add_objects(names.objects[:1], manifests.DIRECTORY)
+        self._spread.add_objects(names.objects[1:], manifests.LINKS if is_root(data) else manifests.DIRECTORY)
         if names.pages:
             yield from self._take_pages(object_id, names.pages)
         for chunk in names.chunks():
@@ -103,7 +106,7 @@ class Survey:
     def _take_pages(self, object_id: bytes, pages: Sequence[bytes]) -> Iterator[Damage]:
         known = self._spread.are_read(pages)
         for page, data in self._store.try_chunks(page for page in pages if page not in known):
-            yield from self._take(page, data, is_page=True)
+            yield from self._take(page, data, manifests.DIRECTORY, is_page=True)
         before = b""
         for page in pages:
             first, last = self._spread.borders(page)

@@ -584,8 +584,8 @@ def test_what_is_deleted_meanwhile_is_no_damage(shop: Shop, monkeypatch: pytest.
     run = shop.upload(root)
     plain = Spread.add_objects
 
-    def late(self: Spread, ids: Any) -> None:
-        plain(self, ids)
+    def late(self: Spread, ids: Any, kind: bytes = b"") -> None:
+        plain(self, ids, kind)
         monkeypatch.setattr(Spread, "add_objects", plain)
         deleting.delete(shop.context, [run], force=True, actor=None)
         shop.hurt(delete(chunks).where(chunks.c.chunk_id == chunk_of(root / "0")))

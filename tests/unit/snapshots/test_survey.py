@@ -65,7 +65,7 @@ def root_of(top: bytes, links: bytes = b"") -> Encoded:
 
 
 def survey(store: RecordingStore, spread: Spread, manifest_id: bytes) -> list[Damage]:
-    spread.add_objects([manifest_id])
+    spread.add_objects([manifest_id], manifests.ROOT)
     made = Survey(store, store.catalog, spread)
     found = [damage for damage in made.follow() if damage is not None]
     found += made.odd()
@@ -154,6 +154,15 @@ def test_objects_that_break_a_rule_are_named(store: RecordingStore, spread: Spre
     [damage] = survey(store, spread, root.id)
     assert (damage.kind, damage.id) == ("object", bad.id)
     assert spread.hurt_among([root.id])
+
+
+def test_an_object_of_another_kind_is_not_what_was_named(store: RecordingStore, spread: Spread) -> None:
+    top = encode_directory([file_of(b"a", b"one")])
+    links = encode_links([[b"a", b"b"]])
+    root = root_of(links.id)
+    put(store, b"one", *(item.data for item in (*top, links, root)))
+    assert [damage.id for damage in survey(store, spread, root.id)] == [links.id]
+    assert [damage.id for damage in survey(store, spread, top[-1].id)] == [top[-1].id]
 
 
 def test_what_is_no_object_names_nothing() -> None:

@@ -20,6 +20,7 @@ from dstack.server.services.runs import run_id_of
 from dstack.snapshots.checking import Damage, PackCheck, check_pack, glance_at_pack, read_through
 from dstack.snapshots.errors import BadPack, DamagedStore
 from dstack.snapshots.interfaces import ChunkLocation, pack_key
+from dstack.snapshots.manifests import ROOT
 from dstack.snapshots.packs import id_of
 from dstack.snapshots.scanning import shown
 from dstack.snapshots.spread import Bad, Spread
@@ -60,7 +61,7 @@ class Check:
         if self._scope.is_everything:
             yield from self._all_packs()
         for part in parts(reference.manifest_id for reference in self._ledger.references(self._scope)):
-            self._spread.add_objects(part)
+            self._spread.add_objects(part, ROOT)
         for found in self._survey.follow():
             # What is nowhere may be of a run that was deleted meanwhile: it is told of with the runs it touches.
             if found is None or (found.kind == "chunk" and found.pack_id is None):
