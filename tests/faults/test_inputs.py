@@ -41,7 +41,7 @@ def home(home: Home) -> Home:
     why = look(Settings(home=home.root / "try")).overlay
     if why:
         pytest.skip(why)
-    home.environment["DSTACK_RUNNER_INPUTS_FROM"] = "1"
+    home.environment |= {"DSTACK_RUNNER_INPUTS_FROM": "1", "DSTACK_RUNNER_INPUTS_SPARE": "0"}
     (home.root / "gate").mkdir()
     home.write(WORKFLOWS.format(gate=home.root / "gate"))
     return home

@@ -9,20 +9,22 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 SIZE = 400 << 20
 """Bytes; mkfs.xfs makes none that is smaller than 300 MiB."""
 
 
+class NoDisk(Exception):
+    """This machine cannot have one; why."""
+
+
 @contextmanager
 def loop_disk(kind: str, folder: Path) -> Generator[Path]:
-    """A new file system, `btrfs` or `xfs`; skips the test where this machine cannot have one, and says why."""
+    """A new file system, `btrfs` or `xfs`. Raises NoDisk."""
     program = f"mkfs.{kind}"
     if os.geteuid() != 0:
-        pytest.skip(f"mounting {kind} needs root")
+        raise NoDisk(f"mounting {kind} needs root")
     if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
+        raise NoDisk(f"{program} is not installed")
     image, mounted = folder / f"{kind}.image", folder / kind
     with open(image, "wb") as file:
         file.truncate(SIZE)
@@ -32,7 +34,7 @@ def loop_disk(kind: str, folder: Path) -> Generator[Path]:
         ["mount", "-o", "loop", str(image), str(mounted)], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        pytest.skip(f"{kind} cannot be mounted here: {done.stderr.strip()}")
+        raise NoDisk(f"{kind} cannot be mounted here: {done.stderr.strip()}")
     try:
         yield mounted
     finally:

@@ -52,8 +52,7 @@ _PER_FILE: Final = 4096
 _SHARE: Final = 5
 """The cache never takes more than this part of the disk …"""
 _SPARE: Final = 20
-_SPARE_BYTES: Final = 10 << 30
-"""… and leaves the twentieth part of it free, or so many bytes."""
+"""… and leaves this part of it free, or less."""
 
 
 class Wanted(NamedTuple):
@@ -72,6 +71,13 @@ class Disk(NamedTuple):
 
     total: int
     free: int
+
+
+class Limits(NamedTuple):
+    """The most that is kept, and what is left free of the disk in any case, in bytes."""
+
+    size: int
+    spare: int
 
 
 def disk_of(folder: Path) -> Disk:
@@ -96,14 +102,14 @@ class InputCache:
         self,
         root: Path,
         store: SnapshotStore,
-        limit: int,
+        limits: Limits,
         clock: Clock,
         disk: Callable[[Path], Disk],
     ) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root = root
         self._store = store
-        self._limit = limit
+        self._limits = limits
         self._clock = clock
         self._disk = disk
         self._held: dict[UUID, set[str]] = {}
@@ -185,8 +191,8 @@ class InputCache:
         """Bytes that must go for `more` to come."""
         disk = self._disk(self.root)
         kept = sum(entry.size for entry in self._entries.values()) + sum(self._filling.values())
-        over = kept + more - min(self._limit, disk.total // _SHARE)
-        spare = min(disk.total // _SPARE, _SPARE_BYTES)
+        over = kept + more - min(self._limits.size, disk.total // _SHARE)
+        spare = min(disk.total // _SPARE, self._limits.spare)
         return max(over, sum(self._filling.values()) + more + spare - disk.free)
 
     async def _evict(self, excess: int) -> list[str]:

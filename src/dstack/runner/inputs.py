@@ -24,7 +24,7 @@ import msgspec
 
 from dstack.domain import faults
 from dstack.runner import cloning, overlay
-from dstack.runner.input_cache import TREE, Disk, InputCache, Wanted, disk_of
+from dstack.runner.input_cache import TREE, Disk, InputCache, Limits, Wanted, disk_of
 from dstack.runner.settings import Settings
 from dstack.runner.threads import stoppable, whole
 from dstack.snapshots.errors import RestoreFailed, SnapshotError
@@ -76,9 +76,8 @@ class Inputs:
 
     def __init__(self, shop: Workshop, disk: Callable[[Path], Disk] = disk_of) -> None:
         settings = shop.settings
-        self.cache = InputCache(
-            settings.folder / "cache" / "inputs", shop.store, settings.inputs_size, shop.clock, disk
-        )
+        limits = Limits(settings.inputs_size, settings.inputs_spare)
+        self.cache = InputCache(settings.folder / "cache" / "inputs", shop.store, limits, shop.clock, disk)
         self._store = shop.store
         self._settings = settings
         self._ways: Ways | None = None

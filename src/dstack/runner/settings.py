@@ -40,7 +40,9 @@ class Settings:
     environments_size: int = 20 << 30
     """… and how large they may be together. Those that jobs work in stay in any case."""
     inputs_size: int = 50 << 30
-    """Large inputs that are kept for the next job, all together; never more than a fifth of the disk. 0: none."""
+    """Large inputs that are kept for the next job, all together; 0: none. Never more than a fifth of the disk …"""
+    inputs_spare: int = 10 << 30
+    """… nor so much that less than this, or less than a twentieth of the disk, would be free."""
     inputs_from: int = 128 << 20
     """The smallest that is kept, where each file counts as 26 KiB beside its bytes."""
     inputs_way: str = ""

@@ -27,7 +27,7 @@ from dstack.snapshots.restore import Restored, restore
 from dstack.snapshots.statcache import FileCache
 from dstack.snapshots.store import SnapshotStore
 from tests.support.inputs import Bench
-from tests.support.loop_disks import loop_disk
+from tests.support.loop_disks import NoDisk, loop_disk
 from tests.support.stores import RecordingStore, later
 from tests.support.trees import described
 
@@ -61,7 +61,10 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> Generator[Disks]:
 @pytest.fixture
 def bench(request: pytest.FixtureRequest, disks: Disks) -> Generator[Bench]:
     way, _, disk = str(getattr(request, "param", "overlay")).partition(" ")
-    home = disks.home(disk)
+    try:
+        home = disks.home(disk)
+    except NoDisk as why:
+        pytest.skip(str(why))
     bench = Bench(home, RecordingStore(), way)
     if way == "overlay" and (why := look(bench.settings).overlay):
         pytest.skip(why)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dstack.runner.executors.process import boot_id
-from dstack.runner.input_cache import Disk, Entry, InputCache, Wanted, surplus
+from dstack.runner.input_cache import Disk, Entry, InputCache, Limits, Wanted, surplus
 from dstack.runner.inputs import Ways
 from dstack.runner.settings import Settings, from_environment
 from dstack.snapshots.capture import save
@@ -41,7 +41,7 @@ class Shelf:
 
     def opened(self, limit: int = 100 * MIB) -> InputCache:
         """As the next agent opens it."""
-        self.cache = InputCache(self.root, self.store, limit, self.clock, lambda _: self.disk)
+        self.cache = InputCache(self.root, self.store, Limits(limit, 60 * MIB), self.clock, lambda _: self.disk)
         return self.cache
 
     def snapshot(self, size: int) -> Wanted:
@@ -124,6 +124,8 @@ def test_one_larger_than_the_cache_drives_nothing_out(shelf: Shelf) -> None:
         (Disk(5 * MIB, 4 * MIB), False),  # more than a fifth of the disk
         (Disk(100 * MIB, 6 * MIB + FILE), True),
         (Disk(100 * MIB, 6 * MIB), False),  # less than a twentieth would be free
+        (Disk(9999 * MIB, 61 * MIB + FILE), True),
+        (Disk(9999 * MIB, 61 * MIB), False),  # less than is set
     ],
 )
 def test_it_leaves_room_on_the_disk(shelf: Shelf, disk: Disk, fits: bool) -> None:
