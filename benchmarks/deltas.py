@@ -49,7 +49,7 @@ def train(parameters, steps, optimizer):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        log.append('{"step": %d, "loss": %.6f, "lr": 0.0003}\\n' % (len(log), loss.item()))
+        log.append(loss.item())
 
 def save(folder, optimizer):
     folder.mkdir(parents=True)
@@ -62,7 +62,8 @@ def save(folder, optimizer):
         for name, value in held.items() if value.ndim
     }
     save_file(moments, folder / "optimizer")
-    (folder / "log").write_text("".join(log * 40))
+    lines = range(50_000 + 500 * len(log))
+    (folder / "log").write_text("".join('{"step": %d, "loss": %d}\\n' % (n, n * 2654435761 % 10**6) for n in lines))
 
 out = Path(sys.argv[1])
 for case in ("everything", "head", "low rate"):
@@ -136,19 +137,22 @@ def cost(pair: Pair, cut: Cut) -> Cost:
 
 
 def table(pairs: Sequence[Pair]) -> str:
-    """Rows of Markdown: what is stored for the second file of each pair, in MiB, by cut."""
-    names = [f"{pair.name}, {len(pair.after) / MIB:.1f}" for pair in pairs]
-    lines = [f"| MiB | {' | '.join(names)} | chunks |", "|---" * (len(pairs) + 2) + "|"]
-    for name, cut in CUTS.items():
-        costs = [cost(pair, cut) for pair in pairs]
-        cells = [
-            f"{found.stored / MIB:.2f}"
-            if found.stored == found.new
-            else f"{found.stored / MIB:.2f} of {found.new / MIB:.2f}"
-            for found in costs
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} | {sum(found.chunks for found in costs)} |")
+    """Markdown: what is stored for the second file of each pair, in MiB, by cut; "of" what, where it is compressed."""
+    lines = [f"| MiB | size | {' | '.join(CUTS)} |", "|---" * (len(CUTS) + 2) + "|"]
+    chunks = dict.fromkeys(CUTS, 0)
+    for pair in pairs:
+        costs = {name: cost(pair, cut) for name, cut in CUTS.items()}
+        cells = [_shown(found) for found in costs.values()]
+        lines.append(f"| {pair.name} | {len(pair.after) / MIB:.1f} | {' | '.join(cells)} |")
+        for name, found in costs.items():
+            chunks[name] += found.chunks
+    lines.append(f"| chunks of all | | {' | '.join(map(str, chunks.values()))} |")
     return "\n".join(lines)
+
+
+def _shown(found: Cost) -> str:
+    stored, new = (f"{size / MIB:.2f}" for size in (found.stored, found.new))
+    return stored if stored == new else f"{stored} of {new}"
 
 
 def checkpoints(environment: Path, scratch: Path) -> list[Pair]:
