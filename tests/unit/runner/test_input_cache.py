@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Coroutine
 from pathlib import Path
@@ -228,6 +230,14 @@ def test_a_damaged_snapshot_is_not_kept(shelf: Shelf) -> None:
 
     run(course())
     assert shelf.there() == set()
+
+
+def test_an_agent_loads_none_of_it_before_a_job_needs_it() -> None:
+    """What most jobs start with stays as quick as it was."""
+    program = "import sys, dstack.runner.__main__, dstack.runner.setup; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "dstack.runner.working_copy" in done.stdout.split()
+    assert not {"dstack.runner.inputs", "dstack.runner.input_cache", "dstack.runner.overlay"} & set(done.stdout.split())
 
 
 def test_the_best_way_is_taken() -> None:
