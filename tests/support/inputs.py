@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,13 @@ class Bench:
         return save(folder, self.store).manifest_id
 
     def assignment(
-        self, *inputs: tuple[str, bytes], code: bytes | None = None, artifacts: Sequence[str] = ()
+        self,
+        *inputs: tuple[str, bytes],
+        code: bytes | None = None,
+        artifacts: Sequence[str] = (),
+        earlier: Mapping[str, bytes] | None = None,
     ) -> messages.Assignment:
+        """`earlier` is what an attempt before had saved of its artifacts."""
         spec = JobSpec(name="train", commands=("exit 0",), artifacts=tuple(artifacts))
         return messages.Assignment(
             attempt_id=uuid.uuid4(), number=1, job_id=uuid.uuid4(), run_name="calm-crab-1", workflow="train",
@@ -57,6 +62,12 @@ class Bench:
             inputs=tuple(
                 messages.InputRef(path=path, manifest_id=manifest_id, run_name="calm-crab-1", job_name="prepare")
                 for path, manifest_id in inputs
+            ),
+            resumed=tuple(
+                messages.EarlierSnapshot(
+                    path=path, manifest_id=manifest_id, run_name="calm-crab-1", attempt=1, files=1, size=1
+                )
+                for path, manifest_id in (earlier or {}).items()
             ),
         )  # fmt: skip
 
@@ -68,10 +79,14 @@ class Bench:
         return (await set_up(self.shop, assignment, self.folder(assignment), ())).cwd
 
     def begin(
-        self, *inputs: tuple[str, bytes], code: bytes | None = None, artifacts: Sequence[str] = ()
+        self,
+        *inputs: tuple[str, bytes],
+        code: bytes | None = None,
+        artifacts: Sequence[str] = (),
+        earlier: Mapping[str, bytes] | None = None,
     ) -> tuple[messages.Assignment, Path]:
         """An attempt with its working copy."""
-        assignment = self.assignment(*inputs, code=code, artifacts=artifacts)
+        assignment = self.assignment(*inputs, code=code, artifacts=artifacts, earlier=earlier)
         return assignment, asyncio.run(self.lay_out(assignment))
 
     def end(self, assignment: messages.Assignment) -> None:

@@ -171,6 +171,18 @@ def without_times(folder: Path) -> dict[bytes, object]:
 
 
 @every_way
+def test_an_attempt_begins_with_what_the_one_before_made_of_its_input(bench: Bench, data: Path) -> None:
+    """The artifact folder is an input, too: what was saved of it comes last, and the input stays whole for others."""
+    manifest_id, expected = bench.save(data), described(data)
+    (data / "big").write_bytes(b"a checkpoint in its place")
+    (data / "deep" / "new").write_text("another")
+    _, work = bench.begin(("data", manifest_id), artifacts=["data"], earlier={"data": bench.save(data)})
+    assert without_times(work / "data") == without_times(data)
+    _, other = bench.begin(("data", manifest_id))
+    assert described(other / "data") == expected
+
+
+@every_way
 def test_what_is_in_the_way_is_told(bench: Bench, data: Path, tmp_path: Path) -> None:
     code = tmp_path / "code"
     (code / "data").mkdir(parents=True)
