@@ -13,9 +13,13 @@ import msgspec
 import pytest
 
 from dstack import embedded
+from dstack.client.store import remote_store
 from dstack.client.wire import SocketTransport
 from dstack.domain.resources import Capacity
 from dstack.protocol import messages
+from dstack.snapshots.chunking import digest
+from dstack.snapshots.interfaces import pack_key
+from dstack.snapshots.packs import PackBuilder
 from tests.faults.home import Home
 
 T = TypeVar("T")
@@ -98,9 +102,9 @@ def test_every_event_twice(home: Home, runner: Runner, assigned: messages.Assign
     events: list[messages.AttemptEvent] = [
         messages.Accepted(attempt_id=attempt, at=10),
         messages.Started(attempt_id=attempt, at=20, pid=7),
-        messages.SnapshotTaken(attempt_id=attempt, at=25, artifacts=(artifact(1),)),
+        messages.SnapshotTaken(attempt_id=attempt, at=25, artifacts=(artifact(home, 1),)),
         exited,
-        messages.Saved(attempt_id=attempt, at=40, exit=exited, artifacts=(artifact(2),)),
+        messages.Saved(attempt_id=attempt, at=40, exit=exited, artifacts=(artifact(home, 2),)),
     ]
     for event in events:
         assert runner.report(event) == ["applied"]
@@ -115,7 +119,7 @@ def test_every_event_twice(home: Home, runner: Runner, assigned: messages.Assign
     assert unchanged(home, before)
     [run] = home.runs()
     assert (run["status"], run["exit_code"], run["jobs"][0]["attempt"]) == ("done", 0, 1)
-    assert [item["manifest_id"] for item in run["jobs"][0]["artifacts"]] == [bytes([2] * 32).hex()]
+    assert [item["manifest_id"] for item in run["jobs"][0]["artifacts"]] == [artifact(home, 2).manifest_id.hex()]
 
 
 @pytest.mark.parametrize("end", ["setup-failed", "recalled", "rejected"])
@@ -187,9 +191,9 @@ def test_events_of_an_older_attempt(home: Home, runner: Runner, assigned: messag
     late: list[messages.AttemptEvent] = [
         messages.Accepted(attempt_id=attempt, at=10),
         messages.Started(attempt_id=attempt, at=20),
-        messages.SnapshotTaken(attempt_id=attempt, at=25, artifacts=(artifact(1),)),
+        messages.SnapshotTaken(attempt_id=attempt, at=25, artifacts=(artifact(home, 1),)),
         exited,
-        messages.Saved(attempt_id=attempt, at=40, exit=exited, artifacts=(artifact(1),)),
+        messages.Saved(attempt_id=attempt, at=40, exit=exited, artifacts=(artifact(home, 1),)),
     ]
     before = state(home)
     assert runner.report(*late) == ["ignored"] * 5
@@ -212,9 +216,17 @@ def test_submitted_twice(home: Home, runner: Runner) -> None:
     assert len(home.runs()) == 2
 
 
-def artifact(number: int) -> messages.SavedArtifact:
-    digest = bytes([number] * 32)
-    return messages.SavedArtifact(path="out", manifest_id=digest, content_id=digest, files=1, size=number)
+def artifact(home: Home, number: int) -> messages.SavedArtifact:
+    """One whose snapshot the store has; nobody looks into it."""
+    builder = PackBuilder()
+    chunk = bytes([number] * 100)
+    builder.add(digest(chunk), chunk)
+    data, index = builder.seal()
+    with home.api() as api:
+        store = remote_store(api)
+        store.put(pack_key(index.pack_id), data)
+        store.add([index])
+    return messages.SavedArtifact(path="out", manifest_id=digest(chunk), content_id=digest(chunk), files=1, size=number)
 
 
 def stored(home: Home, query: str) -> list[Any]:

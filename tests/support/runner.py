@@ -10,7 +10,9 @@ from uuid import UUID
 from dstack.domain.resources import Capacity, GpuCard
 from dstack.protocol import messages
 from dstack.server.services import run_values, runners
+from dstack.server.services.catalog import DatabaseCatalog
 from dstack.server.services.context import Context
+from dstack.snapshots.interfaces import ChunkEntry, PackIndex
 
 GIB = 1 << 30
 
@@ -43,6 +45,8 @@ class FakeRunner:
         self.missing: tuple[UUID, ...] = ()
         self.inputs: tuple[bytes, ...] = ()
         """Manifest ids that it has unpacked."""
+        self.stores = True
+        """Whether what it reports as saved is in the store."""
 
     # --- being known ---------------------------------------------------------------------------------------------
 
@@ -192,6 +196,8 @@ class FakeRunner:
 
     def report_all(self, *events: messages.AttemptEvent) -> tuple[messages.EventAnswer, ...]:
         assert self.runner_id is not None
+        if self.stores:
+            self._store([item.manifest_id for event in events for item in getattr(event, "artifacts", ())])
         request = messages.EventsRequest(runner_id=self.runner_id, incarnation=self.incarnation, events=events)
         reply = runners.report(self.context, request)
         for assignment in reply.commands.assign:
@@ -233,6 +239,11 @@ class FakeRunner:
 
     def now(self) -> int:
         return self.context.clock.now()
+
+    def _store(self, manifest_ids: Sequence[bytes]) -> None:
+        """Let the catalog know them, as packs of their own."""
+        packs = [PackIndex(each, 1, (ChunkEntry(each, 0, 1, 1),)) for each in manifest_ids]
+        DatabaseCatalog(self.context.database, self.context.project_id).add(packs)
 
     def _move(self, job: str | UUID, state: str, event: messages.AttemptEvent) -> messages.EventAnswer:
         key = self.id_of(job)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dstack.client.api import Api
+from dstack.client.api import Api, ApiError
 from dstack.client.repository import find_root, identify
 from dstack.client.sources import ArtifactError
 from dstack.client.store import remote_store
-from dstack.client.types import Run
+from dstack.client.types import Run, UploadedArtifact
 from dstack.snapshots.capture import save
 from dstack.snapshots.scanning import parse_rows, select, unpack_row, walk
 from dstack.snapshots.statcache import FileCache
@@ -112,10 +112,46 @@ def upload(
 ) -> Uploaded:
     """Save `artifacts` and make a run of them. With a `home`, what did not change since the last upload to `server` is
     not read again. Raises SnapshotError, ApiError, Unreachable."""
+    key = uuid.uuid4().hex
+    for attempt in (1, 2):
+        saved = _save(api, artifacts, home, server, watch)
+        try:
+            run = api.upload(
+                {
+                    "workflow": workflow,
+                    "artifacts": saved.sent,
+                    "repository": identify(find_root() or os.path.realpath(os.getcwd())),
+                    "tags": list(tags),
+                    "user": user,
+                    "host": os.uname().nodename,
+                },
+                key,
+            )
+        except ApiError as error:
+            # It took so long that the store has collected what was saved first, or somebody cleared it meanwhile.
+            if error.code != "snapshot-missing" or attempt == 2:
+                raise
+            continue
+        return Uploaded(run, saved.warnings, saved.size, saved.stored)
+    raise AssertionError("the second try ends the loop")
+
+
+class _Saved(NamedTuple):
+    """Folders whose snapshots are in the store: what is sent of them, and as in `Uploaded`."""
+
+    sent: list[UploadedArtifact]
+    warnings: tuple[str, ...]
+    size: int
+    stored: int
+
+
+def _save(
+    api: Api, artifacts: Sequence[Local], home: str | None, server: str, watch: Callable[[int], None] | None
+) -> _Saved:
     store = remote_store(api)
     warnings: list[str] = []
-    sent: list[tuple[str, str, int]] = []
-    size = 0
+    sent: list[UploadedArtifact] = []
+    size = stored = 0
     for item in artifacts:
         cache = FileCache.load(_cache(home, server, item)) if home else None
         told = _Told(watch)
@@ -123,19 +159,9 @@ def upload(
         told.done(saved.size)
         warnings += saved.warnings
         size += saved.size
-        sent.append((item.path, saved.manifest_id.hex(), saved.stored))
-    run = api.upload(
-        {
-            "workflow": workflow,
-            "artifacts": [{"path": path, "manifest_id": name, "stored": stored} for path, name, stored in sent],
-            "repository": identify(find_root() or os.path.realpath(os.getcwd())),
-            "tags": list(tags),
-            "user": user,
-            "host": os.uname().nodename,
-        },
-        uuid.uuid4().hex,
-    )
-    return Uploaded(run, tuple(warnings), size, sum(stored for _, _, stored in sent))
+        stored += saved.stored
+        sent.append({"path": item.path, "manifest_id": saved.manifest_id.hex(), "stored": saved.stored})
+    return _Saved(sent, tuple(warnings), size, stored)
 
 
 def _add(folders: dict[str, Path], name: str, path: Path, given: object) -> None:

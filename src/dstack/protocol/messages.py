@@ -274,6 +274,8 @@ class EventAnswer(Message, frozen=True, kw_only=True):
     outcome: str
     """`applied`, `ignored` (a duplicate or stale message) or `rejected`."""
     detail: str = ""
+    save_again: bool = False
+    """The snapshots that the event tells of are no longer in the store, or never were: nothing was recorded."""
 
 
 class EventsReply(Message, frozen=True, kw_only=True):

@@ -265,9 +265,14 @@ class Attempt:
         for warning in warnings:
             self._say(warning)
         await self._finish_log()
-        faults.point("runner.saved")
-        self.state = "ending"
-        await self._report_end(self._reports.saved(exited, saved, warnings))
+        while True:
+            faults.point("runner.saved")
+            self.state = "ending"
+            if not await self._report_end(self._reports.saved(exited, saved, warnings)):
+                return
+            # The report took so long to arrive that the store has collected what nobody referred to yet.
+            self.state = "saving"
+            saved = await self._saver.final()
 
     async def _telling_names(self) -> list[str]:
         if not self._secrets.wanted:
@@ -368,16 +373,22 @@ class Attempt:
     def _packages(self) -> tuple[str, ...] | None:
         return self._shop.environments.kept.packages(self.assignment.attempt_id)
 
-    async def _report_end(self, event: messages.AttemptEvent) -> None:
-        """Send the last event; what the server has taken need not be kept, what it does not know is."""
+    async def _report_end(self, event: messages.AttemptEvent) -> bool:
+        """Send the last event; what the server has taken need not be kept, what it does not know is.
+
+        True where it asks for the artifacts to be saved again: then nothing has ended.
+        """
         answer = await self._send(event)
+        if answer.save_again:
+            return True
         if answer.outcome != "rejected":
             self._remove()
-            return
+            return False
         aside = self._shop.settings.folder / "orphaned" / self.assignment.attempt_id.hex
         set_aside(self._folder, aside)
         self._shop.release_inputs(self.assignment.attempt_id)
         _log.warning("the server does not take the end of attempt %s; its output is in %s", self._folder.name, aside)
+        return False
 
     def _remove(self) -> None:
         # On a busy disk a removal can wait for the file system's journal: no other job is to wait with it.

@@ -34,7 +34,11 @@ class ArtifactSaver:
     """`begin` when the job has started, then `final` or `stop`. `report` takes events, in the agent's thread."""
 
     def __init__(
-        self, shop: Workshop, assignment: Assignment, folder: Path, report: Callable[[messages.AttemptEvent], object]
+        self,
+        shop: Workshop,
+        assignment: Assignment,
+        folder: Path,
+        report: Callable[[messages.AttemptEvent], asyncio.Future[messages.EventAnswer]],
     ) -> None:
         self._shop = shop
         self._assignment = assignment
@@ -55,7 +59,7 @@ class ArtifactSaver:
             event = messages.SnapshotTaken(
                 attempt_id=self._assignment.attempt_id, at=self._shop.clock.now(), artifacts=artifacts_of(found)
             )
-            loop.call_soon_threadsafe(self._report, event)
+            loop.call_soon_threadsafe(self._tell, event)
 
         self._capture = LiveCapture(
             self._root,
@@ -69,6 +73,13 @@ class ArtifactSaver:
             clock=self._shop.clock,
         )
         self._capture.start()
+
+    def _tell(self, event: messages.AttemptEvent) -> None:
+        def heard(answer: asyncio.Future[messages.EventAnswer]) -> None:
+            if not answer.cancelled() and answer.result().save_again and self._capture is not None:
+                self._capture.again()
+
+        self._report(event).add_done_callback(heard)
 
     def _paused(self, error: Exception | None) -> None:
         told = "" if error is None else self._words(error)

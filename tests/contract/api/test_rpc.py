@@ -56,6 +56,10 @@ def test_a_whole_life(asked: Asked) -> None:
     assert sent.next_offsets == (6,)
     exited = messages.Exited(attempt_id=key, at=at, exit_code=0)
     saved = messages.SavedArtifact(path="data", manifest_id=b"m" * 32, content_id=b"c" * 32, files=1, size=2)
+    unknown = messages.SnapshotTaken(attempt_id=key, at=at, artifacts=(saved,))
+    [answer] = call(asked, "events", messages.EventsRequest(**me, events=(unknown,)), messages.EventsReply).answers
+    assert (answer.outcome, answer.save_again) == ("rejected", True), "what it tells of is not in the store"
+    asked.world.know(saved.manifest_id)
     events = messages.EventsRequest(
         **me,
         events=(

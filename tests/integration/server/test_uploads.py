@@ -10,7 +10,7 @@ import pytest
 from dstack.server.db.tables import runs
 from dstack.server.services import tags, uploads
 from dstack.server.services.catalog import DatabaseCatalog
-from dstack.server.services.errors import BadRequest
+from dstack.server.services.errors import BadRequest, SnapshotMissing
 from dstack.server.services.repositories import RepositoryRef
 from dstack.server.services.uploads import Upload, UploadedArtifact
 from dstack.snapshots.capture import save
@@ -86,6 +86,6 @@ def test_what_is_refused_stores_nothing(world: World, tmp_path: Path) -> None:
         {"artifacts": (UploadedArtifact("x", "nothing"),)},
     ]
     for changed in wrong:
-        with pytest.raises(BadRequest):
+        with pytest.raises((BadRequest, SnapshotMissing)):
             uploads.upload(world.context, msgspec.structs.replace(good, **changed), None)
     assert world.rows(runs) == []

@@ -39,10 +39,14 @@ from dstack.server.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`applied`, `ignored` or `rejected`, with the reason for the latter two."""
+    """`applied`, `ignored` or `rejected`, with the reason for the latter two.
+
+    `save_again`: what the event refers to is not in the store, so its sender is to store it and send it once more.
+    """
 
     outcome: str
     detail: str = ""
+    save_again: bool = False
 
 
 class Batch:

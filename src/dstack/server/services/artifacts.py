@@ -13,14 +13,13 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import artifacts, code_snapshots, jobs, runs, step_needs, tags
 from dstack.server.db.transaction import Result
 from dstack.server.db.types import Id
-from dstack.server.services.catalog import DatabaseCatalog
+from dstack.server.services.catalog import catalog_of, hold_for, store_of
 from dstack.server.services.context import Context
 from dstack.server.services.errors import CodeMissing, NotFound
 from dstack.snapshots.errors import RestoreFailed
 from dstack.snapshots.listing import Leaf, walk_tree
 from dstack.snapshots.manifests import FileEntry, file_chunks
 from dstack.snapshots.restore import read_whole
-from dstack.snapshots.store import SnapshotStore
 
 MOST_TEXT = 16 << 20
 """Bytes of a file that is read here: locked requirements with their hashes, and no data."""
@@ -28,7 +27,7 @@ MOST_TEXT = 16 << 20
 
 def has_path(context: Context, manifest_id: bytes, path: str) -> bool:
     """Whether a file or folder stands at `path` of the code snapshot."""
-    store = _store_of(context)
+    store = store_of(context)
     try:
         # A file comes only once the path was found: what else lies in a folder need not be read.
         any(isinstance(step, Leaf) for step in walk_tree(store, store.root(manifest_id), [path.encode()]))
@@ -39,14 +38,14 @@ def has_path(context: Context, manifest_id: bytes, path: str) -> bool:
 
 def list_files(context: Context, manifest_id: bytes) -> list[str]:
     """The paths of the code snapshot's files."""
-    store = _store_of(context)
+    store = store_of(context)
     steps = walk_tree(store, store.root(manifest_id))
     return [step.path.decode(errors="replace") for step in steps if isinstance(step, Leaf)]
 
 
 def read_text(context: Context, manifest_id: bytes, path: str) -> str | None:
     """A file of the code snapshot, None where there is none, or it is not UTF-8 text of at most MOST_TEXT bytes."""
-    store = _store_of(context)
+    store = store_of(context)
     try:
         steps = list(walk_tree(store, store.root(manifest_id), [path.encode()]))
     except RestoreFailed:
@@ -62,18 +61,20 @@ def read_text(context: Context, manifest_id: bytes, path: str) -> str | None:
         return None
 
 
-def _store_of(context: Context) -> SnapshotStore:
-    return SnapshotStore(context.blobs, DatabaseCatalog(context.database, context.project_id))
-
-
 def require_code(context: Context, manifest_id: bytes) -> None:
     """Raise CodeMissing unless the store knows the code snapshot."""
-    if DatabaseCatalog(context.database, context.project_id).missing([manifest_id]):
-        raise CodeMissing(f"the code snapshot {manifest_id.hex()} is not in the store", hint="ship it and submit again")
+    _require(catalog_of(context).missing([manifest_id]))
+
+
+def _require(lacking: set[bytes]) -> None:
+    if lacking:
+        told = min(lacking).hex()
+        raise CodeMissing(f"the code snapshot {told} is not in the store", hint="ship it and submit again")
 
 
 def use_code(tx: Transaction, context: Context, row: dict[str, Any]) -> None:
-    """Remember that a run uses the code snapshot `row` (manifest_id, content_id, files, size)."""
+    """Remember that a run uses the code snapshot `row` (manifest_id, content_id, files, size). Raises CodeMissing."""
+    _require(hold_for(tx, context, [row["manifest_id"]]))
     values = {**row, "project_id": context.project_id, "used_at": tx.now}
     if not tx.insert_new(code_snapshots, values):
         tx.execute(

@@ -128,6 +128,12 @@ def hold(tx: Transaction, project_id: UUID, chunk_ids: Iterable[bytes], *, asked
     return found.missing | _look(tx, project_id, list(found.stale), asked_to).missing
 
 
+def hold_for(tx: Transaction, context: Context, chunk_ids: Iterable[bytes]) -> set[bytes]:
+    """`hold`, for this server's project."""
+    asked_to = int(context.settings.gc_asked_to * SECOND)
+    return hold(tx, context.project_id, chunk_ids, asked_to=asked_to)
+
+
 def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex], blobs: BlobStore | None = None) -> None:
     """Make the rows of packs, which count as asked about now; one that was about to go stays.
 

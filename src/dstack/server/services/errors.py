@@ -5,6 +5,7 @@ ServiceError
 ├── Conflict    409  it exists, but not in a state that allows this
 ├── NothingToDo 409  what was asked for is so already
 ├── CodeMissing 409  the code snapshot is not in the store: ship it again
+├── SnapshotMissing 409  the same of what is uploaded
 ├── TooLarge    413  more bytes than anything of ours has
 └── BadRequest  400  the request itself is wrong (422 with diagnostics for workflows)
 """
@@ -42,6 +43,10 @@ class NothingToDo(Conflict):
 
 class CodeMissing(Conflict):
     code = "code-missing"
+
+
+class SnapshotMissing(Conflict):
+    code = "snapshot-missing"
 
 
 class TooLarge(ServiceError):

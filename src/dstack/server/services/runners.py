@@ -20,6 +20,7 @@ from dstack.server.db.tables import attempts, jobs, runners
 from dstack.server.db.types import Id
 from dstack.server.services import artifacts, assignments, holdings, metrics, packages, problems
 from dstack.server.services.apply import Answer, Batch
+from dstack.server.services.catalog import hold_for
 from dstack.server.services.context import Context
 from dstack.server.services.facts import Facts
 from dstack.server.services.place import may_place, place_in
@@ -121,7 +122,10 @@ def report(context: Context, request: messages.EventsRequest) -> messages.Events
     """Apply a batch of events; each gets its own answer and a bad one does not fail the others."""
     answers, assigned = context.database.write(EVENTS, lambda tx: _report(tx, context, request))
     return messages.EventsReply(
-        answers=tuple(messages.EventAnswer(outcome=answer.outcome, detail=answer.detail) for answer in answers),
+        answers=tuple(
+            messages.EventAnswer(outcome=answer.outcome, detail=answer.detail, save_again=answer.save_again)
+            for answer in answers
+        ),
         commands=messages.Commands(assign=assigned),
     )
 
@@ -274,6 +278,8 @@ def _apply_one(tx: Transaction, context: Context, batch: Batch, attempt: Any, ev
         if known is None or known.attempt != attempt.number or known.state not in job_table.LIVE_ATTEMPT:
             # Stored now, it would pass for newer than the last one.
             return Answer("ignored", f"attempt {attempt.number} is over")
+        if lost := _lost(tx, context, event):
+            return lost
         artifacts.record(tx, context, job, event.artifacts, at=event.at, live=True)
         tx.notify(f"run:{attempt.run_id.hex}")
         return Answer("applied")
@@ -283,6 +289,10 @@ def _apply_one(tx: Transaction, context: Context, batch: Batch, attempt: Any, ev
         return Answer("applied")
     if isinstance(event, messages.Rejected):
         _exclude(batch, attempt, known)
+    if isinstance(event, messages.Saved) and known is not None and known.state in job_table.LIVE_ATTEMPT:
+        lost = _lost(tx, context, event) if known.attempt == attempt.number else None
+        if lost is not None:
+            return lost
     facts = _facts(event)
     if isinstance(event, messages.Started) and event.packages is not None:
         facts = replace(facts, packages=packages.keep(tx, context.project_id, event.packages))
@@ -290,6 +300,15 @@ def _apply_one(tx: Transaction, context: Context, batch: Batch, attempt: Any, ev
     if isinstance(event, messages.Saved) and answer.outcome == "applied":
         artifacts.record(tx, context, job, event.artifacts, at=event.at, live=False)
     return answer
+
+
+def _lost(tx: Transaction, context: Context, event: messages.SnapshotTaken | messages.Saved) -> Answer | None:
+    """What to answer where a snapshot is not in the store: one told of long after it was saved may be collected."""
+    lacking = hold_for(tx, context, [item.manifest_id for item in event.artifacts])
+    if not lacking:
+        return None
+    paths = ", ".join(item.path for item in event.artifacts if item.manifest_id in lacking)
+    return Answer("rejected", f"what was saved of {paths} is not in the store: save it again", save_again=True)
 
 
 def _exclude(batch: Batch, attempt: Any, known: Any) -> None:

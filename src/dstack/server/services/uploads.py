@@ -20,9 +20,9 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import events, jobs, runs, steps, submissions
 from dstack.server.services import artifacts, run_names, tags
 from dstack.server.services.apply import Batch
-from dstack.server.services.catalog import store_of
+from dstack.server.services.catalog import hold_for, store_of
 from dstack.server.services.context import Context
-from dstack.server.services.errors import BadRequest
+from dstack.server.services.errors import BadRequest, SnapshotMissing
 from dstack.server.services.facts import Facts
 from dstack.server.services.repositories import RepositoryRef, ensure_repository
 from dstack.server.services.stored import StoredPlan, StoredSubmission, encode_need
@@ -62,7 +62,7 @@ class Uploaded(NamedTuple):
 
 
 def upload(context: Context, wanted: Upload, key: str | None) -> Uploaded:
-    """Make the run. Raises BadRequest, and then nothing is stored."""
+    """Make the run. Raises BadRequest and SnapshotMissing, and then nothing is stored."""
     _check(wanted)
     saved = _look(context, wanted)
     for _ in range(100):  # a name that is taken meanwhile costs one more round
@@ -103,7 +103,7 @@ def _look(context: Context, wanted: Upload) -> tuple[SavedArtifact, ...]:
         try:
             root = store.root(manifest_id)
         except MissingChunk:
-            raise BadRequest(f"the snapshot of `{item.path}` is not in the store", hint="upload it again") from None
+            raise _missing(item.path) from None
         found.append(
             SavedArtifact(
                 path=item.path, manifest_id=manifest_id, content_id=root.content_id, files=root.files, size=root.size,
@@ -111,6 +111,10 @@ def _look(context: Context, wanted: Upload) -> tuple[SavedArtifact, ...]:
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def _missing(path: str) -> SnapshotMissing:
+    return SnapshotMissing(f"the snapshot of `{path}` is not in the store", hint="upload it again")
 
 
 def _store(
@@ -145,6 +149,10 @@ def _store(
             "after": job_table.uploaded().state.value, "actor": wanted.user,
         },
     )  # fmt: skip
+    lacking = hold_for(tx, context, [item.manifest_id for item in saved])
+    for item in saved:
+        if item.manifest_id in lacking:
+            raise _missing(item.path)
     artifacts.record(tx, context, (run_id, job_id, 0), saved, at=tx.now, live=False)
     batch = Batch(tx, project_id, context.settings, context.ids)
     batch.load_runs([run_id])
