@@ -42,3 +42,25 @@ def test_looks_again_without_being_told(schedule: QuietPeriod) -> None:
     schedule.taken(160.0)
     assert not schedule.due(219.9)
     assert schedule.due(220.0)
+
+
+def test_a_walk_that_takes_long_is_followed_by_a_rest(schedule: QuietPeriod) -> None:
+    """Folders of very many files: what is written all the time may not cost a processor."""
+    schedule.changed(110.0)
+    schedule.taken(112.0)
+    schedule.ended(112.5, 0.5)
+    schedule.changed(113.0)
+    assert not schedule.due(117.4)
+    assert schedule.due(117.5)
+    schedule.taken(117.5)
+    schedule.ended(117.5, 0.001)
+    schedule.changed(117.6)
+    assert schedule.due(119.6)
+
+
+def test_the_rest_has_an_end(schedule: QuietPeriod) -> None:
+    schedule.taken(110.0)
+    schedule.ended(130.0, 20.0)
+    schedule.changed(131.0)
+    assert not schedule.due(159.9)
+    assert schedule.due(160.0)
