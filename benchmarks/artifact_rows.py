@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks import artifacts, backup_peers
+from benchmarks import artifacts, backup_peers, deltas
 from benchmarks.capturing import capture_row
 from benchmarks.folders import BIG, SMALL, Folder, Kind, discard, touch_memory
 from benchmarks.inputs import input_row
-from benchmarks.keepers import Keeper, When, restore_row, save_row, verify_row
+from benchmarks.keepers import Keeper, When, gc_row, restore_row, save_row, verify_row
 from benchmarks.measure import Row
 from benchmarks.ours import Dstack
 from benchmarks.peers import Peer
@@ -22,20 +22,23 @@ NAMES = (
     "save-a-changed",
     "restore-a",
     "verify-a",
+    "gc-a",
     "save-b-first",
     "save-b-unchanged",
     "save-b-changed",
     "restore-b",
     "verify-b",
+    "gc-b",
     "scale-save",
     "scale-restore",
     "capture",
     "memory-sparse",
     "memory-files",
     "input-10g",
+    "deltas",
 )
 """In this order."""
-LARGE = ("memory-sparse", "memory-files", "input-10g")
+LARGE = ("memory-sparse", "memory-files", "input-10g", "deltas")
 """Rows that take tens of gigabytes or many minutes: measured when they are asked for."""
 
 
@@ -47,20 +50,30 @@ def artifact_rows(shelf: Shelf, dstack: Dstack, scratch: Path) -> dict[str, Call
         found[f"save-{kind.name}-changed"] = partial(shelf.save, kind, "changed")
         found[f"restore-{kind.name}"] = partial(shelf.restore, kind)
         found[f"verify-{kind.name}"] = partial(shelf.verify, kind)
+        found[f"gc-{kind.name}"] = partial(shelf.collect, kind)
     found["scale-save"] = partial(scale_row, shelf.inside, scratch, "save")
     found["scale-restore"] = partial(scale_row, shelf.inside, scratch, "restore")
     found["capture"] = partial(capture_row, dstack, scratch)
     found["memory-sparse"] = partial(sparse_row, dstack, scratch)
     found["memory-files"] = partial(files_row, dstack, scratch)
     found["input-10g"] = partial(input_row, dstack, scratch)
+    found["deltas"] = partial(_deltas, dstack, scratch)
     return {name: _alone(shelf, name, found[name]) for name in NAMES}
+
+
+def _deltas(dstack: Dstack, scratch: Path) -> Row:
+    """A table of its own, measured in bytes: it is the same on every machine and in every run."""
+    environment, folder = dstack.program.parents[2] / "torch", scratch / "deltas"
+    folder.mkdir()
+    text = deltas.table(deltas.checkpoints(environment, folder))
+    return Row("deltas", "what the second of two checkpoints adds, by how files are cut", [], 0, text=text)
 
 
 def _alone(shelf: Shelf, name: str, make: Callable[[], Row]) -> Callable[[], Row]:
     """Rows that do not share the folders of a kind have the disk for themselves."""
 
     def made() -> Row:
-        if not name.startswith(("save-", "restore-", "verify-")):
+        if not name.startswith(("save-", "restore-", "verify-", "gc-")):
             shelf.clear()
         return make()
 
@@ -88,6 +101,9 @@ class Shelf:
 
     def verify(self, kind: Kind) -> Row:
         return verify_row(self._of(kind), kind)
+
+    def collect(self, kind: Kind) -> Row:
+        return gc_row(self._of(kind), kind)
 
     def clear(self) -> None:
         self.inside.end()

@@ -78,6 +78,7 @@ def keeper(dstack: Dstack, source: Folder) -> Keeper:
         [dstack.program, "artifacts", "upload", source.path.name],
         restore,
         verify=[dstack.program, "verify", "--all"],
+        collect=[dstack.program, "gc", "--yes", "--grace", "0s"],
     )
 
 

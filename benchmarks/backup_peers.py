@@ -111,6 +111,7 @@ def borg(source: Folder, folder: Path) -> Keeper:
         restore,
         lacking=_lacking("borg"),
         verify=["borg", "check", "--verify-data", kept],
+        collect=["borg", "compact", kept],
     )
 
 
@@ -137,6 +138,7 @@ def restic(source: Folder, folder: Path) -> Keeper:
         lambda target: ["restic", "restore", "--quiet", "latest", "--target", target],
         lacking=_lacking("restic"),
         verify=["restic", "check", "--quiet", "--read-data"],
+        collect=["restic", "prune", "--quiet"],
     )
 
 

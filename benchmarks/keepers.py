@@ -45,6 +45,8 @@ class Keeper:
     inside_restore: Callable[[Path], Sample] | None = None
     verify: Command = ()
     """Reads everything that is stored and holds it against its hashes; empty where the tool has no such command."""
+    collect: Command = ()
+    """Looks for what nothing refers to any more, and frees it; empty where the tool has no such command."""
     saved: bool = field(default=False)
 
     def save_case(self, when: When) -> Case:
@@ -99,9 +101,10 @@ class Keeper:
             lacking=lacking,
         )
 
-    def verify_case(self) -> Case:
+    def upkeep_case(self, command: Command) -> Case:
+        """`command` over a store in which the folder is saved."""
         lacking = self._problem()
-        return Case(self.tool, self.verify, self.source.path.parent, self.environment, before=os.sync, lacking=lacking)
+        return Case(self.tool, command, self.source.path.parent, self.environment, before=os.sync, lacking=lacking)
 
     def _problem(self) -> str | None:
         """Why nothing can be got back, once something should be saved."""
@@ -146,9 +149,15 @@ def restore_row(keepers: Sequence[Keeper], kind: Kind, scratch: Path) -> Row:
 
 
 def verify_row(keepers: Sequence[Keeper], kind: Kind) -> Row:
-    cases = [keeper.verify_case() for keeper in keepers if keeper.verify]
+    cases = [keeper.upkeep_case(keeper.verify) for keeper in keepers if keeper.verify]
     title = f"read all that is stored of {kind.title} and hold it against its hashes"
     return Row(f"verify-{kind.name}", title, cases, RESTORES, rate=(kind.total / 1e6, "MB/s"))
+
+
+def gc_row(keepers: Sequence[Keeper], kind: Kind) -> Row:
+    cases = [keeper.upkeep_case(keeper.collect) for keeper in keepers if keeper.collect]
+    title = f"look in the store of {kind.title} for what nothing refers to; there is nothing"
+    return Row(f"gc-{kind.name}", title, cases, RESTORES, rate=(kind.total / 1e6, "MB/s"))
 
 
 def compare(source: Path, copy: Path) -> None:

@@ -71,6 +71,8 @@ class Row:
     repeats: int = 5
     size: int = 1
     rate: tuple[float, str] | None = None
+    text: str = ""
+    """A table that is measured another way; it stands in place of the one of the samples."""
     samples: dict[str, list[Sample]] = field(default_factory=dict[str, list[Sample]])
     notes: dict[str, str] = field(default_factory=dict[str, str])
 

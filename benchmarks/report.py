@@ -158,6 +158,8 @@ def _budgets(results: Results, budgets: Sequence[Budget]) -> list[list[str]]:
 
 def _row(row: Row) -> str:
     """One line per tool: medians, and how many times ours the whole command took. Columns with nothing are left out."""
+    if row.text:
+        return row.text
     lines: list[list[str]] = []
     for case in row.cases:
         if row.median(case.tool) is None:
