@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,17 @@ def shop(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     folder = tmp_path / "trees"
     folder.mkdir()
     return Shop(world, folder)
+
+
+@pytest.fixture
+def sqlite_shop(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """For what takes long and is about the store, whatever the database."""
+    world = World(sqlite_url, tmp_path / "home")
+    monkeypatch.setattr(world.context.blobs, "sync", lambda: None)
+    folder = tmp_path / "trees"
+    folder.mkdir()
+    yield Shop(world, folder)
+    world.close()
 
 
 def of(frames: Frames, kind: str) -> Frames:
@@ -514,8 +525,9 @@ class Killed(BaseException):
 
 
 def test_a_repair_that_is_killed_at_any_step_loses_nothing_that_was_right(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    sqlite_shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shop = sqlite_shop
     root = shop.folder / "tree"
     root.mkdir()
     killed, step = True, 0
