@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import backup_peers, graphs, ours, peers, report
@@ -56,20 +57,11 @@ def main() -> int:
             say(row.title)
             row.measure()
             measured[row.name] = row
-
-    of_each = {
-        "results": (report.Results(_some(measured, of_runs), resting, versions), report.BUDGETS),
-        "artifacts": (
-            report.Results(_some(measured, of_artifacts), {}, versions | backup_peers.versions()),
-            ARTIFACT_BUDGETS,
-        ),
-    }
-    for section, (results, budgets) in of_each.items():
-        if results.rows or results.idle:
-            text = report.write(results, budgets)
-            sys.stdout.write(text)
-            if options.write:
-                put(section, text)
+        # Before the folder goes: a disk may take minutes to delete a million files.
+        found = report.Results(_some(measured, of_runs), resting, versions)
+        tell("results", found, report.BUDGETS, is_kept=options.write)
+        found = report.Results(_some(measured, of_artifacts), {}, versions | backup_peers.versions())
+        tell("artifacts", found, ARTIFACT_BUDGETS, is_kept=options.write)
     failed = [note for row in measured.values() if (note := row.notes.get("dstack"))]
     for note in failed:
         say(f"failed: {note}")
@@ -80,8 +72,15 @@ def _some(measured: dict[str, Row], names: Makers) -> dict[str, Row]:
     return {name: row for name, row in measured.items() if name in names}
 
 
-def put(section: str, text: str) -> None:
-    """Replace what stands between the marks of a section of the page."""
+def tell(section: str, results: report.Results, budgets: Sequence[report.Budget], *, is_kept: bool) -> None:
+    """Print the tables, if anything was measured, and put them between the marks of their section of the page."""
+    if not results.rows and not results.idle:
+        return
+    text = report.write(results, budgets)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    if not is_kept:
+        return
     begin, end = f"<!-- {section} -->\n", f"<!-- end of {section} -->"
     head, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     PAGE.write_text(f"{head}{begin}{text}{end}{rest.partition(end)[2]}", encoding="utf-8")
