@@ -108,11 +108,15 @@ def set_aside(folder: Path, aside: Path) -> None:
 
 
 def _is_bare(folder: Path) -> bool:
-    """Whether nothing is mounted on the working copy (any more)."""
+    """Whether nothing is mounted on the working copy (any more). What the job wrote in one that was goes as well.
+
+    That goes first: unmounting waits until all of it is on the disk, and it has no use any more.
+    """
     if not os.path.lexists(folder / LAYERS):
         return True
     from dstack.runner import overlay
 
+    shutil.rmtree(folder / overlay.UPPER, ignore_errors=True)
     try:
         overlay.unmount(folder)
     except OSError as error:
