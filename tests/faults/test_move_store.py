@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.cli.checks import check_store
 from dstack.domain import faults
 from dstack.embedded import move as moving
 from dstack.embedded.move import MoveRefused, move, plan
@@ -210,13 +211,16 @@ def test_a_store_that_is_not_there(stored: Stored, tmp_path: Path) -> None:
             open_store(stored.home, lambda is_used=is_used: is_used)
     with pytest.raises(StoreAway, match="the store is not at"):
         plan(stored.new, str(stored.home))
+    assert doctor(stored) == ("problem", f"the store is not at {stored.old}")
     assert not stored.old.exists()
     Stored(tmp_path / "other").old.rename(stored.old)
+    assert doctor(stored) == ("problem", f"{stored.old} holds the store of another home")
     with pytest.raises(StoreAway, match="holds the store of another home"):
         open_store(stored.home, lambda: True)
     shutil.rmtree(stored.old)
     (tmp_path / "away").rename(stored.old)
     stored.assert_readable()
+    assert doctor(stored)[1].endswith(f" free at {stored.old}")
     shutil.rmtree(stored.old)
     (stored.old / "packs").mkdir(parents=True)  # gone for good, as the hint says
     assert open_store(stored.home, lambda: True) == stored.old
@@ -286,8 +290,12 @@ def test_a_disk_that_is_not_mounted(disks: Disks, home: Home) -> None:
         done = home.types(*command, code=2)
         assert f"the store is not at {disk}: its disk is not mounted" in done.stderr
     assert list(disk.iterdir()) == []
-    done = home.types("doctor", code=1)
-    assert f"the store is not at {disk}" in done.stdout
+
+
+def doctor(stored: Stored) -> tuple[str, str]:
+    """What `dstack doctor` says of the store."""
+    [check] = check_store(str(stored.home))
+    return check.status, check.text
 
 
 def files(store: Path) -> list[Path]:

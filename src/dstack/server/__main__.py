@@ -47,9 +47,13 @@ def _serve(is_embedded: bool, ready_fd: int | None) -> None:
         door = TcpDoor(settings.host or "127.0.0.1", settings.port)
     else:
         raise ValueError("a server outside embedded mode needs DSTACK_SERVER_PORT")
-    settings, note = _placed(settings)
-    context = build_context(settings)
-    check_after_boot(context)
+    try:
+        settings, note = _placed(settings)
+        context = build_context(settings)
+        check_after_boot(context)
+    except BaseException:
+        door.close()  # whoever started this server is told why it ends, and is not to find the home still taken
+        raise
     server = Server(context)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     asyncio.run(server.run(door, lambda: _ready(ready_fd, note)))

@@ -92,7 +92,7 @@ class HomeDoor:
         return self._lock.is_lost()
 
     def close(self) -> None:
-        if not self.is_gone():
+        if self._bound is not None and not self.is_gone():
             os.unlink(self._path)
         self._lock.release()
 
