@@ -103,7 +103,9 @@ def view(
 
 
 def _carried(shown: dict[str, Any], step: workflows.PlannedStep, carried: Carried) -> dict[str, Any]:
-    """The step with what its jobs take from an earlier run."""
+    """The step with what its jobs take from an earlier run, if it follows one."""
+    if carried.run_id is None:
+        return shown
     names = [job_name(step, spec) for spec in step.jobs]
     reused = [{"job": name, "from": carried.reused[name].origin_run} for name in names if name in carried.reused]
     begins = [
