@@ -17,6 +17,7 @@ Pure: files, tags and newest runs are handed in. Imports pydantic only through t
 | `checking` | plain data → a provider's `Config` | binding, sentences |
 | `model` | workflows and plans | dependencies, variables |
 | `provider_names` | how a workflow names its provider | nodes |
+| `own_providers` | the providers file | checking, dependencies |
 | `braces` | `{{ name }}` without its `$` | variables |
 | `collector` | pausing Python's collector | – |
 | `loading` | `load` | all above |

@@ -54,7 +54,11 @@ def expand(workflows: Workflows, provider: str, args: Sequence[str]) -> AdHoc:
     except Invalid as error:
         raise Invalid([text.told(diagnostic) for diagnostic in error.diagnostics]) from None
     everything = Workflows(
-        [*loaded.values(), *workflows.values()], workflows.variables, workflows.providers, workflows.warnings
+        [*loaded.values(), *workflows.values()],
+        workflows.variables,
+        workflows.providers,
+        workflows.warnings,
+        workflows.own_providers,
     )
     return AdHoc(everything, reader.rest, text)
 

@@ -35,8 +35,9 @@ _ANCHORS = "x-"
 def load(files: Mapping[str, str], providers: Mapping[str, type[Provider]], *, required: bool = True) -> Workflows:
     """The workflows of `files` (paths within the repository → texts); raises Invalid with all that is wrong.
 
-    Reads `.dstack/workflows.yaml`, every YAML file of `.dstack/workflows/`, what they `include`, and
-    `.dstack/variables.yaml`. Unless `required`, there need be no workflow: a provider can run without one.
+    Reads `.dstack/workflows.yaml`, every YAML file of `.dstack/workflows/`, what they `include`,
+    `.dstack/variables.yaml` and `.dstack/providers.yaml`. Unless `required`, there need be no workflow: a provider can
+    run without one.
     """
     with collector.paused():
         return _load(files, providers, required)
@@ -56,11 +57,13 @@ def _load(files: Mapping[str, str], providers: Mapping[str, type[Provider]], req
     for path in workflow_files:
         loader.read_workflows(path)
     for path in sorted(files):
-        if _is_variables(path):
+        if _is_file(path, "variables"):
             loader.read_variables(Source(path, files[path]))
+        elif _is_file(path, "providers"):
+            loader.read_providers(Source(path, files[path]))
     workflows = loader.workflows()
     report.check()
-    return Workflows(workflows, loader.variables, providers, report.diagnostics())
+    return Workflows(workflows, loader.variables, providers, report.diagnostics(), loader.own_providers)
 
 
 def _is_workflows(path: str) -> bool:
@@ -70,9 +73,9 @@ def _is_workflows(path: str) -> bool:
     return (pure.stem == "workflows" and pure.parent.name == ".dstack") or pure.parts[-3:-1] == (".dstack", "workflows")
 
 
-def _is_variables(path: str) -> bool:
+def _is_file(path: str, name: str) -> bool:
     pure = PurePosixPath(path)
-    return pure.stem == "variables" and pure.suffix in _SUFFIXES and pure.parent.name == ".dstack"
+    return pure.stem == name and pure.suffix in _SUFFIXES and pure.parent.name == ".dstack"
 
 
 def _rank(path: str) -> tuple[int, str]:
@@ -94,7 +97,9 @@ class _Loader:
     def __init__(self, files: Mapping[str, str], providers: Mapping[str, type[Provider]], report: Report) -> None:
         self.files = files
         self.providers = providers
-        self.provider_names = ProviderNames(providers, report)
+        self.own_providers: frozenset[str] = frozenset()
+        """Names of the providers file."""
+        self.providers_file = ""
         self.report = report
         self.variables = Variables()
         self.read: dict[str, Source] = {}
@@ -113,6 +118,18 @@ class _Loader:
             return
         self.variable_files.append((source, root))
         self.variables = variables.read(source, root, self.report)
+
+    def read_providers(self, source: Source) -> None:
+        # Not at the top, for pydantic; and hardly anybody has this file.
+        from dstack.workflows import own_providers
+
+        root = compose(source, self.report, self.allowance)
+        if self.providers_file:
+            message = f"there is another providers file, `{self.providers_file}`"
+            self.report.error(source, (1, 1), message, "keep one of them")
+            return
+        self.providers_file = source.file
+        self.own_providers = own_providers.read(source, root, self.providers, self.report)
 
     def read_workflows(self, path: str, including: tuple[str, ...] = ()) -> None:
         """The entries of one file and of those that it includes, by name."""
@@ -243,7 +260,8 @@ class _Loader:
         filled = fill(entry.source, entry.node, scope, self.budget, self.report)
         self._report_missing(entry, filled)
         unknown = filled.unknown()
-        provider = self.provider_names.read(entry.source, entry.node, filled.data, unknown)
+        names = ProviderNames(self.providers, self.own_providers, self.report)
+        provider = names.read(entry.source, entry.node, filled.data, unknown)
         config = None
         if provider.meant:
             data = {**filled.data, "provider": provider.meant}
@@ -259,7 +277,7 @@ class _Loader:
             self._check_dependency(entry, dependency)
         return Workflow(
             name=entry.name,
-            provider=provider.name,
+            provider=provider.name or provider.elsewhere,
             help=text_of(filled.data.get("help")),
             file=entry.source.file,
             line=entry.at[0],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ class Workflow:
 
     name: str
     provider: str
+    """Its name; of one that is not built in, and so cannot run yet, as the file has it."""
     help: str
     file: str
     line: int
@@ -44,11 +45,14 @@ class Workflows(Mapping[str, Workflow]):
         variables: Variables,
         providers: Mapping[str, type[Provider]],
         warnings: Sequence[Diagnostic],
+        own_providers: Collection[str] = (),
     ) -> None:
         self._workflows = {workflow.name: workflow for workflow in workflows}
         self.variables = variables
         self.providers = providers
         self.warnings = tuple(warnings)
+        self.own_providers = own_providers
+        """Names of `.dstack/providers.yaml`."""
 
     def __getitem__(self, name: str) -> Workflow:
         return self._workflows[name]

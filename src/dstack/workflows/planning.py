@@ -29,7 +29,7 @@ from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, StepPolicy
 from dstack.workflows.nodes import expression_position
 from dstack.workflows.options import Choices
 from dstack.workflows.outputs import warn_of_files
-from dstack.workflows.provider_names import ProviderNames, parse
+from dstack.workflows.provider_names import OWN, ProviderNames, parse
 from dstack.workflows.secrets import name_of
 from dstack.workflows.variables import Variable, canonical, environment
 
@@ -91,6 +91,8 @@ def _unknown(workflows: Workflows, name: str) -> Invalid:
     reference = parse(name)
     if reference.foreign and reference.name in workflows.providers:
         report.argument(name, f"{reference.foreign}: `{name}`", f"write `dstack run {reference.name}`")
+    elif name in workflows.own_providers:
+        report.argument(name, f"{OWN}: `{name}`", "run what it would run with `dstack run bash -c COMMAND`")
     else:
         near = report.near(name, [*workflows, *workflows.providers])
         hint = near or "known: " + (", ".join(list(workflows)[:20]) or "none")
@@ -251,7 +253,7 @@ class Planner:
                 other = brought.setdefault(path, f"`{dependency.workflow}`")
                 if other != f"`{dependency.workflow}`":
                     message = f"`{dependency.workflow}` and {other} both bring `{path}`"
-                    hint = "this works only if they hold the same files"
+                    hint = "the job is set up only if no file of one differs from the other's"
                     dependency.tell(workflow.source, message, hint, self.report, "warning")
 
     def report_missing(self, workflow: Workflow, bound: Bound) -> None:
@@ -295,9 +297,12 @@ class Planner:
         data: dict[str, Any] = bound.filled.data
         name = workflow.provider
         place = workflow.node.entries.get("provider")
-        if place is not None and place.dynamic:
-            names = ProviderNames(self.workflows.providers, self.report)
-            name = names.read(workflow.source, workflow.node, data, unknown).name
+        if place is not None and (place.dynamic or name not in self.workflows.providers):
+            names = ProviderNames(self.workflows.providers, self.workflows.own_providers, self.report)
+            found = names.read(workflow.source, workflow.node, data, unknown)
+            if found.why:
+                self.report.error(workflow.source, place.at, found.why, found.hint)
+            name = found.name
         if not name:
             return name, None, nothing
         data = {**data, "provider": name}

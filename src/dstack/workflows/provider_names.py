@@ -16,6 +16,9 @@ _AT_BRANCH = re.compile(r"(?P<name>\w[\w.-]*)@(?P<branch>\S+)")
 _OWN_REPOSITORY = re.compile(r"(?:(?:https|git|ssh)://)?(?:git@)?github\.com[:/]dstackai/dstack(?:\.git)?/?")
 _KEYS = ("repo", "name")
 
+OWN = "providers of the repository cannot run yet"
+INSTEAD = "run what it would run with `provider: bash`"
+
 
 class ProviderRef(NamedTuple):
     """A provider: its name, and where it comes from if it is not built in. `ref` is a branch, tag or commit; without
@@ -32,6 +35,12 @@ class ProviderRef(NamedTuple):
             return "providers of other repositories cannot run yet"
         return "providers of other branches cannot run yet" if self.ref is not None else ""
 
+    @property
+    def written(self) -> str:
+        """As one word of a file."""
+        ref = f"@{self.ref}" if self.ref is not None else ""
+        return f"{self.name}{ref}" if self.repository is None else f"{self.repository}{ref}:{self.name}"
+
 
 def parse(text: str) -> ProviderRef:
     """`NAME`, `NAME@BRANCH` or `OWNER/REPOSITORY@REF:NAME`."""
@@ -43,22 +52,31 @@ def parse(text: str) -> ProviderRef:
 
 
 class Found(NamedTuple):
-    """`name` is empty where it cannot be used; `meant` is whose keys the workflow most likely has, if any is."""
+    """`name` is empty where it cannot be used; `meant` is whose keys the workflow most likely has, if any is.
+
+    `elsewhere` is how people call a provider that is not built in, and so cannot run yet: `why` and `hint` say so, when
+    a run needs it.
+    """
 
     name: str = ""
     meant: str = ""
+    elsewhere: str = ""
+    why: str = ""
+    hint: str = ""
 
 
 class ProviderNames:
-    """Reads names of providers, of which `known` are there."""
+    """Reads names of providers, of which `known` are there, and `own` are named by the repository itself."""
 
-    def __init__(self, known: Collection[str], report: Report) -> None:
+    def __init__(self, known: Collection[str], own: Collection[str], report: Report) -> None:
         self._known = known
+        self._own = own
         self._report = report
 
     def read(self, source: Source, node: MapNode, data: Mapping[str, Any], unknown: Collection[int]) -> Found:
         """The provider of the workflow at `node`, filled in as `data`; none after reporting what is wrong, or where
-        it depends on what has no value yet (the ids in `unknown`)."""
+        it depends on what has no value yet (the ids in `unknown`). One that cannot run yet is reported by whoever
+        runs it."""
         place = node.entries.get("provider")
         if place is None:
             return self._left_out(source, node, text_of(data.get("name")))
@@ -69,15 +87,16 @@ class ProviderNames:
             return Found()
         if found.foreign:
             hint = f"write `provider: {found.name}`" if found.name in self._known else ""
-            self._report.error(source, place.at, f"{found.foreign}: {_shown(found)}", hint)
-            return Found()
-        if found.name not in self._known:
-            at = place.entries["name"].at if isinstance(place, MapNode) else place.at
-            near = self._report.nearest(found.name, self._known)
-            hint = f"did you mean `{near}`?" if near else self.listing
-            self._report.error(source, at, f"unknown provider `{found.name[:60]}`", hint)
-            return Found(meant=near)
-        return Found(found.name, found.name)
+            return Found(elsewhere=found.written, why=f"{found.foreign}: {_shown(found)}", hint=hint)
+        if found.name in self._known:
+            return Found(found.name, found.name)
+        if found.name in self._own:
+            return Found(elsewhere=found.name, why=f"{OWN}: `{found.name}`", hint=INSTEAD)
+        at = place.entries["name"].at if isinstance(place, MapNode) else place.at
+        near = self._report.nearest(found.name, [*self._known, *self._own])
+        hint = f"did you mean `{near}`?" if near else self.listing
+        self._report.error(source, at, f"unknown provider `{found.name[:60]}`", hint)
+        return Found(meant=near if near in self._known else "")
 
     @property
     def listing(self) -> str:

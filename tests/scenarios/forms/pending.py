@@ -13,7 +13,8 @@ from typing import Any
 class Pending:
     """`text` is one workflow without its name, `words` what stands after `dstack run` (default: its name).
 
-    `reads` are keys of its configuration as they are read; empty where the file itself is refused.
+    `reads` are keys of its configuration as they are read; empty where the file itself is refused, and where the
+    provider's keys are not known.
     """
 
     says: str

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from dstack.providers import registry
-from dstack.workflows import Diagnostic, Invalid, load
+from dstack.workflows import Diagnostic, Invalid, Workflows, load, plan
 
 MakeProject = Callable[..., Any]
 
@@ -62,10 +62,64 @@ def test_files_of_the_folder_are_merged() -> None:
         ".dstack/workflows/b.yml": "workflows:\n" + hello("b"),
         ".dstack/workflows/a.yaml": "workflows:\n" + hello("a", "    depends-on: [b, c]\n"),
         ".dstack/workflows.yaml": "workflows:\n" + hello("c"),
-        ".dstack/providers.yaml": "not read: [",
+        ".dstack/other.yaml": "not read: [",
     }
 
     assert list(load(files, registry())) == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    "keys", ["provider: python@main", "provider: {repo: https://x.org/y, name: python}", "provider: mine"]
+)
+def test_a_provider_that_cannot_run_yet_blocks_only_what_needs_it(keys: str, project: MakeProject) -> None:
+    text = "workflows:\n" + hello("good") + f"  - name: c\n    {keys}\n    any: x\n" + hello("d", "    deps: c\n")
+    files = {
+        ".dstack/workflows.yaml": text + hello("e", "    depends-on: [c]\n"),
+        ".dstack/providers.yaml": "providers:\n- name: mine\n  commands: [python mine.py]\n",
+    }
+    loaded = load(files, registry())
+
+    assert not loaded.warnings
+    assert run(loaded, "good") == []
+    assert run(loaded, "bash", "-c", "echo hi") == []
+    for needy in ("c", "e"):
+        (error,) = run(loaded, needy)
+        assert "cannot run yet" in error.message
+        assert (error.line, error.column) == (6, 15)
+
+
+def run(loaded: Workflows, *words: str) -> list[Diagnostic]:
+    def nothing(*_: object) -> list[object]:
+        raise AssertionError("it depends on nothing")
+
+    try:
+        plan(
+            loaded,
+            words[0],
+            words[1:],
+            run_name="run-1",
+            read_text=lambda _: None,
+            resolve_tag=nothing,  # pyright: ignore[reportArgumentType]
+            newest_done=nothing,  # pyright: ignore[reportArgumentType]
+        )
+    except Invalid as error:
+        return list(error.diagnostics)
+    return []
+
+
+def test_a_provider_of_the_repository_is_known_by_its_name() -> None:
+    files = {".dstack/providers.yaml": "providers: [{name: mine, commands: python mine.py}]"}
+    loaded = load(files, registry(), required=False)
+
+    (error,) = run(loaded, "mine")
+
+    assert error.message == "providers of the repository cannot run yet: `mine`"
+    files[".dstack/workflows.yaml"] = "workflows:\n- {name: a, provider: mime}\n"
+    with pytest.raises(Invalid) as caught:
+        load(files, registry())
+    assert [(d.line, d.message, d.hint) for d in caught.value.diagnostics] == [
+        (2, "unknown provider `mime`", "did you mean `mine`?")
+    ]
 
 
 def test_all_errors_of_all_files_come_at_once() -> None:
