@@ -8,6 +8,8 @@ import sys
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code. Nothing that goes wrong reaches a person as a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if None in (sys.stdout, sys.stderr):
+        _open_streams()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         # Served from generated text: help is asked for often, and click alone would cost thrice as much.
         from dstack.cli.helptext import HELP
@@ -37,6 +39,18 @@ def main(arguments: list[str] | None = None) -> int:
         from dstack.cli.errors import report
 
         return report(error)
+
+
+def _open_streams() -> None:
+    """What was closed swallows what is written: the next file that is opened must not take its place."""
+    import os
+
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _write(text: str) -> int:

@@ -13,7 +13,7 @@ from dstack.cli.session import Session
 from dstack.cli.shipping import Shipping
 from dstack.client.api import ApiError
 from dstack.client.environment import allowed_environment, find_python
-from dstack.client.repository import RepositoryError, identify, read_files, real_path, require_root
+from dstack.client.repository import RepositoryError, current_folder, identify, read_files, real_path, require_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _find_root(options: RunOptions) -> tuple[str, RepositoryError | None]:
     try:
         return require_root(options.repo), None
     except RepositoryError as error:
-        folder = real_path(options.repo or os.getcwd())
+        folder = real_path(options.repo or current_folder())
         if options.workflow is None or not os.path.isdir(folder):
             raise
         return folder, error
@@ -98,9 +98,9 @@ def _require_provider(session: Session, name: str, missing: RepositoryError) -> 
 
 def _declared(root: str, words: list[str]) -> set[str]:
     """Those of `words` that the repository's files declare as variables."""
-    from dstack.client.names import variable_names
+    from dstack.client.names import declares
 
-    names = {name.replace("_", "-") for section in variable_names(root).values() for name in section}
+    names = declares(root, [word[2:] for word in words])
     return {word for word in words if word[2:] in names}
 
 

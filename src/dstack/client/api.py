@@ -140,21 +140,21 @@ class Api:
         return self._pages(f"{self._base}/runs", query, limit)
 
     def run(self, name: str) -> Run:
-        return self._json("GET", f"{self._base}/runs/{quote(name)}")
+        return self._json("GET", f"{self._run(name)}")
 
     def stop(self, name: str, *, abort: bool = False) -> Run:
-        return self._json("POST", f"{self._base}/runs/{quote(name)}/stop", {"abort": abort}, repeat=True)
+        return self._json("POST", f"{self._run(name)}/stop", {"abort": abort}, repeat=True)
 
     def given(self, name: str) -> Given:
         """What a run that follows this one has to be given again."""
-        return self._json("GET", f"{self._base}/runs/{quote(name)}/given")
+        return self._json("GET", f"{self._run(name)}/given")
 
     def resume(self, name: str, wish: Wish, key: str) -> Run:
         """Start a run that follows `name`; `key` makes it safe to send again, as in `submit`."""
-        return self._json("POST", f"{self._base}/runs/{quote(name)}/resume", wish, key=key)
+        return self._json("POST", f"{self._run(name)}/resume", wish, key=key)
 
     def plan_resume(self, name: str, wish: Wish) -> Plan:
-        return self._json("POST", f"{self._base}/runs/{quote(name)}/resume/plan", wish, repeat=True)
+        return self._json("POST", f"{self._run(name)}/resume/plan", wish, repeat=True)
 
     def delete_runs(self, names: Sequence[str], *, force: bool = False) -> DeletedRuns:
         return self._json("POST", f"{self._base}/runs/delete", {"runs": names, "force": force})
@@ -168,11 +168,11 @@ class Api:
         self._json("POST", f"{self._base}/repositories", repository, repeat=True)
 
     def explain(self, name: str) -> Explanation:
-        return self._json("GET", f"{self._base}/runs/{quote(name)}/explain")
+        return self._json("GET", f"{self._run(name)}/explain")
 
     def diff(self, name: str) -> str:
         """What the code of a run had beyond its commit; empty for nothing."""
-        text = self._exchange("GET", f"{self._base}/runs/{quote(name)}/diff", {}, b"", repeat=True)[1]
+        text = self._exchange("GET", f"{self._run(name)}/diff", {}, b"", repeat=True)[1]
         return text.decode(errors="replace")
 
     def logs(
@@ -188,7 +188,7 @@ class Api:
         query: Query = {"follow": int(follow), "job": job, "since": since}
         if cursor:
             query["cursor"] = json.dumps(cursor, separators=(",", ":"))
-        target = f"{self._base}/runs/{quote(name)}/logs{_query(query)}"
+        target = f"{self._run(name)}/logs{_query(query)}"
         answer = self.transport.request("GET", target, timeout=FOLLOW_TIMEOUT)
         if answer.status != 200:
             raise _error(answer.status, answer.read())
@@ -199,7 +199,7 @@ class Api:
     ) -> list[Metric]:
         """What the jobs of a run have logged, with up to `points` values of each."""
         query: Query = {"job": job, "metric": metric, "points": points}
-        return self._pages(f"{self._base}/runs/{quote(name)}/metrics", query, None)
+        return self._pages(f"{self._run(name)}/metrics", query, None)
 
     def compare(self, names: Sequence[str]) -> Comparison:
         query = "&".join(f"run={quote(name)}" for name in names)
@@ -293,6 +293,14 @@ class Api:
         return self._exchange("PUT", target, headers, body, repeat=True)[1]
 
     # How a call is made
+
+    def _run(self, name: str) -> str:
+        """Where a run is. Raises ApiError for what can be no name of one."""
+        if "/" in name:
+            run = name.partition("/")[0]
+            hint = f"`{run}` is the run; `dstack runs {run}` lists its jobs" if run else None
+            raise ApiError(404, "not-found", f"there is no run `{name}`", hint)
+        return f"{self._base}/runs/{quote(name)}"
 
     def _pages(self, target: str, query: Query, limit: int | None) -> list[Any]:
         items: list[Any] = []

@@ -1,17 +1,18 @@
-"""The names of a repository's workflows and variables, read from its files without a YAML parser.
+"""The names of a repository's workflows and variables, read from its files without a YAML parser where that will do.
 
-Shell completion has 80 ms for everything, and `dstack run` only has to know whether a word of its own was declared as a
-variable; both ask here. What is read line by line: block style, and flow style within one line. What is written in
-another way is not found, which costs a suggestion; the server reads the files in full.
+Shell completion has 80 ms for everything. What is read line by line: block style, and flow style within one line. What
+is written in another way is not found, which costs a suggestion; the server reads the files in full. `dstack run` has
+to know whether a word of its own was declared as a variable: only a file that may have it elsewhere is parsed.
 """
 
 from __future__ import annotations
 
 import os
+import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 GLOBAL = "global"
 
@@ -32,6 +33,18 @@ def variable_names(root: str) -> dict[str, list[str]]:
     for text in _texts(root, "variables"):
         for section, name in _variables(text):
             found.setdefault(section, []).append(name)
+    return found
+
+
+def declares(root: str, words: Iterable[str]) -> set[str]:
+    """Those of `words` (`some-name`) that are variables. A file that may have one in another style is read in full."""
+    wanted = set(words)
+    found: set[str] = set()
+    for text in _texts(root, "variables"):
+        names = {_canonical(name) for _, name in _variables(text)}
+        if any(_mentions(text, word) for word in wanted - names):
+            names |= {_canonical(name) for name in _read_whole(text)}
+        found |= wanted & names
     return found
 
 
@@ -103,6 +116,31 @@ def _variables(text: str) -> Iterator[tuple[str, str]]:
         elif inside and indent > sections and names in (-1, indent):
             names = indent
             yield section, key
+
+
+def _canonical(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _mentions(text: str, word: str) -> bool:
+    """Whether `word` may be a key of `text`, in any style."""
+    name = re.escape(word).replace(r"\-", "[-_]")
+    return re.search(rf"""(?:^|[\s{{,'"]){name}['"]?\s*(?::|$)""", text, re.MULTILINE) is not None
+
+
+def _read_whole(text: str) -> Iterator[str]:
+    from typing import cast
+
+    import yaml
+
+    try:
+        root = cast("object", yaml.load(text, yaml.CBaseLoader))  # noqa: S506 - texts, lists and mappings only
+    except yaml.YAMLError:
+        return  # whoever runs something is told of it
+    sections = cast("dict[str, object]", root).get("variables") if isinstance(root, dict) else None
+    for section in cast("dict[str, object]", sections).values() if isinstance(sections, dict) else ():
+        if isinstance(section, dict):
+            yield from map(str, cast("dict[str, object]", section))
 
 
 def _pair(content: str) -> tuple[str, str]:

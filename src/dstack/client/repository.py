@@ -37,9 +37,10 @@ def is_repository(folder: str) -> bool:
 def real_path(path: str) -> str:
     """`path` without links; where the file system takes `Project` and `project` for one, as that is spelled on disk.
 
-    Runs, tags and caches belong to a path: typed in another way it would be another repository.
+    Runs, tags and caches belong to a path: typed in another way it would be another repository. Raises RepositoryError
+    for one that is relative to a folder which was deleted.
     """
-    real = os.path.realpath(path)
+    real = os.path.realpath(path if os.path.isabs(path) else os.path.join(current_folder(), path))
     if sys.platform != "darwin":
         return real
     import fcntl
@@ -60,15 +61,20 @@ _F_GETPATH = 50
 _MAX_PATH = 1024
 
 
+def current_folder() -> str:
+    """Raises RepositoryError where it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise RepositoryError("the current folder does not exist any more", "change to one that does") from None
+
+
 def find_root(folder: str | None = None) -> str | None:
     """The real path of the nearest folder, from `folder` (default: the current one) upwards, that is a repository.
 
     Raises RepositoryError where the current folder was deleted.
     """
-    try:
-        at = real_path(folder or os.getcwd())
-    except FileNotFoundError:
-        raise RepositoryError("the current folder does not exist any more", "change to one that does") from None
+    at = real_path(folder or current_folder())
     while not is_repository(at):
         parent = os.path.dirname(at)
         if parent == at:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dstack.client.api import Api, ApiError
-from dstack.client.repository import find_root, identify
+from dstack.client.repository import current_folder, find_root, identify
 from dstack.client.sources import ArtifactError
 from dstack.client.store import remote_store
 from dstack.client.types import Run, UploadedArtifact
@@ -72,7 +72,7 @@ def locate(paths: Sequence[str | os.PathLike[str]]) -> list[Local]:
     """The artifacts that `paths` become. Jobs find a folder where it lies in the repository (outside of one: from the
     current folder); one that lies elsewhere, by its own name. Files go as part of their folder. Raises ArtifactError.
     """
-    base = Path(find_root() or os.getcwd())
+    base = Path(find_root() or current_folder())
     folders: dict[str, Path] = {}
     files: dict[str, tuple[Path, set[bytes]]] = {}
     for given in paths:
@@ -120,7 +120,7 @@ def upload(
                 {
                     "workflow": workflow,
                     "artifacts": saved.sent,
-                    "repository": identify(find_root() or os.path.realpath(os.getcwd())),
+                    "repository": identify(find_root() or os.path.realpath(current_folder())),
                     "tags": list(tags),
                     "user": user,
                     "host": os.uname().nodename,

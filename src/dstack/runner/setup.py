@@ -15,6 +15,7 @@ from dstack.runner.executors.interface import Launch
 from dstack.runner.expansion import expanded
 from dstack.runner.folders import append_to, clear_work, write_environment
 from dstack.runner.metrics import job_environment
+from dstack.runner.overlaps import clash
 from dstack.runner.ports import port_environment
 from dstack.runner.threads import whole
 from dstack.runner.working_copy import WorkingCopy, inside
@@ -47,6 +48,8 @@ async def _laid_out(shop: Workshop, assignment: Assignment, folder: Path) -> Pat
 
 async def _lay_out(shop: Workshop, assignment: Assignment, folder: Path) -> Path:
     """Make the working copy in `folder/work`; returns it."""
+    if len(assignment.inputs) > 1 and (wrong := await whole(clash, shop.store, assignment.inputs)):
+        raise SetupError(wrong)
     work = folder / "work"
     copy = WorkingCopy(shop, assignment, folder)
     await copy.begin()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import select
+import shlex
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.integration.cli.conftest import WORKFLOWS, Home
+from tests.integration.cli.conftest import DSTACK, TIMEOUT, WORKFLOWS, Home
 
 
 def test_a_run_its_tag_and_its_artifacts(shared_home: Home, tmp_path: Path) -> None:
@@ -143,6 +144,44 @@ def test_a_full_disk_behind_standard_output_is_told(shared_home: Home) -> None:
     assert process.returncode == 2
 
 
+@pytest.mark.parametrize(("closed", "shown"), [("2>&-", "hello\n"), (">&-", ""), ("<&- >&- 2>&-", "")])
+def test_standard_streams_that_are_closed(shared_home: Home, closed: str, shown: str) -> None:
+    """As some services start programs: what would be said is lost, and nothing else."""
+    before = len(shared_home.json("runs", "-a"))
+    command = f"exec {shlex.quote(DSTACK)} run hello {closed}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=shared_home.repository, env=shared_home.environment, capture_output=True, text=True,
+        timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, shown)
+    assert "hello" in done.stderr or "2>&-" in closed
+    assert len(shared_home.json("runs", "-a")) == before + 1
+
+
+def test_a_folder_that_was_deleted(shared_home: Home, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    for words in (["run", "hello"], ["init", "-y"], ["runs"], ["artifacts", "upload", "x"]):
+        gone.mkdir()
+        command = f"rmdir {shlex.quote(str(gone))} && exec {shlex.join([DSTACK, *words])}"
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=gone, env=shared_home.environment, capture_output=True, text=True,
+            timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (
+            2,
+            "error: the current folder does not exist any more\n  hint: change to one that does\n",
+        ), words
+
+
+def test_a_job_where_a_run_is_asked_for(shared_home: Home) -> None:
+    [name] = [run["name"] for run in shared_home.json("runs", "-n", "1")]
+    for command in ("runs", "logs", "explain", "metrics"):
+        err = shared_home.run(command, f"{name}/hello", check=2).stderr
+        assert err == (
+            f"error: there is no run `{name}/hello`\n  hint: `{name}` is the run; `dstack runs {name}` lists its jobs\n"
+        )
+
+
 def test_the_runner_has_a_help_of_its_own(shared_home: Home) -> None:
     out = shared_home.run("runner", "--help").stdout
     assert out.startswith("Usage: dstack runner [OPTIONS]\n\n  Run jobs on this machine for a server")
@@ -161,6 +200,19 @@ def test_a_failure_explained(shared_home: Home) -> None:
     [run] = shared_home.json("runs", name[1])
     assert (run["status"], run["exit_code"], run["reason"]) == ("failed", 7, "exit-code")
     assert (run["jobs"][0]["status"], run["jobs"][0]["exit_code"]) == ("failed", 7)
+
+
+def test_two_jobs_that_bring_different_files_for_one_path(home: Home) -> None:
+    """It shows when they have run only, and then before the job that would have been given a mixture."""
+    (home.repository / ".dstack" / "workflows.yaml").write_text(
+        "workflows:\n"
+        "  - {name: one, provider: bash, commands: [echo 1 > o/x, echo a > o/a], artifacts: [o]}\n"
+        "  - {name: two, provider: bash, commands: [echo 2 > o/x], artifacts: [o]}\n"
+        "  - {name: mixed, provider: bash, depends-on: [one, two], commands: [cat o/x]}\n"
+    )
+    done = home.run("run", "mixed", check=119)
+    assert "`one` and `two` both bring" not in done.stdout
+    assert "bring different files for `o/x`" in done.stderr
 
 
 def test_nothing_is_submitted_when_something_is_wrong(shared_home: Home) -> None:

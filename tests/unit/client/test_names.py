@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dstack.client.names import name_files, variable_names, workflow_names
+from dstack.client.names import declares, name_files, variable_names, workflow_names
 
 WORKFLOWS = """\
 # The example's workflows
@@ -82,3 +82,26 @@ def test_what_is_no_such_file_has_no_names(root: Path, text: str) -> None:
 
 def test_nothing_is_there(tmp_path: Path) -> None:
     assert (workflow_names(str(tmp_path)), variable_names(str(tmp_path)), name_files(str(tmp_path))) == ({}, {}, [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "variables: {global: {yes: 2}}",
+        "variables: {e: {\n  yes: 2}}",
+        "variables:\n  e:\n    ? yes\n    : 3",
+        "variables:\n  e:\n    yes: 3",
+        'variables: {e: {"yes": 1}}',
+    ],
+)
+def test_a_variable_is_known_in_any_style(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".dstack").mkdir()
+    (tmp_path / ".dstack" / "variables.yaml").write_text(text)
+    assert declares(str(tmp_path), ["yes", "env-file"]) == {"yes"}
+
+
+@pytest.mark.parametrize("text", ["variables: {e: {x: yes}}", "variables: {e: {yes: 1", "yes: 1", "- yes: 1", ""])
+def test_what_is_no_variable(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".dstack").mkdir()
+    (tmp_path / ".dstack" / "variables.yaml").write_text(text)
+    assert declares(str(tmp_path), ["yes"]) == set()
