@@ -315,6 +315,22 @@ def test_variables_are_set_and_checked_as_on_the_command_line(world: World) -> N
 
 
 @on_one_database
+def test_a_run_without_a_file_is_resumed_with_its_words(world: World) -> None:
+    runner = world.runner()
+    variables = "variables:\n  global: {seed: {default: 1, type: int}}\n"
+    words = ("-a", "out", "-m", "train", "--lr", "3")
+    old = world.submit(CHAIN, "python", *words, variables=VARIABLES + variables.removeprefix("variables:\n"))
+    world.complete(runner, codes={"python": 1})
+    resumed(world, old, args=("-e", "TOKEN"), values={"TOKEN": "t"})
+    job = assigned(world, runner)["python"]
+    assert (job.spec.argv, job.spec.secrets) == (("python", "-m", "train", "--lr", "3"), ("env:TOKEN",))
+    assert begins(job).keys() == {"out"}
+    runner.run("python", 1)
+    with pytest.raises(BadRequest, match="has no variable `lr`"):
+        resumed(world, old, set=("lr=4",))
+
+
+@on_one_database
 def test_a_reused_job_whose_definition_changed_is_warned_of(world: World) -> None:
     runner = world.runner()
     old = failed_chain(world, runner)

@@ -223,9 +223,12 @@ def _submission(tx: Transaction, context: Context, old: OldRun, wish: Wish) -> S
 
 
 def _words(before: Sequence[str], wish: Wish) -> tuple[str, ...]:
-    """The words of the command line: the last that is said of a variable counts."""
+    """The words of the command line: the last that is said of a variable counts.
+
+    Names of values stand first, as the command line puts them: behind `python -m` all words are the program's.
+    """
     end = before.index("--") if "--" in before else len(before)
-    return (*before[:end], *wish.args, *(f"--{text}" for text in wish.set), *before[end:])
+    return (*wish.args, *before[:end], *(f"--{text}" for text in wish.set), *before[end:])
 
 
 def _repository(tx: Transaction, context: Context, old: OldRun) -> RepositoryRef:
