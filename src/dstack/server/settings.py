@@ -44,6 +44,8 @@ class Settings:
     place_on_report: bool = True
     """Whether the answer to a runner's report already brings its next jobs (one server, few runners)."""
     poll_wait: float = 20.0
+    upkeep: float = 600.0
+    """How often the rules for what is kept are applied."""
     gc_grace: float = 86400.0
     """What was saved, or asked about by who saves, within this time is not collected: no save may take longer."""
     gc_asked_to: float = 600.0

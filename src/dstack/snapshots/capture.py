@@ -207,7 +207,8 @@ class _Capture:
         if found.st_size <= self._reader.minimum:
             self._read(folder, part, name, old, lambda: self._reader.read_small(folder.listing.fd, name, found))
             return
-        tail = self._cache.tails.get(folder.listing.child_path(name)) if self._live else None
+        # Only with its folder's record, whose object the store still has: then it has the older chunks, too.
+        tail = self._cache.tails.get(folder.listing.child_path(name)) if self._live and old else None
         known = frozenset(chunk.chunk_id for chunk in file_chunks(old)) if old else frozenset[bytes]()
         self._room.acquire()
         fd = os.dup(folder.listing.fd)

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from dstack.domain.ports import SECOND
+from dstack.server.db.tables import packs
 from dstack.server.loops.clock_watch import ClockWatch, extend_leases
+from dstack.server.services.catalog import catalog_of
+from dstack.server.services.gc import Wanted, collect
 from dstack.server.services.rows import StoredPolicy
+from tests.integration.server.test_catalog import saved
 from tests.integration.server.test_sweep import HOUR, ONE, begun, poll_for, state
 from tests.support.world import World
 
@@ -168,3 +173,17 @@ def test_leases_are_kept_by_the_databases_clock(world: World) -> None:
     poll_for(world, runner, 200)
     assert state(world, runner) == "online"
     assert world.states(name) == {"job": "running"}
+
+
+def test_what_was_asked_about_before_a_sleep_was_asked_about_lately(own_clock: World, tmp_path: Path) -> None:
+    """A save that the machine slept through still relies on what it was told."""
+    manifest_id = saved(own_clock, tmp_path / "a")
+    watch = ClockWatch(own_clock.context)
+    own_clock.clock.advance(60)
+    watch.look()
+    own_clock.clock.step(48 * HOUR)
+    watch.look()
+    [row] = own_clock.rows(packs)
+    assert row.asked_at == own_clock.clock.now() - 60 * SECOND
+    assert list(collect(own_clock.context, Wanted(dry_run=False)))[-1]["chunks"] == 0
+    assert catalog_of(own_clock.context).missing([manifest_id]) == set()

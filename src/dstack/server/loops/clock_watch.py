@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from sqlalchemy import and_, case, exists, select, update
 
 from dstack.domain.lifecycle.runner import RunnerState
 from dstack.domain.ports import SECOND
 from dstack.server.db.engine import Transaction, declare_write
-from dstack.server.db.tables import events, jobs, runners, runs
+from dstack.server.db.tables import events, jobs, packs, runners, runs
 from dstack.server.services.context import Context
 
 EXTEND = declare_write("sweep.extend")
 SHIFT = declare_write("sweep.shift")
+_LATELY = 7 * 86400 * SECOND
+"""Packs that nobody asked about for longer need no care."""
 STEP = 1.0
 """Seconds by which the wall clock must leave the monotonic one to count as set; less is slewing."""
 
@@ -111,6 +115,18 @@ def shift_deadlines(context: Context, step: int, *, within: int = 0) -> None:
                 lost_at=runners.c.lost_at + step,
             )
         )
+        if step > 0:  # what lies in the future of a clock that was set back only stays for longer
+            _shift_packs(tx, project_id, step)
         tx.notify("place")
 
     context.database.write(SHIFT, write)
+
+
+def _shift_packs(tx: Transaction, project_id: UUID, step: int) -> None:
+    """Who was saving while the machine slept relies on what it was told of packs before."""
+    before = tx.now - step
+    lately = packs.c.asked_at.between(before - _LATELY, before)
+    asked = (packs.c.project_id == project_id, lately)
+    tx.execute(update(packs).where(*asked).values(asked_at=packs.c.asked_at + step))
+    condemned = (packs.c.project_id == project_id, packs.c.condemned_at <= before)
+    tx.execute(update(packs).where(*condemned).values(condemned_at=packs.c.condemned_at + step))

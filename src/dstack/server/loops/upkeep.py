@@ -1,0 +1,19 @@
+"""What is kept, now and then: the rules of the project are applied, and packs that nothing needs are deleted."""
+
+from __future__ import annotations
+
+from dstack.server.services import removal, retention
+from dstack.server.services.context import Context
+
+
+def keep_house(context: Context) -> int:
+    """Apply the rules to snapshots and runs, and delete what was condemned long enough ago; how much there was to do.
+
+    Reads first: where nothing is to go, nothing is written. Several servers may do it at once.
+    """
+    done = sum(retention.thin(context))
+    done += sum(len(names) for names in retention.delete_expired(context))
+    before = removal.condemned_before(context, context.database.read(lambda tx: tx.now))
+    if removal.has_condemned(context, before):
+        done += sum(removed.packs for removed in removal.remove_condemned(context, before))
+    return done
