@@ -77,7 +77,7 @@ class Found:
 
 
 def collect(context: Context, wanted: Wanted) -> Iterator[Frame]:
-    """Frames: `phase`, `done` after each step, `damaged`, and `end` with what was found. Raises Conflict."""
+    """Frames: `phase`, `done` after each step, and last `end` with what was found, or `damaged`. Raises Conflict."""
     found = Found(wanted.dry_run)
     settings = context.settings
     grace = settings.gc_grace if wanted.grace is None else wanted.grace
@@ -86,7 +86,8 @@ def collect(context: Context, wanted: Wanted) -> Iterator[Frame]:
     holding: AbstractContextManager[Lease | None] = nullcontext() if wanted.dry_run else held(context, GC, WHAT)
     with holding as lease:
         collection = _Collection(context, found, lease, grace)
-        yield from collection.run(wanted)
+        if not (yield from collection.run(wanted)):
+            return
     yield {"t": "end", **{name: getattr(found, name) for name in found.__slots__}}
 
 
@@ -99,7 +100,8 @@ class _Collection:
         self._lease = lease
         self._grace = grace
 
-    def run(self, wanted: Wanted) -> Iterator[Frame]:
+    def run(self, wanted: Wanted) -> Generator[Frame, None, bool]:
+        """False where it is not known what is needed."""
         yield _phase("looking for what the rules of the project no longer keep")
         without = yield from self._apply_rules()
         # Before anything is read: what is asked about from here on is never older than the grace.
@@ -116,7 +118,7 @@ class _Collection:
                 "objects": [{"id": each.object_id.hex(), "why": each.why} for each in marker.damaged[:MOST_NAMED]],
                 "more": max(0, len(marker.damaged) - MOST_NAMED),
             }
-            return
+            return False
         asked = [number for number, pack in enumerate(index.packs) if pack.asked_at >= until]
         yield _phase("marking what a save under way may rely on")
         yield from _steps(marker.held(asked))
@@ -125,6 +127,7 @@ class _Collection:
             yield from self._foresee(index, until)
         else:
             yield from self._free(index, marker, self._lease, until)
+        return True
 
     def _apply_rules(self) -> Generator[Frame, None, Without]:
         """Let go of snapshots and runs; or say which would go."""

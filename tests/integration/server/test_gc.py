@@ -1,0 +1,297 @@
+"""Collecting garbage, on both databases: what goes, what stays and why, and what it says of it."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import delete as delete_rows
+
+from dstack.server.db.engine import declare_write
+from dstack.server.db.tables import artifacts, chunks, code_snapshots, packs
+from dstack.server.loops.upkeep import keep_house
+from dstack.server.services import delete, uploads
+from dstack.server.services.catalog import catalog_of, store_of
+from dstack.server.services.errors import Conflict
+from dstack.server.services.gc import Wanted, collect
+from dstack.server.services.repositories import RepositoryRef
+from dstack.server.services.uploads import Upload, UploadedArtifact
+from dstack.snapshots.capture import save
+from dstack.snapshots.interfaces import PackIndex, pack_key
+from dstack.snapshots.packs import PackBuilder, read_index
+from dstack.snapshots.restore import restore
+from tests.support.world import REPOSITORY, World
+
+FORGET = declare_write("test-gc-forget")
+DAY = 86400.0
+LATER = 3 * DAY
+JOB = """
+workflows:
+  - {name: train, provider: bash, commands: ["true"], artifacts: [out], deps: ["DEP"]}
+"""
+
+
+def uploaded(world: World, folder: Path, files: dict[str, bytes], **more: Any) -> str:
+    """The name of a run that was made of these files."""
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    found = save(folder, store_of(world.context))
+    artifact = UploadedArtifact("out", found.manifest_id.hex(), found.stored)
+    return uploads.upload(world.context, Upload((artifact,), RepositoryRef(REPOSITORY, "digits"), **more), None).name
+
+
+def noise(seed: int, size: int = 100_000) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def gathered(world: World, **wanted: Any) -> dict[str, Any]:
+    """The end of a collection that frees."""
+    frames = list(collect(world.context, Wanted(dry_run=False, **wanted)))
+    assert frames[-1]["t"] == "end", frames[-1]
+    return frames[-1]
+
+
+def foreseen(world: World, **wanted: Any) -> dict[str, Any]:
+    return list(collect(world.context, Wanted(dry_run=True, **wanted)))[-1]
+
+
+def stored(world: World) -> int:
+    """Bytes in the store."""
+    return sum(info.size for info in world.context.blobs.list("packs/"))
+
+
+def is_whole(world: World, run: str, target: Path, files: dict[str, bytes]) -> bool:
+    [artifact] = world.run(run)["jobs"][0]["artifacts"]
+    restore(store_of(world.context), bytes.fromhex(artifact["manifest_id"]), target)
+    return {path.name: path.read_bytes() for path in target.iterdir()} == files
+
+
+def test_a_deleted_run_gives_back_what_only_it_had(world: World, tmp_path: Path) -> None:
+    shared, own = noise(1), noise(2, 300_000)
+    first = uploaded(world, tmp_path / "a", {"shared": shared, "own": own})
+    files = {"shared": shared, "other": noise(3)}
+    kept = uploaded(world, tmp_path / "b", files)
+    before = stored(world)
+    world.clock.advance(LATER)
+    assert gathered(world)["why"] == {}
+    delete.delete(world.context, [first], force=False, actor=None)
+    end = gathered(world)
+    assert (end["why"]["half-dead"]["packs"], end["chunks"]) == (1, 3)
+    world.clock.advance(world.settings.gc_condemned)
+    assert keep_house(world.context) == end["waiting"]["packs"] == 1
+    assert before - stored(world) > 299_000
+    assert is_whole(world, kept, tmp_path / "got", files)
+
+
+def test_packs_wait_until_no_download_can_be_reading_them(world: World, tmp_path: Path) -> None:
+    run = uploaded(world, tmp_path / "a", {"file": noise(1)})
+    before = stored(world)
+    delete.delete(world.context, [run], force=False, actor=None)
+    world.clock.advance(LATER)
+    would = foreseen(world)
+    assert (would["why"], stored(world)) == ({"unreferenced": {"packs": 1, "bytes": before}}, before)
+    end = gathered(world)
+    assert end["why"] == would["why"]
+    assert (end["chunks"], end["waiting"], end["deleted"]["packs"]) == (3, {"packs": 1, "bytes": before}, 0)
+    assert (stored(world), world.rows(chunks)) == (before, [])
+    assert keep_house(world.context) == 0
+    world.clock.advance(world.settings.gc_condemned)
+    assert keep_house(world.context) == 1
+    assert (stored(world), world.rows(packs)) == (0, [])
+
+
+def test_what_was_saved_or_asked_about_lately_stays(world: World, tmp_path: Path) -> None:
+    run = uploaded(world, tmp_path / "a", {"file": noise(1)})
+    delete.delete(world.context, [run], force=False, actor=None)
+    end = gathered(world)
+    assert (end["chunks"], end["held"] > 100_000, end["why"]) == (0, True, {})
+    world.clock.advance(LATER)
+    [chunk, *_] = world.rows(chunks)
+    assert catalog_of(world.context).missing([bytes(chunk.chunk_id)]) == set()
+    assert gathered(world)["chunks"] == 0
+    world.clock.advance(LATER)
+    assert gathered(world)["chunks"] == 3
+    assert catalog_of(world.context).missing([bytes(chunk.chunk_id)]) == {bytes(chunk.chunk_id)}
+
+
+def test_a_shorter_grace_frees_more_and_sooner(world: World, tmp_path: Path) -> None:
+    run = uploaded(world, tmp_path / "a", {"file": noise(1)})
+    delete.delete(world.context, [run], force=False, actor=None)
+    world.clock.advance(2 * world.settings.gc_asked_to)
+    assert gathered(world)["chunks"] == 0
+    end = gathered(world, grace=0.0)
+    assert (end["chunks"], end["deleted"]["packs"], stored(world)) == (3, 1, 0)
+
+
+def test_of_a_pack_that_is_more_than_half_dead_the_rest_is_packed_anew(world: World, tmp_path: Path) -> None:
+    kept = {"kept": noise(1, 50_000)}
+    first = uploaded(world, tmp_path / "a", {**kept, "dead": noise(2, 200_000)})
+    second = uploaded(world, tmp_path / "b", kept)
+    delete.delete(world.context, [first], force=False, actor=None)
+    world.clock.advance(LATER)
+    would = foreseen(world)
+    end = gathered(world)
+    assert end["why"] == would["why"]
+    assert (end["why"]["half-dead"]["packs"], end["written"] > 50_000) == (1, True)
+    world.clock.advance(world.settings.gc_condemned)
+    keep_house(world.context)
+    assert stored(world) < 60_000
+    assert is_whole(world, second, tmp_path / "got", kept)
+    world.clock.advance(LATER)
+    assert gathered(world)["why"] == {}, "nothing is left to do"
+
+
+def test_a_damaged_pack_is_left_as_it_is(world: World, tmp_path: Path) -> None:
+    kept = {"kept": noise(1, 50_000)}
+    first = uploaded(world, tmp_path / "a", {**kept, "dead": noise(2, 200_000)})
+    uploaded(world, tmp_path / "b", kept)
+    delete.delete(world.context, [first], force=False, actor=None)
+    world.clock.advance(LATER)
+    for info in world.context.blobs.list("packs/"):
+        index = read_index(world.context.blobs, info.key, info.size)
+        for entry in index.chunks:
+            if entry.raw_length == 50_000:
+                damage(world, info.key, entry.offset)
+    end = gathered(world)
+    assert ("half-dead" in end["why"], end["written"]) == (False, 0)
+
+
+def damage(world: World, key: str, offset: int) -> None:
+    path = world.settings.home / "server" / "store" / key
+    path.chmod(0o600)
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_what_a_save_that_was_cut_off_has_left_goes(world: World) -> None:
+    builder = PackBuilder()
+    builder.add(b"c" * 32, b"content")
+    data, pack = builder.seal()
+    key = pack_key(pack.pack_id)
+    world.context.blobs.put(key, data)
+    path = world.settings.home / "server" / "store" / key
+    put_at(path, world.clock.now())
+    assert gathered(world)["why"] == {}
+    world.clock.advance(LATER)
+    assert foreseen(world)["why"] == {"unfinished": {"packs": 1, "bytes": pack.size}}
+    end = gathered(world)
+    assert (end["why"], end["deleted"]["packs"], stored(world)) == (
+        {"unfinished": {"packs": 1, "bytes": pack.size}}, 1, 0,
+    )  # fmt: skip
+
+
+def put_at(path: Path, at: int) -> None:
+    os.utime(path, ns=(at * 1000, at * 1000))
+
+
+def test_one_that_is_put_again_and_recorded_meanwhile_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dstack.server.services import removal
+
+    builder = PackBuilder()
+    builder.add(b"c" * 32, b"content")
+    data, pack = builder.seal()
+    world.context.blobs.put(pack_key(pack.pack_id), data)
+    put_at(world.settings.home / "server" / "store" / pack_key(pack.pack_id), world.clock.now())
+    world.clock.advance(LATER)
+    plain = removal.adopt
+
+    def adopt(*given: Any) -> None:
+        plain(*given)
+        assert world.context.blobs.put(pack_key(pack.pack_id), data) is False
+        catalog_of(world.context).add([pack])
+
+    monkeypatch.setattr(removal, "adopt", adopt)
+    assert gathered(world)["deleted"]["packs"] == 0
+    assert stored(world) == pack.size
+
+
+def test_a_pack_that_went_before_it_was_recorded_is_refused(world: World) -> None:
+    from dstack.server.services.errors import BadRequest
+
+    pack = PackIndex(b"p" * 32, 7, ())
+    with pytest.raises(BadRequest, match="is not in the store whole"):
+        catalog_of(world.context).add([pack])
+
+
+def test_nothing_is_freed_while_it_is_not_known_what_is_needed(world: World, tmp_path: Path) -> None:
+    hurt = uploaded(world, tmp_path / "a", {"file": noise(1)})
+    gone = uploaded(world, tmp_path / "b", {"file": noise(2)})
+    delete.delete(world.context, [gone], force=False, actor=None)
+    [artifact] = world.run(hurt)["jobs"][0]["artifacts"]
+    world.clock.advance(LATER)
+    root = bytes.fromhex(artifact["manifest_id"])
+    world.context.database.write(FORGET, lambda tx: tx.execute(delete_rows(chunks).where(chunks.c.chunk_id == root)))
+    before = len(world.rows(chunks))
+    frames = list(collect(world.context, Wanted(dry_run=False)))
+    assert (frames[-1]["t"], [each["id"] for each in frames[-1]["objects"]]) == ("damaged", [root.hex()])
+    assert len(world.rows(chunks)) == before
+    assert gathered(world, despite_damage=True)["chunks"] == before
+
+
+def test_one_at_a_time(world: World) -> None:
+    first = collect(world.context, Wanted(dry_run=False))
+    next(first)
+    with pytest.raises(Conflict, match="collecting garbage is under way already"):
+        next(collect(world.context, Wanted(dry_run=False)))
+    assert list(collect(world.context, Wanted(dry_run=True)))[-1]["t"] == "end", "who only looks need not wait"
+    assert list(first)[-1]["t"] == "end"
+
+
+def test_inputs_of_open_runs_stay_though_their_run_has_gone(world: World, tmp_path: Path) -> None:
+    uploaded(world, tmp_path / "up", {"file": noise(1)}, workflow="prepare", tags=("v1",))
+    world.runner()
+    world.submit(JOB.replace("DEP", "prepare:v1"), "train")
+    world.context.database.write(FORGET, lambda tx: tx.execute(delete_rows(artifacts)))
+    world.clock.advance(LATER)
+    assert gathered(world)["chunks"] == 0
+
+
+def test_code_stays_with_its_run_and_for_a_while_without(world: World, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "x.py").write_bytes(noise(1))
+    found = save(tmp_path / "code", store_of(world.context))
+    from dstack.server.services.runs import CodeRef
+
+    code = CodeRef(found.manifest_id.hex(), found.content_id.hex(), 1, 1)
+    name = world.submit(JOB.replace(', deps: ["DEP"]', ""), "train", code=code)
+    world.clock.advance(LATER)
+    assert gathered(world)["chunks"] == 0
+    world.stop(name)
+    delete.delete(world.context, [name], force=False, actor=None)
+    world.clock.advance(LATER)
+    assert gathered(world)["chunks"] == 3
+    assert len(world.rows(code_snapshots)) == 1
+
+
+def test_a_submission_whose_code_went_is_told_to_ship_it_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the transaction that stores the run: before, it was still there."""
+    from dstack.server.services import artifacts as artifact_service
+    from dstack.server.services.errors import CodeMissing
+    from dstack.server.services.runs import CodeRef
+
+    monkeypatch.setattr(artifact_service, "require_code", lambda *_: None)
+    monkeypatch.setattr(artifact_service, "has_path", lambda *_: True)
+    with pytest.raises(CodeMissing, match="is not in the store"):
+        world.submit(JOB.replace(', deps: ["DEP"]', ""), "train", code=CodeRef("ab" * 32, "cd" * 32))
+
+
+def test_a_runner_hears_that_what_it_saved_is_not_there(world: World) -> None:
+    runner = world.runner()
+    name = world.submit(JOB.replace(', deps: ["DEP"]', ""), "train")
+    world.place()
+    runner.take()
+    runner.exit("train")
+    runner.stores = False
+    answer = runner.report(runner.saved("train"))
+    assert (answer.outcome, answer.save_again, world.states(name)) == ("rejected", True, {"train": "saving"})
+    assert "what was saved of out is not in the store" in answer.detail
+    runner.stores = True
+    assert runner.save("train").outcome == "applied"
+    assert world.states(name) == {"train": "done"}
