@@ -68,12 +68,12 @@ def cp(source: str, dest: Path, when: str | None, force: bool, as_json: bool) ->
         size = saved.size_of(artifact, located)
         measured = Measured()
         try:
-            with transfer("copying", size) as advance:
+            with transfer("copying", size, lambda: blobs.fetched) as advance:
                 copy(store, artifact, located, target, overwrite=force, watch=advance)
         except Differs as error:
             if not agreed(f"Overwrite {count(len(error.paths), 'file')}: {error.paths[0]}, …?"):
                 raise
-            with transfer("copying", size) as advance:
+            with transfer("copying", size, lambda: blobs.fetched) as advance:
                 copy(store, artifact, located, target, overwrite=True, watch=advance)
     if as_json:
         write_json([{**artifact, "path": wanted.path, "size": size, "target": str(target)}])

@@ -178,7 +178,7 @@ def _fetch(
     measured = Measured()
 
     def fetch(overwrite: bool) -> None:
-        with transfer("downloading", total) as advance:
+        with transfer("downloading", total, lambda: blobs.fetched) as advance:
             download(api, places, target, overwrite=overwrite, only=only, store=store, watch=advance)
 
     try:

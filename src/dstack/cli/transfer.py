@@ -15,10 +15,14 @@ _TOLD = 1 << 20
 
 
 @contextmanager
-def transfer(what: str, total: int | Callable[[], int]) -> Generator[Advance]:
+def transfer(
+    what: str, total: int | Callable[[], int], moved: Callable[[], int] | None = None, *, held: int = 0
+) -> Generator[Advance]:
     """Shows how many of `total` bytes are done, how fast, and for how long still; yields what is told of bytes.
 
-    Drawn on stderr, where it is a terminal; elsewhere a `total` that takes time to find out is not asked for.
+    `moved` tells how many bytes had to be moved for that so far, up to `held` more being on their way: the rest is
+    shown as spared. Drawn on stderr, where it is a terminal; elsewhere a `total` that takes time to find out is not
+    asked for.
     """
     if not is_coloured(sys.stderr):
         yield lambda _: None
@@ -32,10 +36,18 @@ def transfer(what: str, total: int | Callable[[], int]) -> Generator[Advance]:
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[spared]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total if isinstance(total, int) else total())
-        yield lambda count: progress.advance(task, count)
+        task = progress.add_task(what, total=total if isinstance(total, int) else total(), spared="")
+
+        def advance(count: int) -> None:
+            progress.advance(task, count)
+            spared = int(progress.tasks[0].completed) - moved() - held if moved else 0
+            if spared >= _TOLD:
+                progress.update(task, spared=f"{size_words(spared)} spared")
+
+        yield advance
 
 
 class Measured:

@@ -10,6 +10,8 @@ from dstack.cli.render import count, paint, say, size_words, write_json
 from dstack.cli.session import Session
 
 _SHOWN = 10
+_HELD = 64 << 20
+"""Bytes that may have been read and wait to be stored, in packs that are not full yet or on their way."""
 
 
 @click.command()
@@ -25,12 +27,15 @@ def upload(paths: tuple[str, ...], tags: tuple[str, ...], workflow: str | None, 
     """
     from dstack.cli.transfer import Measured, transfer
     from dstack.client import uploading
+    from dstack.client.transfers import counted_store
 
     found = uploading.locate(paths)
     session = Session()
     with session.api as api:
         measured = Measured()
-        with transfer("uploading", lambda: sum(item.size() for item in found)) as advance:
+        store, blobs = counted_store(api)
+        total, stored = (lambda: sum(item.size() for item in found)), (lambda: blobs.stored)
+        with transfer("uploading", total, stored, held=_HELD) as advance:
             done = uploading.upload(
                 api,
                 found,
@@ -39,6 +44,7 @@ def upload(paths: tuple[str, ...], tags: tuple[str, ...], workflow: str | None, 
                 user=session.user,
                 home=session.home,
                 server=session.address,
+                store=store,
                 watch=advance,
             )
     for note in done.warnings[:_SHOWN]:

@@ -15,10 +15,11 @@ from dstack.snapshots.store import SnapshotStore
 
 
 class CountedBlobs:
-    """`SignedBlobs` that counts the bytes it fetches. Safe for threads."""
+    """`SignedBlobs` that counts the bytes it fetches and stores. Safe for threads."""
 
     def __init__(self, api: Api) -> None:
         self.fetched = 0
+        self.stored = 0
         self._blobs = SignedBlobs(api)
         self._lock = threading.Lock()
 
@@ -29,7 +30,10 @@ class CountedBlobs:
         return data
 
     def put(self, key: str, data: Buffer | Path) -> bool:
-        return self._blobs.put(key, data)
+        stored = self._blobs.put(key, data)
+        with self._lock:
+            self.stored += data.stat().st_size if isinstance(data, Path) else len(data)
+        return stored
 
     def stat(self, key: str) -> ObjectInfo | None:
         return self._blobs.stat(key)
@@ -48,6 +52,6 @@ class CountedBlobs:
 
 
 def counted_store(api: Api) -> tuple[SnapshotStore, CountedBlobs]:
-    """The project's snapshots, and what tells how many bytes were fetched of them."""
+    """The project's snapshots, and what tells how many bytes were fetched and stored of them."""
     blobs = CountedBlobs(api)
     return SnapshotStore(blobs, RemoteCatalog(api)), blobs

@@ -18,6 +18,7 @@ from dstack.client.types import Run, UploadedArtifact
 from dstack.snapshots.capture import save
 from dstack.snapshots.scanning import parse_rows, select, unpack_row, walk
 from dstack.snapshots.statcache import FileCache
+from dstack.snapshots.store import SnapshotStore
 
 WORKFLOW = "upload"
 
@@ -108,13 +109,15 @@ def upload(
     user: str = "",
     home: str | None = None,
     server: str = "",
+    store: SnapshotStore | None = None,
     watch: Callable[[int], None] | None = None,
 ) -> Uploaded:
     """Save `artifacts` and make a run of them. With a `home`, what did not change since the last upload to `server` is
     not read again. Raises SnapshotError, ApiError, Unreachable."""
+    store = store or remote_store(api)
     key = uuid.uuid4().hex
     for attempt in (1, 2):
-        saved = _save(api, artifacts, home, server, watch)
+        saved = _save(store, artifacts, home, server, watch)
         try:
             run = api.upload(
                 {
@@ -146,9 +149,12 @@ class _Saved(NamedTuple):
 
 
 def _save(
-    api: Api, artifacts: Sequence[Local], home: str | None, server: str, watch: Callable[[int], None] | None
+    store: SnapshotStore,
+    artifacts: Sequence[Local],
+    home: str | None,
+    server: str,
+    watch: Callable[[int], None] | None,
 ) -> _Saved:
-    store = remote_store(api)
     warnings: list[str] = []
     sent: list[UploadedArtifact] = []
     size = stored = 0

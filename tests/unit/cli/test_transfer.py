@@ -52,3 +52,16 @@ def test_a_total_is_found_out_for_a_bar_only(stderr: io.StringIO, monkeypatch: p
     with transfer("uploading", total):
         pass
     assert len(asked) == (1 if stderr.isatty() else 0)
+
+
+def test_a_bar_tells_what_was_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with transfer("uploading", 16 << 20, lambda: 3 << 20, held=1 << 20) as advance:
+        advance(4 << 20)
+        assert "spared" not in stderr.getvalue()
+        advance(12 << 20)
+    assert "12MiB spared" in stderr.getvalue()
