@@ -50,7 +50,9 @@ def _environment(value: object) -> dict[str, str]:
     errors: list[PydanticCustomError] = []
     for at, name, content in _pairs(value):
         place: Literal["key", "value"] = "key" if isinstance(at, str) else "value"
-        if re.fullmatch(_ENV_NAME, name) is None:
+        if isinstance(at, int) and not isinstance(content, str):
+            errors.append(_not_an_item(at, content))
+        elif re.fullmatch(_ENV_NAME, name) is None:
             hint = "letters, digits and `_`, and a letter first"
             errors.append(wrong(f"`{name[:60]}` cannot name an environment variable", hint, (at,), place))
         elif not isinstance(content, str | bool | int | float | None):
@@ -65,17 +67,34 @@ def _environment(value: object) -> dict[str, str]:
 
 
 def _pairs(value: object) -> Iterator[tuple[str | int, str, object]]:
-    """(key or index, name, value) of each variable; a name alone stands for what the caller's shell has."""
+    """(key or index, name, value) of each variable; a name alone stands for what the caller's shell has.
+
+    What is no text in a list comes without a name, as it is.
+    """
     if isinstance(value, Mapping):
         for name, content in cast("Mapping[object, object]", value).items():
             yield str(name), str(name), content
     elif isinstance(value, list | tuple):
         for index, item in enumerate(cast("Sequence[object]", value)):
-            written = text_of(item) if isinstance(item, str | bool | int | float) else ""
-            name, equals, content = written.partition("=")
+            if not isinstance(item, str | bool | int | float):
+                yield index, "", item
+                continue
+            name, equals, content = text_of(item).partition("=")
             yield index, name, content if equals else secret_marker(f"env:{name}")
     elif value is not None:
         raise wrong(f"expected `NAME: value` lines or a list of `NAME=value`, not {shown(value)}")
+
+
+def _not_an_item(at: int, item: object) -> PydanticCustomError:
+    """`- A: 1` is a list with a mapping in it."""
+    hint = ""
+    if isinstance(item, Mapping):
+        entries = cast("Mapping[object, object]", item)
+        name, content = next(iter(entries.items()), ("NAME", "value"))
+        single = len(entries) == 1 and isinstance(content, str | bool | int | float) and len(text_of(content)) <= 60
+        written = f"{name}={text_of(content)}" if single else "NAME=value"
+        hint = f"in a list write `{written}`; `NAME: value` lines have no `-` before them"
+    return wrong(f"expected `NAME=value`, not {shown(cast(object, item))}", hint, (at,))
 
 
 _VALUES: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}

@@ -18,6 +18,7 @@ Pure: files, tags and newest runs are handed in. Imports pydantic only through t
 | `model` | workflows and plans | dependencies, variables |
 | `provider_names` | how a workflow names its provider | nodes |
 | `own_providers` | the providers file | checking, dependencies |
+| `folded` | texts that were meant as lists | nodes |
 | `braces` | `{{ name }}` without its `$` | variables |
 | `collector` | pausing Python's collector | – |
 | `loading` | `load` | all above |

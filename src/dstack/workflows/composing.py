@@ -114,6 +114,8 @@ class _Composer:
         self.anchors: dict[str, Node | None] = {}
         """None while what the anchor names is still open."""
         self.root: Node | None = None
+        self.tagged = False
+        """Whether there was a tag that is not allowed: all of these are told, and no more of what they make."""
 
     def document(self) -> Node | None:
         loader = yaml.CSafeLoader(self.source.text)
@@ -121,7 +123,7 @@ class _Composer:
             self._read(loader)
         finally:
             loader.dispose()
-        return self.root
+        return None if self.tagged else self.root
 
     def so_far(self) -> syntax.Read:
         """What was read when the parser stopped."""
@@ -323,7 +325,9 @@ class _Composer:
         if event.tag != "!" and event.tag not in _CORE_TAGS:
             shown = cast(str, event.tag).replace("tag:yaml.org,2002:", "!!")
             hint = "plain YAML only: remove it" if shown[:2] == "!!" else "remove it, or put the value in quotes"
-            _refuse(event, f"the tag `{shown[:60]}` is not allowed", hint)
+            at = (event.start_mark.line + 1, event.start_mark.column + 1)
+            self.tagged = True
+            self.report.error(self.source, at, f"the tag `{shown[:60]}` is not allowed", hint)
 
 
 def _refuse(event: Any, message: str, hint: str) -> NoReturn:

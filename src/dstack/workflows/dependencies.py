@@ -11,7 +11,9 @@ from dstack.sdk.scalars import text_of
 from dstack.workflows.diagnostics import Report, Severity, Source
 from dstack.workflows.nodes import ListNode, MapNode, Node
 
-WORKFLOW_NAME = re.compile(r"\w[\w.-]{0,99}")
+MAX_NAME = 100
+"""Characters of the name of a workflow."""
+WORKFLOW_NAME = re.compile(rf"\w[\w.-]{{0,{MAX_NAME - 1}}}")
 KEYS: dict[str, Literal["run", "newest"]] = {"depends-on": "run", "deps": "newest"}
 """The keys that name dependencies, and what a bare name means in each."""
 

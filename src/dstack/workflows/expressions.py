@@ -119,5 +119,7 @@ def _name(text: str, start: int, ordinal: int) -> tuple[Name, int]:
     if _NAME.fullmatch(name) is None:
         shown = name if len(name) <= 60 else name[:60] + "…"
         hint = "an expression is a name, with dots: `${{ seed }}`, `${{ run.name }}`"
+        if not name.isascii():
+            hint = "names have only the letters a to z, digits, `-` and `_`"
         raise BadExpression(f"`{shown}` is not a name", ordinal, hint)
     return Name(name, ordinal), end + 2

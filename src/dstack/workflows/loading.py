@@ -10,12 +10,12 @@ from pathlib import PurePosixPath
 
 from dstack.sdk.provider import Provider
 from dstack.sdk.scalars import text_of
-from dstack.workflows import braces, collector, dependencies, secrets, variables
+from dstack.workflows import braces, collector, dependencies, folded, secrets, variables
 from dstack.workflows.aliases import Uses
 from dstack.workflows.binding import RUN_NAMES, Budget, Filled, Scope, fill, names_used
 from dstack.workflows.checking import Subject, check
 from dstack.workflows.composing import Allowance, compose
-from dstack.workflows.dependencies import WORKFLOW_NAME, Dependency
+from dstack.workflows.dependencies import MAX_NAME, WORKFLOW_NAME, Dependency
 from dstack.workflows.diagnostics import Report, Source
 from dstack.workflows.model import Workflow, Workflows
 from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode, expression_position
@@ -81,6 +81,12 @@ def _is_file(path: str, name: str) -> bool:
 def _rank(path: str) -> tuple[int, str]:
     """`.dstack/workflows.yaml` before the files of the folder."""
     return len(PurePosixPath(path).parts), path
+
+
+def _why_no_name(name: str) -> str:
+    if len(name) > MAX_NAME:
+        return f"it has {len(name):,} characters, and {MAX_NAME} is the most: use a shorter one"
+    return "use letters, digits, `_`, `-` and `.`; `global` is taken by the variables file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +227,7 @@ class _Loader:
         if name_node.dynamic:
             self.report.error(source, at, "the name of a workflow cannot hold an expression", "write it out")
         elif WORKFLOW_NAME.fullmatch(name) is None or name == variables.GLOBAL:
-            hint = "use letters, digits, `_`, `-` and `.`; `global` is taken by the variables file"
-            self.report.error(source, at, f"`{name[:60]}` cannot name a workflow", hint)
+            self.report.error(source, at, f"`{name[:60]}` cannot name a workflow", _why_no_name(name))
         else:
             entry = _Entry(name, source, item, item.at)
             self.entries.append(entry)
@@ -265,8 +270,10 @@ class _Loader:
         config = None
         if provider.meant:
             data = {**filled.data, "provider": provider.meant}
+            data.pop(provider.misspelt, None)
             subject = Subject(entry.source, entry.node, data, unknown, scope.variables)
             config = check(self.providers[provider.meant].Config, subject, self.report, self.providers)
+        folded.check(entry.source, entry.node, self.report)
         if "code" in entry.node.entries:
             self._check_written_out(entry.source, entry.node.entries["code"])
         used = frozenset(names_used(entry.node))

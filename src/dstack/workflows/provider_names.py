@@ -55,7 +55,7 @@ class Found(NamedTuple):
     """`name` is empty where it cannot be used; `meant` is whose keys the workflow most likely has, if any is.
 
     `elsewhere` is how people call a provider that is not built in, and so cannot run yet: `why` and `hint` say so, when
-    a run needs it.
+    a run needs it. `misspelt` is the key that was meant as `provider`.
     """
 
     name: str = ""
@@ -63,6 +63,7 @@ class Found(NamedTuple):
     elsewhere: str = ""
     why: str = ""
     hint: str = ""
+    misspelt: str = ""
 
 
 class ProviderNames:
@@ -79,7 +80,7 @@ class ProviderNames:
         runs it."""
         place = node.entries.get("provider")
         if place is None:
-            return self._left_out(source, node, text_of(data.get("name")))
+            return self._left_out(source, node, data)
         if any(id(part) in unknown for part in _parts(place)):
             return Found()
         found = self._reference(source, place, data["provider"])
@@ -102,7 +103,7 @@ class ProviderNames:
     def listing(self) -> str:
         return "known: " + ", ".join(f"`{name}`" for name in self._known)
 
-    def _left_out(self, source: Source, node: MapNode, workflow: str) -> Found:
+    def _left_out(self, source: Source, node: MapNode, data: Mapping[str, Any]) -> Found:
         """The first form of 2022 has no provider: an image and commands; and commands alone are for a shell."""
         for key, name in (("image", "docker"), ("commands", "bash")):
             if key in node.entries and name in self._known:
@@ -110,7 +111,10 @@ class ProviderNames:
         near = self._report.nearest("provider", list(node.keys))
         if near:
             self._report.error(source, node.keys[near].at, f"unknown key `{near}`", "did you mean `provider`?")
+            meant = text_of(data[near]) if isinstance(data[near], str) else ""
+            return Found(meant=meant if meant in self._known else "", misspelt=near)
         else:
+            workflow = text_of(data.get("name"))
             hint = f"add `commands:` for a shell, or `provider:` with one of: {self.listing.removeprefix('known: ')}"
             self._report.error(source, node.at, f"the workflow `{workflow}` has no `provider`", hint)
         return Found()

@@ -121,6 +121,8 @@ def _section(source: Source, section: str, node: Node, report: Report) -> dict[s
         at = node.keys[name].at
         if _NAME.fullmatch(name) is None:
             hint = "use letters, digits, `-` and `_`, and start with a letter"
+            if not name.isascii():
+                hint = "use only the letters a to z (it names an environment variable, too), digits, `-` and `_`"
             report.error(source, at, f"`{name}` cannot name a variable", hint)
         elif isinstance(value, ListNode):
             hint = "declare what it may be with `{choices: […]}`"

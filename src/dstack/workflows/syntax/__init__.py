@@ -64,8 +64,8 @@ _FLOW: Sequence[Rule] = (
     signs.open_bracket, signs.expression_in_brackets, signs.wrong_bracket, signs.missing_comma,
 )  # fmt: skip
 _KEYS: Sequence[Rule] = (
-    signs.extra_bracket, lines.colon_alone, lines.beside_items, lines.block_text_ended, lines.misaligned,
-    lines.item_beside_keys, lines.complete_already, lines.no_colon,
+    signs.extra_bracket, lines.colon_alone, lines.no_space_above, lines.beside_items, lines.block_text_ended,
+    lines.misaligned, lines.item_beside_keys, lines.complete_already, lines.no_colon,
 )  # fmt: skip
 _TAGS: Sequence[Rule] = (signs.tag,)
 _LINES_WITH_PERCENT: Sequence[Rule] = (signs.percent,)
@@ -77,7 +77,8 @@ PROBLEMS: Mapping[str, Sequence[Rule]] = {
     "block sequence entries are not allowed in this context": (signs.dash_in_brackets, lines.list_behind_key),
     "mapping keys are not allowed in this context": (signs.question_mark,),
     "mapping values are not allowed in this context": (
-        lines.dash_without_space, lines.colon_in_value, signs.open_bracket, lines.continues_value, lines.colon_alone,
+        lines.dash_without_space, lines.no_space_above, lines.colon_in_value, signs.open_bracket, lines.no_colon_above,
+        lines.continues_value, lines.colon_alone,
     ),
     "found unexpected ':'": (signs.colon_before_sign,),
     "found unexpected document indicator": (signs.open_quote,),
@@ -112,7 +113,8 @@ PROBLEMS: Mapping[str, Sequence[Rule]] = {
         signs.wrong_bracket, signs.extra_bracket, signs.ended, signs.cannot_start,
     ),
     "did not find expected '-' indicator": (
-        lines.beside_items, lines.block_text_ended, lines.misaligned, lines.complete_already, lines.no_colon,
+        lines.no_space_above, lines.beside_items, lines.block_text_ended, lines.misaligned, lines.complete_already,
+        lines.no_colon,
     ),
     "did not find expected key": _KEYS,
     "did not find expected ',' or ']'": _FLOW,

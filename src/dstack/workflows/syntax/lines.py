@@ -9,6 +9,7 @@ from dstack.workflows.syntax.trouble import COMMENT, KEY, Finding, Trouble, in_q
 
 _NO_SPACE_AFTER_COLON = re.compile(r"""\s*(?:- +)*(?P<key>[\w./-]+):(?P<value>[^\s:/].*)""")
 _NO_SPACE_AFTER_DASH = re.compile(r"\s*-(?P<value>[A-Za-z_][\w.-]*:?)")
+_WORD_ALONE = re.compile(r"\s*(?:- +)*(?P<word>[A-Za-z_][\w.-]*)\s*")
 _BLOCK_TEXT = re.compile(r"(?:^|.*[:\s-]\s*)(?P<sign>[|>])[-+0-9]*\s*(?:#.*)?")
 
 
@@ -30,6 +31,33 @@ def colon_in_value(trouble: Trouble) -> Finding | None:
         return None
     value = (trouble.before + trouble.rest)[key.end() :]
     return Finding(trouble.at, "a value without quotes cannot hold `: `", in_quotes(value))
+
+
+def no_space_above(trouble: Trouble) -> Finding | None:
+    """`- name:a`, and `commands: [x]` below it: of several such lines the first."""
+    found: Finding | None = None
+    for number, line in trouble.above():
+        match = _NO_SPACE_AFTER_COLON.fullmatch(COMMENT.sub("", line))
+        if match is None or KEY.match(line) is not None:
+            break
+        found = _no_space(number, match)
+    return found
+
+
+def no_colon_above(trouble: Trouble) -> Finding | None:
+    """`workflows` alone in its line, and what belongs to it below."""
+    above = trouble.above()
+    number, line = next(above, (0, ""))
+    match = _WORD_ALONE.fullmatch(COMMENT.sub("", line))
+    if match is None:
+        return None
+    for _, before in above:
+        key = KEY.match(before)
+        if key is not None and key.start("key") < match.start("word") and COMMENT.sub("", before[key.end() :]).strip():
+            return None  # the word goes on with that key's value
+        break
+    at = (number, match.end("word") + 1)
+    return Finding(at, f"there is no `:` after `{shorten(match['word'])}`", f"write `{shorten(match['word'])}:`")
 
 
 def continues_value(trouble: Trouble) -> Finding | None:
@@ -55,6 +83,10 @@ def no_space_after_colon(trouble: Trouble) -> Finding | None:
     number = trouble.opening()[0]
     if (match := _NO_SPACE_AFTER_COLON.match(trouble.line(number))) is None:
         return None
+    return _no_space(number, match)
+
+
+def _no_space(number: int, match: re.Match[str]) -> Finding:
     hint = f"write `{match['key']}: {shorten(match['value'].rstrip())}`"
     return Finding((number, match.end("key") + 1), "there is no space after this `:`", hint)
 
