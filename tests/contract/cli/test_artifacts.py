@@ -25,6 +25,7 @@ class Saved:
 
     def __init__(self, stub: StubApi, folder: Path) -> None:
         self.items: list[dict[str, Any]] = []
+        (folder / "store").mkdir()
         catalog = serve(stub, f"file://{folder}/store/KEY")
         self.store = SnapshotStore(LocalBlobStore(folder / "store"), catalog)
         self._folder = folder
