@@ -82,9 +82,9 @@ def test_what_a_later_attempt_took_the_place_of_goes_after_a_week(world: World) 
     snapshots(world, runner, 3, every=MINUTE)
     runner.finish("train", code=1, paths={"out": "of the first"})
     world.clock.advance(HOUR)
-    world.sweep()
+    runner.poll()
     world.place()
-    runner.take()
+    assert runner.take() == ["train"]
     world.clock.advance(10 * DAY)
     keep_house(world.context)
     assert attempts(world) == [1, 1, 1], "the second has saved nothing yet"
