@@ -117,7 +117,8 @@ class TestLocal(BlobStoreConformance):
         assert str(tmp_path / "packs/ab/two") in synced[synced.index("again") :]
 
     @pytest.mark.parametrize(
-        ("number", "said"), [(errno.ENOSPC, "disk full on"), (errno.EROFS, "cannot write"), (errno.EACCES, "cannot write")]
+        ("number", "said"),
+        [(errno.ENOSPC, "disk full on"), (errno.EROFS, "cannot write"), (errno.EACCES, "cannot write")],
     )
     def test_a_disk_that_takes_no_more_is_named_and_left_clean(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
