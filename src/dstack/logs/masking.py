@@ -44,6 +44,9 @@ class MaskSet:
     def __bool__(self) -> bool:
         return bool(self._forms)
 
+    def __or__(self, other: MaskSet) -> MaskSet:
+        return MaskSet((*self._forms, *other._forms)) if self and other else self or other
+
     @property
     def longest(self) -> int:
         """Length of the longest form: nothing further away than this can belong to an occurrence."""

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from dstack.client.api import Unreachable
 from dstack.domain import faults
+from dstack.logs.masking import NOTHING
 from dstack.protocol import messages
 from dstack.protocol.messages import Assignment
 from dstack.runner.environments import SetupError
@@ -28,7 +29,7 @@ from dstack.runner.folders import (
 from dstack.runner.metrics import MetricsReader
 from dstack.runner.reports import Reports
 from dstack.runner.saving import ArtifactSaver
-from dstack.runner.secrets import NO_SECRETS, Secrets, telling_names
+from dstack.runner.secrets import NO_SECRETS, Secrets, of_shell, telling_names
 from dstack.runner.setup import set_up
 from dstack.runner.shipper import Shipper, cancelled
 from dstack.runner.workshop import Workshop
@@ -67,6 +68,7 @@ class Attempt:
         self._left = False
         """The agent ends before its process: what that uses stays."""
         self._secrets = NO_SECRETS
+        self._of_shell = NOTHING
         self._shipper = Shipper(
             assignment.attempt_id,
             self._folder,
@@ -196,6 +198,7 @@ class Attempt:
     async def _start(self, gpus: tuple[int, ...]) -> Process:
         """Lay the working copy out, make the environment, start the process."""
         async with asyncio.timeout(self.assignment.setup_deadline):
+            await self._mask_shell()
             launch = await set_up(self._shop, self.assignment, self._folder, gpus)
             if self.assignment.mask_set:
                 self._keep(await self._shop.secrets.fetch(self.assignment.attempt_id))
@@ -206,6 +209,7 @@ class Attempt:
 
     async def _resumed(self) -> None:
         assert self._process is not None
+        await self._mask_shell()
         if self.assignment.mask_set:
             # Before anything of the job is read, its metrics included.
             self._keep(await self._shop.secrets.fetch_again(self.assignment.attempt_id))
@@ -229,9 +233,15 @@ class Attempt:
                 self._say(wrong)
             return
 
+    async def _mask_shell(self) -> None:
+        """Before the set-up: it may print the address of a package index."""
+        self._of_shell = await of_shell(self.assignment.environment)
+        if self._of_shell:
+            self._keep(NO_SECRETS)
+
     def _keep(self, secrets: Secrets) -> None:
         """From here on nothing leaves unmasked."""
-        self._secrets = secrets
+        self._secrets = secrets = secrets.also(self._of_shell)
         if secrets.withheld:
             self._shipper.withhold()
         else:

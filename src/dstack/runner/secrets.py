@@ -11,12 +11,13 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
 
 import msgspec
 
+from dstack.domain.credentials import credentials
 from dstack.logs.masking import NOTHING, MaskSet
 from dstack.protocol import messages
 from dstack.runner.environments import SetupError
@@ -49,6 +50,10 @@ class Secrets:
             for name, value in environment.items()
         }
 
+    def also(self, wanted: MaskSet) -> Secrets:
+        """The same, with more to mask."""
+        return replace(self, wanted=self.wanted | wanted) if wanted else self
+
     def words(self, text: str) -> str:
         """`text` as it may be told."""
         return "" if self.withheld else self.wanted.mask_text(text)
@@ -57,20 +62,26 @@ class Secrets:
         """`event` with nothing in it that no one may see."""
         if not self.wanted and not self.withheld:
             return event
-        replace = msgspec.structs.replace
+        changed = msgspec.structs.replace
         match event:
             case messages.Rejected() | messages.SetupFailed() | messages.SaveRefused() | messages.Exited():
-                return replace(event, detail=self.words(event.detail))
+                return changed(event, detail=self.words(event.detail))
             case messages.Started() if event.packages:
-                return replace(event, packages=tuple(map(self.words, event.packages)))
+                return changed(event, packages=tuple(map(self.words, event.packages)))
             case messages.Saved():
-                end = replace(event.exit, detail=self.words(event.exit.detail)) if event.exit else None
-                return replace(event, exit=end, warnings=tuple(map(self.words, event.warnings)))
+                end = changed(event.exit, detail=self.words(event.exit.detail)) if event.exit else None
+                return changed(event, exit=end, warnings=tuple(map(self.words, event.warnings)))
             case messages.MetricsLogged():
                 points = () if self.withheld else event.points
-                return replace(event, points=tuple(replace(point, name=self.words(point.name)) for point in points))
+                return changed(event, points=tuple(changed(point, name=self.words(point.name)) for point in points))
             case _:
                 return event
+
+
+async def of_shell(environment: Mapping[str, str]) -> MaskSet:
+    """What of the environment that came with a job is to be masked: passwords of proxies and package indexes."""
+    found = [value.encode("utf-8", "surrogateescape") for value in credentials(environment)]
+    return await asyncio.to_thread(MaskSet.of, found) if found else NOTHING
 
 
 NO_SECRETS = Secrets()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from uuid import UUID
 
 from dstack import workflows
+from dstack.domain.credentials import names_credential
 from dstack.logs.masking import MASK
 from dstack.server.services import secrets
 from dstack.server.services.context import Context
@@ -51,7 +52,7 @@ def _telling(context: Context, repository_id: UUID | None, given: Mapping[str, s
     if repository_id is not None:
         found = context.database.read(lambda tx: secrets.opened(tx, context, repository_id))
         known.update((name, value.decode()) for name, value in found.items())
-    return {part: name for name, value in known.items() if secrets.names_credential(name) for part in _parts(value)}
+    return {part: name for name, value in known.items() if names_credential(name) for part in _parts(value)}
 
 
 def _parts(value: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import and_, bindparam, delete, insert, select
 
+from dstack.domain.credentials import holds_credential, names_credential
 from dstack.domain.lifecycle import run as run_table
 from dstack.protocol.messages import SecretsReply, SecretsRequest
 from dstack.sdk.provider import JobSpec
@@ -33,8 +34,6 @@ CALLERS = "env:"
 SHELL = "shell:"
 """What names of variables of the submitting shell begin with in the table: those that hold a credential."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PASSWORD = re.compile(r"://[^/@\s]+@")
-"""In an address, such as that of a private package index or a proxy."""
 
 
 def needed(specs: Iterable[JobSpec]) -> tuple[frozenset[str], frozenset[str]]:
@@ -60,7 +59,7 @@ def private(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if value and (secrets.names_credential(name) or _PASSWORD.search(value))
+        if holds_credential(name, value)
     }
 
 
@@ -133,7 +132,7 @@ def hand_out(context: Context, request: SecretsRequest) -> SecretsReply:
 
 def is_masked(name: str) -> bool:
     """Whether a value is masked in logs: secrets always, a caller's where its name looks like a credential's."""
-    return not name.startswith(CALLERS) or secrets.names_credential(name.removeprefix(CALLERS))
+    return not name.startswith(CALLERS) or names_credential(name.removeprefix(CALLERS))
 
 
 class _Missing(Exception):

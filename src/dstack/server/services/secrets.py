@@ -23,7 +23,6 @@ DELETE = declare_write("secrets.delete")
 MAX_VALUE = 64 << 10
 """Bytes; a variable of a process's environment may hold 128 KiB."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-_CREDENTIAL = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?|AUTH)$")
 
 
 def listing(tx: Transaction, project_id: UUID, repository_id: UUID) -> list[dict[str, Any]]:
@@ -141,11 +140,6 @@ def checked_value(name: str, value: str) -> bytes:
         hint = "ship a file as an artifact, encrypted, and keep its key as a secret"
         raise BadRequest(f"the value of `{name}` is longer than {MAX_VALUE >> 10} KiB", hint=hint)
     return raw
-
-
-def names_credential(name: str) -> bool:
-    """Whether a variable of this name likely holds a credential: `HF_TOKEN`, `APIKEY`, not `MAX_TOKENS`, `AUTHOR`."""
-    return any(_CREDENTIAL.search(part) for part in name.upper().split("_"))
 
 
 def _of(project_id: UUID, repository_id: UUID) -> tuple[Any, Any]:

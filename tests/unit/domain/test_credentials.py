@@ -1,0 +1,24 @@
+"""What of a shell's environment nobody may see."""
+
+from __future__ import annotations
+
+import pytest
+
+from dstack.domain.credentials import credentials, holds_credential
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("HTTP_PROXY", "http://me:hunter2@host:1", ["hunter2"]),
+        ("UV_INDEX_URL", "https://a:p%40ss@one/simple https://t0k3n@two/simple", ["p%40ss", "p@ss", "t0k3n"]),
+        ("PIP_INDEX_URL", "https://me:@host/simple", ["me"]),
+        ("HF_TOKEN", "abc", ["abc"]),
+        ("HTTP_PROXY", "http://host:1/a@b", []),
+        ("PATH", "/usr/bin:/home/me@work/bin", []),
+        ("HF_TOKEN", "", []),
+    ],
+)
+def test_values_and_passwords(name: str, value: str, found: list[str]) -> None:
+    assert credentials({name: value}) == found
+    assert holds_credential(name, value) is bool(found)
