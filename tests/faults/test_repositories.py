@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 
 from tests.faults.home import Home
-from tests.support.repositories import committed, git
+from tests.support.repositories import committed, git, project
 
 MUCH = 600 << 20
 
@@ -45,6 +45,18 @@ BROKEN: dict[str, tuple[Callable[[Home], object], int, str]] = {
     "a HEAD that is none": (lambda home: (home.repo / ".git" / "HEAD").write_text("x"), 0, "all files are shipped"),
     "a .git that leads nowhere": (moved, 0, "all files are shipped"),
 }
+
+
+def test_a_git_file_that_is_empty_in_a_folder_without_git(home: Home) -> None:
+    """uv's cache has such files; a project that keeps it within itself is shipped all the same."""
+    project(home.repo)
+    (home.repo / "cache").mkdir()
+    (home.repo / "cache" / ".git").touch()
+    (home.repo / "cache" / "kept.txt").write_text("x")
+    done = home.types("run", "show")
+    assert "git cannot read cache (fatal: invalid gitfile format" in done.stderr
+    names = {bytes.fromhex(path).decode() for path in json.loads(done.stdout)}
+    assert {"train.py", "cache/kept.txt"} <= names
 
 
 def test_a_git_folder_that_is_broken(home: Home) -> None:

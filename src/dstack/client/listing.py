@@ -23,6 +23,8 @@ _RULES = ".dstackignore"
 _SKIPPED = ("--exclude=.venv", "--exclude=__pycache__")
 """Virtual environments and caches: a job cannot use them. Untracked ones go even where no .gitignore names them."""
 _MOST_EXCLUDES = 200
+_NO_REPOSITORY = ("not a git repository", "invalid gitfile format")
+"""What git says of a folder with a `.git` that is none, such as the empty ones in a cache of uv."""
 
 
 class Listing:
@@ -124,7 +126,7 @@ class Listing:
         try:
             output = os.fsdecode(git.read())
         except GitFailed as error:
-            if "not a git repository" in str(error):
+            if any(words in str(error) for words in _NO_REPOSITORY):
                 self.without_git = f"git cannot read {folder or 'this folder'} ({_first_line(error)})"
                 return None
             where = f"{self.root}/{folder}" if folder else self.root
