@@ -29,8 +29,8 @@ from tests.faults.home import Gated, Home
 from tests.support.trees import described
 
 POINTS = [
-    "move-store.begun", "move-store.pack", "move-store.pack:3", "move-store.copied", "move-store.switch:before",
-    "move-store.switch:after", "move-store.remove",
+    "move-store.begun", "move-store.pack:before", "move-store.pack:after:3", "move-store.copied",
+    "move-store.switch:before", "move-store.switch:after", "move-store.remove",
 ]  # fmt: skip
 MOVE = """
 import sys
@@ -105,7 +105,7 @@ def test_killed_at_every_step(stored: Stored, point: str) -> None:
 def test_every_step_has_its_point(stored: Stored, tmp_path: Path) -> None:
     assert stored.move(DSTACK_FAULT_LOG=str(tmp_path / "log")) == 0
     reached = set((tmp_path / "log").read_text().split())
-    assert reached == {name.partition(":3")[0] for name in POINTS} == {n for n in faults.POINTS if "move-store" in n}
+    assert reached == {name.removesuffix(":3") for name in POINTS} == {n for n in faults.POINTS if "move-store" in n}
 
 
 def test_kept_and_moved_back(stored: Stored, tmp_path: Path) -> None:

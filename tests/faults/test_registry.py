@@ -24,6 +24,7 @@ EXCEPTIONS = {
     "runner/overlay.py: (work / 'moved').rename": "tries what an overlay can do, in a folder of its own",
     "snapshots/restore.py: os.link": "gives a restored file its second name; a restore cut off is begun again",
     "server/db/postgresql.py: transaction.commit": "Database.write itself, between its two points",
+    "embedded/store_place.py: os.replace": "where the store is; test_move_store kills before and after each",
     "client/cache.py: os.replace": "what the command remembers to have shipped; without it, it looks again",
     "client/copying.py: os.replace": "a file copied out of an artifact: the old file or the new one, both whole",
     "client/environment.py: os.replace": "which version an interpreter has; without it, it asks again",

@@ -41,8 +41,8 @@ from dstack.embedded.store_place import (
 )
 
 faults.declare(
-    "move-store.begun", "move-store.pack", "move-store.copied", "move-store.switch:before", "move-store.switch:after",
-    "move-store.remove",
+    "move-store.begun", "move-store.pack:before", "move-store.pack:after", "move-store.copied",
+    "move-store.switch:before", "move-store.switch:after", "move-store.remove",
 )  # fmt: skip
 
 TEMPORARY: Final = ".tmp-move-"
@@ -218,7 +218,6 @@ def _copy_all(found: Plan, watch: Watch) -> int:
         with suppress(FileNotFoundError):  # it was collected meanwhile
             _copy(found.source / PACKS / name, target, watch)
             copied += size
-            faults.point("move-store.pack")
     for folder in (found.target / PACKS).glob("*"):
         sync_folder(folder)
     for folder in (found.target / PACKS, found.target, found.target.parent):
@@ -244,7 +243,7 @@ def _copy(source: Path, target: Path, watch: Watch) -> None:
                 os.posix_fadvise(writer.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if blake3().update_mmap(part).digest() != read.digest():
             raise MoveRefused(f"{target.parent} gives back other bytes than were written: its disk is not sound")
-        os.replace(part, target)
+        faults.rename(part, target, "move-store.pack")
     except BaseException:
         part.unlink(missing_ok=True)
         raise
