@@ -54,6 +54,8 @@ class Follower:
         self._told: dict[str, str] = {}
         self._problem: set[str] = set()
         """Jobs of which it was said that something keeps them from saving."""
+        self._attempts: set[tuple[str, int]] = set()
+        """Those that were told of."""
         self._reused = 0
         self.lines_shown = False
 
@@ -121,7 +123,7 @@ class Follower:
             return
         if attempt > known_attempt:
             if known_attempt:
-                self._say(job, f"{job}: attempt {attempt}")
+                self._tell_attempt(job, attempt)
             shown = offset
         end = offset + len(data)
         if end > shown:
@@ -149,6 +151,8 @@ class Follower:
                 self._tell_reused(job, frame.get("reused_run") or "an earlier run")
             return
         self._output.expect(job)
+        if before is not None and frame.get("attempt", 0) > before.get("attempt", 0) > 0:
+            self._tell_attempt(job, frame.get("attempt", 0))  # it may never print anything
         status = frame.get("status", "")
         if status in ("waiting", "queued", "assigned"):
             self._why[job] = frame.get("why_waiting") or ""
@@ -165,6 +169,11 @@ class Follower:
                 took = duration(frame.get("started_at"), frame.get("finished_at"))
                 detail = reason if status == "failed" and reason else took
                 self._say(job, f"{job}: {status}" + (f" ({detail})" if detail else ""))
+
+    def _tell_attempt(self, job: str, attempt: int) -> None:
+        if (job, attempt) not in self._attempts:
+            self._attempts.add((job, attempt))
+            self._say(job, f"{job}: attempt {attempt}")
 
     def _tell_problem(self, job: str, frame: Frame, before: Frame | None) -> None:
         """What keeps a job that runs from saving, and that nothing does any more."""

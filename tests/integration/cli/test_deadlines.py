@@ -17,10 +17,19 @@ workflows:
 """
 
 
+def test_a_failure_tells_of_the_attempt_that_it_was(home: Home) -> None:
+    never = WORKFLOWS.replace('test "$DSTACK_ATTEMPT" = 3', "exit 3")
+    (home.repository / ".dstack" / "workflows.yaml").write_text(never)
+    home.run("run", "flaky", check=3)
+    [run] = home.json("runs")
+    assert "flaky exited with code 3 (attempt 3)" in home.run("explain", run["name"]).stdout
+
+
 def test_a_retry_and_a_time_limit_come_when_they_are_due(home: Home) -> None:
     home.environment["DSTACK_SERVER_TICK"] = "300"  # longer than a command of a test may take
     (home.repository / ".dstack" / "workflows.yaml").write_text(WORKFLOWS)
-    home.run("run", "flaky")
+    said = home.run("run", "flaky").stderr
+    assert [line for line in said.splitlines() if "attempt" in line] == ["flaky: attempt 2", "flaky: attempt 3"]
     home.run("run", "slow", check=124)
     [slow, flaky] = home.json("runs")
     assert flaky["jobs"][0]["attempt"] == 3

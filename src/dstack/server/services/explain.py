@@ -79,10 +79,14 @@ def explain(tx: Transaction, context: Context, name: str) -> Explanation:
         cause = {
             "job": root["name"],
             "reason": root["reason"],
-            "sentence": f"{root['name']} {view['reason_text']}",
+            "sentence": f"{root['name']} {view['reason_text']}{_after(root['attempt'])}",
             "exit_code": root["exit_code"],
         }
     return Explanation(_summary(run, counts), lines, cause, root["attempt_id"] if root is not None else None, held)
+
+
+def _after(attempt: int) -> str:
+    return f" (attempt {attempt})" if attempt > 1 else ""
 
 
 def _summary(run: Any, counts: dict[str, int]) -> str:
