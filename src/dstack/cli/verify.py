@@ -124,7 +124,8 @@ def _by_artifact(found: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def _touched(frames: list[dict[str, Any]]) -> Iterator[str]:
     last = max(frames, key=lambda frame: frame["at"])
-    what = f"{last['path']} of {last['run']}/{last['job']}" if last["job"] else f"the code of {last['run']}"
+    inside = f":{last['path']}" if last["path"] != "." else ""
+    what = f"{last['run']}/{last['job']}{inside}" if last["job"] else f"the code of {last['run']}"
     several = f"{len(frames)} snapshots, the last one saved" if len(frames) > 1 else "saved"
     yield f"{paint('touched:', 'yellow', sys.stdout)} {what}, {several} {ago(last['at'])}"
     files = list(dict.fromkeys(path for frame in frames for path in frame["files"]))

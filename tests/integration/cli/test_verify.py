@@ -52,7 +52,7 @@ def test_from_damage_to_a_store_that_is_whole_again(home: Home, tmp_path: Path) 
     home.run("artifacts", "cat", f"{name}:data/model", check=2)
     done = home.run("verify", "--all", check=1)
     assert f"in pack {pack.name}: its bytes do not have its BLAKE3" in done.stdout
-    assert f"touched: data of {name}/upload, saved" in done.stdout
+    assert f"touched: {name}/upload:data, saved" in done.stdout
     assert "\n    model\n" in done.stdout
     assert "kept" not in done.stdout
     assert fine not in done.stdout
