@@ -30,6 +30,8 @@ STATUS_COLOURS = {
     "stopped": "grey",
     "skipped": "grey",
 }
+_NAMES = ("RUN", "SNAPSHOT")
+"""Columns of names, beside the first one."""
 _FINISHED = ("done", "failed", "stopped", "skipped")
 
 
@@ -68,26 +70,32 @@ def write_json(value: object, *, indent: int | None = 2) -> None:
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str | None] = ()) -> None:
     """A table on stdout; `colours` is one per row, for its status.
 
-    In a terminal rich fits it to the width; elsewhere lines are never wrapped or cut, so that they can be searched.
+    In a terminal rich fits it to the width, and breaks no name that is copied into the next command; elsewhere lines
+    are never wrapped or cut, so that they can be searched.
     """
     if not is_coloured(sys.stdout):
         sys.stdout.write(plain_table(columns, rows))
         sys.stdout.flush()
         return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    room = 0
+    for at, column in enumerate(columns):
+        is_name = at == 0 or column in _NAMES
+        width = max([len(column), *(cell_len(printable(row[at])) for row in rows if is_name)])
+        table.add_column(column, overflow="fold", no_wrap=is_name, min_width=width)
+        room += width + 2
     names = {"grey": "bright_black"}
     for index, row in enumerate(rows):
         colour = colours[index] if index < len(colours) else None
         style = names.get(colour, colour) if colour else ""
         styles = [style if column == "STATUS" else "" for column in columns]
         table.add_row(*(Text(printable(cell), style=own) for cell, own in zip(row, styles, strict=True)))
-    Console().print(table)
+    Console(width=max(Console().width, room)).print(table)
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

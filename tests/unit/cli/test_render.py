@@ -98,6 +98,19 @@ def test_every_state_has_its_colour(colour: str, states: list[str]) -> None:
         assert status_colour({"status": state, "stopping": True}) == (colour if ended else "yellow"), state
 
 
+@pytest.mark.parametrize("columns", [80, 60, 40, 10])
+def test_no_name_is_broken_in_a_narrow_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(render, "is_coloured", lambda _: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    row = ["a-job", "strong-cheetah-1", "Failed: train exited with code 3", "latest"]
+    write_table(["JOB", "RUN", "STATUS", "TAG"], [row, row])
+    out = capsys.readouterr().out
+    assert out.count("strong-cheetah-1") == out.count("a-job") == 2
+
+
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_the_status_is_coloured_in_a_terminal_unless_it_is_not_wanted(
     no_color: str, monkeypatch: pytest.MonkeyPatch
