@@ -59,6 +59,9 @@ def test_end(home: Home, end: str) -> None:
 
 def test_bad_working_directory(home: Home) -> None:
     home.write("workflows:\n  - name: job\n    provider: bash\n    working_dir: nowhere\n    commands: [pwd]\n")
+    done = home.types("run", "job", code=2)
+    assert "there is no folder `nowhere`" in done.stderr
+    (home.repo / "nowhere").write_text("a file")
     done = home.types("run", "job", code=126)
     assert "the working directory" in done.stderr
     assert "nowhere does not exist" in done.stderr

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from dstack.providers.interpreter import Commands, InterpreterConfig, Ports, python_env
-from dstack.sdk.provider import CommandLine, JobSpec, PlanContext, Provider
+from dstack.sdk.provider import CommandLine, JobSpec, PlanContext, Provider, all_of
 
 
 class BashConfig(InterpreterConfig):
@@ -36,4 +36,5 @@ class BashProvider(Provider):
 
     def plan(self, workflow: BashConfig, ctx: PlanContext) -> Sequence[JobSpec]:
         commands = (*workflow.first_commands, *(command.rstrip("\n") for command in workflow.commands))
-        return [JobSpec(commands=commands, python=python_env(workflow, ctx), ports=workflow.ports, **workflow.job(ctx))]
+        environment, fields = all_of(lambda: python_env(workflow, ctx), lambda: workflow.job(ctx))
+        return [JobSpec(commands=commands, python=environment, ports=workflow.ports, **fields)]

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import posixpath
 import re
 from typing import Annotated, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from dstack.sdk.config import WorkflowConfig
+from dstack.providers.requirement_lines import trouble, wrong_lines
+from dstack.sdk.config import WorkflowConfig, absent
 from dstack.sdk.fields import NotBlank, Text, Texts, count, listed, wrong
-from dstack.sdk.provider import PlanContext, PlanError, PythonEnv
+from dstack.sdk.provider import PlanContext, PlanError, PythonEnv, all_of
 
 MAX_PORTS = 100
 
 _FILE = "-r "
 _PACKAGE = re.compile(r"[A-Za-z][\w-]*([\[=<>~! ].*)?")
+_PACKAGES = re.compile(r"[A-Za-z][\w.-]*(\s*[,\s]\s*[A-Za-z][\w.-]*)+")
+_FILES = (".txt", ".in")
+"""What the names of requirements files end in."""
+_MOST_LINES = 20
+"""Wrong lines of one file that are told."""
 _VERSION = re.compile(r"3(\.\d{1,3}){0,2}")
 
 
@@ -107,9 +115,10 @@ class InterpreterConfig(WorkflowConfig):
 def python_env(workflow: InterpreterConfig, ctx: PlanContext) -> PythonEnv | None:
     """The environment that the workflow asks for; None where it asks for none. Raises PlanError."""
     version = workflow.version or workflow.python
-    requirements = tuple(
-        [_checked(line, index, workflow.working_dir, ctx) for index, line in enumerate(workflow.requirements)]
-    )
+    checks = [
+        functools.partial(_checked, workflow, line, index, ctx) for index, line in enumerate(workflow.requirements)
+    ]
+    requirements = tuple(all_of(*checks))
     if version is None and not requirements:
         return None
     key = "version" if workflow.version is not None else "python"
@@ -118,29 +127,49 @@ def python_env(workflow: InterpreterConfig, ctx: PlanContext) -> PythonEnv | Non
 
 def missing_file(name: str, path: str, at: tuple[str | int, ...], ctx: PlanContext) -> PlanError:
     """The error that `name`, a file at `path` of the code, is not there."""
-    near = ctx.near(path)
-    hint = f"did you mean `{near}`? " if near else ""
-    hint += "create it, or check that it is not ignored by .gitignore or .dstackignore"
+    near = ctx.near(path) if not ctx.excluded(path) else ""
+    hint = (f"did you mean `{near}`? " if near else "") + absent(path, ctx, "create it")
     return PlanError(f"there is no file `{name}` in the code that is sent", at=at, hint=hint)
 
 
-def _checked(line: str, index: int, working_dir: str, ctx: PlanContext) -> str:
+def _checked(workflow: InterpreterConfig, line: str, index: int, ctx: PlanContext) -> str:
     """A requirement as it is, or `-r FILE` with the file's path from the root of the code.
 
     The file is looked for in the working directory, then in the root.
     """
+    at = ("requirements", index)
     if not line.startswith(_FILE):
+        if wrong_line := trouble(line):
+            raise PlanError(f"`{line}` is no requirement: {wrong_line}", at=at, hint=_as_file(line))
         return line
     name = line.removeprefix(_FILE).strip()
-    at = ("requirements", index)
-    for folder in dict.fromkeys((working_dir, ".")):
+    for folder in dict.fromkeys((workflow.working_dir, ".")):
         path = posixpath.normpath(posixpath.join(folder, name))
         if path.startswith(("/", "..")):
             raise PlanError(f"`{name}` lies outside the repository", at=at, hint="name a file of the repository")
-        if ctx.read_text(path) is not None:
+        text = ctx.read_text(path)
+        if text is not None:
+            _check_lines(path, text, at)
             return _FILE + path
-    path = posixpath.normpath(posixpath.join(working_dir, name))
-    missing = missing_file(name, path, at, ctx)
-    if _PACKAGE.fullmatch(name) and not ctx.near(path):
-        missing.hint = f"packages stand in a file such as requirements.txt, or in a list: `requirements: [{name}]`"
-    raise missing
+    workflow.check_folder(ctx)
+    path = posixpath.normpath(posixpath.join(workflow.working_dir, name))
+    several = _PACKAGES.fullmatch(name) is not None
+    if (several or _PACKAGE.fullmatch(name) is not None) and not ctx.near(path).endswith(_FILES):
+        packages = ", ".join(name.replace(",", " ").split() if several else [name])
+        hint = f"packages stand in a file such as requirements.txt, or in a list: `requirements: [{packages}]`"
+        raise PlanError(f"there is no file `{name}` in the code that is sent", at=at, hint=hint)
+    raise missing_file(name, path, at, ctx)
+
+
+def _as_file(line: str) -> str:
+    return f"a file is named by `requirements: {line}`" if line.endswith(_FILES) else ""
+
+
+def _check_lines(path: str, text: str, at: tuple[str | int, ...]) -> None:
+    errors = [
+        PlanError(f"{path}:{number}: `{line[:100]}` is no requirement: {why}", at=at)
+        for number, line, why in itertools.islice(wrong_lines(text), _MOST_LINES)
+    ]
+    if errors:
+        first, *others = errors
+        raise PlanError(str(first), at=at, others=others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
@@ -11,9 +12,10 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 
 from dstack.providers.interpreter import InterpreterConfig, missing_file, python_env
 from dstack.sdk.fields import Text, YamlScalar, listed, wrong
-from dstack.sdk.provider import JobSpec, PlanContext, PythonEnv
+from dstack.sdk.provider import JobSpec, PlanContext, PythonEnv, all_of
 from dstack.sdk.scalars import shown, text_of
 
+_PYTHON = re.compile(r"python(3(\.\d+)?)?")
 SCRIPT_KEYS = ("script", "file", "python_script")
 
 
@@ -95,14 +97,16 @@ class ScriptConfig(InterpreterConfig):
 
 def script_job(workflow: ScriptConfig, ctx: PlanContext, *before: str) -> JobSpec:
     """The job that runs `python BEFORE… FILE ARGUMENTS…`. Raises PlanError."""
-    _check_exists(workflow, ctx)
+    _, made, fields = all_of(
+        lambda: _check_exists(workflow, ctx), lambda: python_env(workflow, ctx), lambda: workflow.job(ctx)
+    )
     argv = ("python", *before, *workflow.command(), *ctx.args)
-    environment = python_env(workflow, ctx) or PythonEnv()
+    environment: PythonEnv = made or PythonEnv()
     if workflow.first_commands:
         # One shell, so that what these commands export reaches the script.
         commands = (*workflow.first_commands, shlex.join(argv))
-        return JobSpec(commands=commands, python=environment, **workflow.job(ctx))
-    return JobSpec(argv=argv, python=environment, **workflow.job(ctx))
+        return JobSpec(commands=commands, python=environment, **fields)
+    return JobSpec(argv=argv, python=environment, **fields)
 
 
 def _check_exists(workflow: ScriptConfig, ctx: PlanContext) -> None:
@@ -113,4 +117,9 @@ def _check_exists(workflow: ScriptConfig, ctx: PlanContext) -> None:
         return
     path = posixpath.normpath(posixpath.join(workflow.working_dir, name))
     if path.startswith("../") or not ctx.exists(path):
-        raise missing_file(name, path, (key,), ctx)
+        if not path.startswith("../"):
+            workflow.check_folder(ctx)
+        missing = missing_file(name, path, (key,), ctx)
+        if _PYTHON.fullmatch(name) is not None and (rest := workflow.command()[1:]):
+            missing.hint = f"`{key}` names the file that Python runs: write `{key}: {shlex.join(rest)}`"
+        raise missing

@@ -285,6 +285,14 @@ def _condition(value: object) -> str | bool:
     return value if isinstance(value, bool) else text(value)
 
 
+def absent(path: str, ctx: PlanContext, otherwise: str) -> str:
+    """What to do about a path that is not in the code, by what may have kept it out."""
+    excluded = ctx.excluded(path)
+    if excluded:
+        return f"`code: {{exclude: […]}}` leaves it out: take {excluded} away"
+    return f"{otherwise}, or check that it is not ignored by .gitignore or .dstackignore"
+
+
 # --- the workflow -------------------------------------------------------------------------------------------------
 
 
@@ -351,8 +359,17 @@ class WorkflowConfig(BaseModel):
             raise wrong("`env` and `environment` are the same key", "keep one of them", ("env",), "key")
         return self
 
+    def check_folder(self, ctx: PlanContext) -> None:
+        """Raises PlanError where the working directory is not in the code, nor within what dependencies bring."""
+        if self.working_dir != "." and not ctx.exists(self.working_dir):
+            message = f"there is no folder `{self.working_dir}` in the code that is sent"
+            hint = absent(self.working_dir, ctx, "correct the path: it starts at the repository's folder")
+            raise PlanError(message, at=("working_dir",), hint=hint)
+
     def job(self, ctx: PlanContext) -> dict[str, Any]:
         """The fields of `JobSpec` that these keys decide. Raises PlanError."""
+        if not self.artifacts:  # for artifacts, the folders that they lie in are made
+            self.check_folder(ctx)
         environment = self.environment or self.env
         fields: dict[str, Any] = {
             "environment": environment,

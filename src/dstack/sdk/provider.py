@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -85,6 +85,10 @@ class PlanContext(Protocol):
         """A file of the code whose path is like `path`; empty where there is none."""
         ...
 
+    def excluded(self, path: str) -> str:
+        """The `code: {exclude}` that keeps `path` out of the code, as people would look for it; empty for none."""
+        ...
+
     def position(self, at: tuple[str | int, ...]) -> str:
         """Where the value of the key at `at` stands, as `file:line:col`."""
         ...
@@ -97,13 +101,32 @@ class PlanContext(Protocol):
 class PlanError(Exception):
     """Raised by `Provider.plan` when a workflow cannot become jobs.
 
-    `at` is the path of the key to blame, such as `("requirements",)` or `("args", 2)`.
+    `at` is the path of the key to blame, such as `("requirements",)` or `("args", 2)`; `others` is what else is wrong.
     """
 
-    def __init__(self, message: str, *, at: tuple[str | int, ...] = (), hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, at: tuple[str | int, ...] = (), hint: str = "", others: Sequence[PlanError] = ()
+    ) -> None:
         super().__init__(message)
         self.at = at
         self.hint = hint
+        self.others = tuple(others)
+
+
+def all_of(*parts: Callable[[], Any]) -> list[Any]:
+    """What the `parts` of a plan return, each called though others raise PlanError: all of that is told at once."""
+    found: list[Any] = []
+    errors: dict[tuple[object, ...], PlanError] = {}
+    for part in parts:
+        try:
+            found.append(part())
+        except PlanError as error:
+            for each in (error, *error.others):
+                errors.setdefault((str(each), each.at), each)
+    if errors:
+        first, *others = errors.values()
+        raise PlanError(str(first), at=first.at, hint=first.hint, others=others)
+    return found
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ Pure: files, tags and newest runs are handed in. Imports pydantic only through t
 | `dependencies` | what dependencies say, and their order | nodes |
 | `sentences` | what pydantic says, in sentences | – |
 | `checking` | plain data → a provider's `Config` | binding, sentences |
-| `model` | workflows and plans | dependencies, variables |
+| `patterns` | what `code: {exclude}` leaves out | nodes |
+| `model` | workflows and plans | dependencies, patterns, variables |
 | `provider_names` | how a workflow names its provider | nodes |
 | `own_providers` | the providers file | checking, dependencies |
 | `folded` | texts that were meant as lists | nodes |

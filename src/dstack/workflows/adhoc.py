@@ -59,6 +59,7 @@ def expand(workflows: Workflows, provider: str, args: Sequence[str]) -> AdHoc:
         workflows.providers,
         workflows.warnings,
         workflows.own_providers,
+        workflows.excludes,
     )
     return AdHoc(everything, reader.rest, text)
 

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from dstack.sdk.provider import Provider
 from dstack.sdk.scalars import text_of
-from dstack.workflows import braces, collector, dependencies, folded, secrets, variables
+from dstack.workflows import braces, collector, dependencies, folded, patterns, secrets, variables
 from dstack.workflows.aliases import Uses
 from dstack.workflows.binding import RUN_NAMES, Budget, Filled, Scope, fill, names_used
 from dstack.workflows.checking import Subject, check
@@ -63,7 +63,9 @@ def _load(files: Mapping[str, str], providers: Mapping[str, type[Provider]], req
             loader.read_providers(Source(path, files[path]))
     workflows = loader.workflows()
     report.check()
-    return Workflows(workflows, loader.variables, providers, report.diagnostics(), loader.own_providers)
+    return Workflows(
+        workflows, loader.variables, providers, report.diagnostics(), loader.own_providers, loader.excludes
+    )
 
 
 def _is_workflows(path: str) -> bool:
@@ -106,6 +108,7 @@ class _Loader:
         self.own_providers: frozenset[str] = frozenset()
         """Names of the providers file."""
         self.providers_file = ""
+        self.excludes: list[patterns.Exclude] = []
         self.report = report
         self.variables = Variables()
         self.read: dict[str, Source] = {}
@@ -165,6 +168,7 @@ class _Loader:
                 self.report.error(source, node.at, f"unknown key `{key}`", hint)
         if "code" in root.entries:
             self._check_code(source, root.entries["code"])
+            self.excludes += patterns.read(source, root)
 
     def _check_code(self, source: Source, node: Node) -> None:
         # Not at the top: this module is loaded for what needs no pydantic, too.

@@ -13,6 +13,7 @@ from dstack.sdk.scalars import Scalar
 from dstack.workflows.dependencies import Dependency
 from dstack.workflows.diagnostics import Diagnostic, Source
 from dstack.workflows.nodes import MapNode
+from dstack.workflows.patterns import Exclude
 from dstack.workflows.variables import Variables
 
 
@@ -46,6 +47,7 @@ class Workflows(Mapping[str, Workflow]):
         providers: Mapping[str, type[Provider]],
         warnings: Sequence[Diagnostic],
         own_providers: Collection[str] = (),
+        excludes: Sequence[Exclude] = (),
     ) -> None:
         self._workflows = {workflow.name: workflow for workflow in workflows}
         self.variables = variables
@@ -53,6 +55,8 @@ class Workflows(Mapping[str, Workflow]):
         self.warnings = tuple(warnings)
         self.own_providers = own_providers
         """Names of `.dstack/providers.yaml`."""
+        self.excludes = excludes
+        """Of the root of workflow files."""
 
     def __getitem__(self, name: str) -> Workflow:
         return self._workflows[name]

@@ -15,7 +15,7 @@ import msgspec
 
 from dstack.sdk.provider import JobSpec, PlanError, Provider
 from dstack.sdk.scalars import Scalar, plain
-from dstack.workflows import adhoc, conditions, dependencies, options, policies
+from dstack.workflows import adhoc, conditions, dependencies, options, patterns, policies
 from dstack.workflows.binding import Budget, Filled, Scope, fill
 from dstack.workflows.checking import Override, Subject, blame, check
 from dstack.workflows.conditions import StepRule
@@ -29,6 +29,7 @@ from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, StepPolicy
 from dstack.workflows.nodes import expression_position
 from dstack.workflows.options import Choices
 from dstack.workflows.outputs import warn_of_files
+from dstack.workflows.patterns import Exclude
 from dstack.workflows.provider_names import OWN, ProviderNames, parse
 from dstack.workflows.secrets import name_of
 from dstack.workflows.variables import Variable, canonical, environment
@@ -147,6 +148,12 @@ class Planner:
         self.providers: dict[str, Provider] = {}
         self.artifacts: dict[str, frozenset[str]] = {}
         """Of the workflows whose step is made."""
+
+    @functools.cached_property
+    def excludes(self) -> Sequence[Exclude]:
+        """Patterns of what the code of this run was sent without."""
+        own = [patterns.read(self.workflows[name].source, self.workflows[name].node) for name in self.bound]
+        return [*self.workflows.excludes, *itertools.chain.from_iterable(own)]
 
     def settle(self, args: list[str]) -> list[Workflow]:
         """The workflows of the run in order, bound to the values that `args` choose.
@@ -318,12 +325,21 @@ class Planner:
         args = self.choices.args if workflow is self.root and "run.args" not in workflow.uses else ()
         brought = self.brought(bound, reused, getattr(config, "working_dir", "."))
         context = Context(
-            self.run_name, workflow.name, values.typed, tuple(args), self.code, brought, subject, self.report
+            self.run_name,
+            workflow.name,
+            values.typed,
+            tuple(args),
+            self.code,
+            brought,
+            self.excludes,
+            subject,
+            self.report,
         )
         try:
             jobs = provider.plan(config, context)
         except PlanError as error:
-            blame(subject, error.at, str(error), error.hint, self.report)
+            for each in (error, *error.others):
+                blame(subject, each.at, str(each), each.hint, self.report)
             return name, None, nothing
         warn_of_files(subject, getattr(config, "artifacts", ()), self.report)
         planned = [_with_variables(job, values.environment) for job in jobs]

@@ -27,10 +27,13 @@ class Context:
         return "" if path in (self.files or ()) else None
 
     def exists(self, path: str) -> bool:
-        return self.files is None or path in self.files
+        return self.files is None or any(f"{file}/".startswith(f"{path}/") for file in self.files)
 
     def near(self, path: str) -> str:
         return min(self.files or (), default="")
+
+    def excluded(self, path: str) -> str:
+        return ""
 
     def position(self, at: tuple[str | int, ...]) -> str:
         return self.places.get(at, "")

@@ -48,7 +48,7 @@ def test_a_requirements_file_is_found_in_the_working_directory_first(planned: Pl
     keys = {"commands": ["b"], "requirements": "r.txt", "working_dir": "./src/"}
 
     assert planned("bash", keys, {"src/r.txt", "r.txt"}).python == PythonEnv(None, ("-r src/r.txt",))
-    assert planned("bash", keys, {"r.txt"}).python == PythonEnv(None, ("-r r.txt",))
+    assert planned("bash", keys, {"r.txt", "src/a.py"}).python == PythonEnv(None, ("-r r.txt",))
 
 
 @pytest.mark.parametrize("requirements", ["gone.txt", ["numpy", "-r gone.txt"], "../up.txt", "/abs.txt"])

@@ -1,0 +1,121 @@
+"""What is said of workflows that do not fit the code that is sent with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from dstack.providers import registry
+from dstack.workflows import Diagnostic, Invalid, load, plan
+
+
+def told(keys: str, files: Mapping[str, str], *args: str, root: str = "") -> list[Diagnostic]:
+    """Of the one workflow with `keys`, planned with a code of `files`."""
+
+    def nothing(*_: object) -> list[object]:
+        raise AssertionError("it depends on nothing")
+
+    text = f"{root}workflows:\n- name: train\n  {keys}\n"
+    try:
+        planned = plan(
+            load({".dstack/workflows.yaml": text}, registry()),
+            "train",
+            args,
+            run_name="goose-1",
+            read_text=files.get,
+            exists=lambda path: any(f"{file}/".startswith(f"{path}/") for file in files),
+            list_files=lambda: sorted(files),
+            resolve_tag=nothing,  # pyright: ignore[reportArgumentType]
+            newest_done=nothing,  # pyright: ignore[reportArgumentType]
+        )
+    except Invalid as error:
+        return list(error.diagnostics)
+    return list(planned.warnings)
+
+
+@pytest.mark.parametrize(
+    ("requirements", "files", "hint"),
+    [
+        ("numpy", ["m.py"], "or in a list: `requirements: [numpy]`"),
+        ("numpy scipy", ["m.py"], "or in a list: `requirements: [numpy, scipy]`"),
+        ("numpy, scipy", [], "or in a list: `requirements: [numpy, scipy]`"),
+        ("torch >= 2", [], "or in a list: `requirements: [torch >= 2]`"),
+        ("requirements", ["requirements.txt"], "did you mean `requirements.txt`?"),
+        ("reqs", ["reqs.txt", "m.py"], "did you mean `reqs.txt`?"),
+        ("reqs.txt", ["m.py"], "create it"),
+    ],
+)
+def test_packages_in_place_of_a_file(requirements: str, files: list[str], hint: str) -> None:
+    (error,) = told(f"commands: [echo]\n  requirements: {requirements}", dict.fromkeys(files, ""))
+
+    assert error.message == f"there is no file `{requirements}` in the code that is sent"
+    assert hint in error.hint
+    assert "m.py" not in error.hint
+
+
+@pytest.mark.parametrize("name", ["python", "python3", "python3.11"])
+def test_python_in_the_script(name: str) -> None:
+    (error,) = told(f"provider: python\n  script: {name} t.py --x 'a b'", {"t.py": ""})
+
+    assert error.hint == "`script` names the file that Python runs: write `script: t.py --x 'a b'`"
+
+
+@pytest.mark.parametrize(
+    "keys", ["provider: python\n  script: t.py", "commands: [echo]", "commands: [echo]\n  requirements: r.txt"]
+)
+def test_a_working_directory_that_is_not_there(keys: str) -> None:
+    files = {"t.py": "", "other/t.py": ""}
+
+    (error,) = told(f"{keys}\n  working_dir: nodir", files)
+    assert (error.line, error.column) == (len(keys.splitlines()) + 3, 16)
+    assert error.message == "there is no folder `nodir` in the code that is sent"
+    (error,) = told(keys, files, "--working-dir", "nodir")
+    assert error.source == "--working-dir nodir"
+
+
+def test_working_directories_that_may_be_there() -> None:
+    files = {"a/b/t.py": "", "link": ""}
+
+    assert told("commands: [echo]\n  working_dir: a/b", files) == []
+    assert told("commands: [echo]\n  working_dir: link/more", files) == []
+    assert told("commands: [echo]\n  working_dir: out\n  artifacts: [model]", files) == []
+
+
+@pytest.mark.parametrize("pattern", ["g.py", "/src/g.py", "src/", "*.py", "src/*"])
+def test_what_code_leaves_out_is_told_of(pattern: str) -> None:
+    keys = "provider: python\n  script: src/g.py"
+
+    (own,) = told(f"{keys}\n  code: {{exclude: [{pattern!r}]}}", {"t.py": ""})
+    (of_the_root,) = told(keys, {"src/t.py": ""}, root=f"code: {{exclude: [a, {pattern!r}]}}\n")
+
+    assert own.hint == f"`code: {{exclude: […]}}` leaves it out: take `{pattern}` in .dstack/workflows.yaml:5 away"
+    assert of_the_root.hint.endswith(f"take `{pattern}` in .dstack/workflows.yaml:1 away")
+    (other,) = told(f"{keys}\n  code: {{exclude: [other, g]}}", {"t.py": ""})
+    assert "code" not in other.hint
+
+
+def test_all_that_is_missing_comes_at_once() -> None:
+    keys = "provider: python\n  script: s.py\n  requirements: r.txt\n  resources: {remote: true}"
+
+    assert [error.line for error in told(keys, {"t.py": ""})] == [4, 5, 6]
+
+
+def test_lines_of_a_requirements_file() -> None:
+    text = "# packages\nnumpy==\nscipy>=1,<2  # fine\n-r other.txt\nfoo bar\ntorch==2 \\\n  --hash=sha256:ab\nx=1\n"
+    keys = "commands: [echo]\n  requirements: reqs/bad.txt"
+
+    errors = told(keys, {"reqs/bad.txt": text})
+
+    assert {error.line for error in errors} == {4}
+    assert [error.message for error in errors] == [
+        "reqs/bad.txt:2: `numpy==` is no requirement: no version follows `==`",
+        "reqs/bad.txt:5: `foo bar` is no requirement: `bar` after the name is no version",
+        "reqs/bad.txt:8: `x=1` is no requirement: versions are compared with `==`: write `x==1`",
+    ]
+
+
+def test_requirements_of_a_list() -> None:
+    errors = told("commands: [echo]\n  requirements: [numpy, 'numpy==', foo bar, reqs.txt]", {})
+
+    assert [(error.line, error.column) for error in errors] == [(4, 25), (4, 36)]
