@@ -23,9 +23,6 @@ from dstack.workflows import Invalid
 from tests.support.runner import FakeRunner
 from tests.support.world import CODE, REPOSITORY, World
 
-on_one_database = pytest.mark.parametrize("emptied_url", ["sqlite"], indirect=True)
-"""For what has no statement of its own."""
-
 CHAIN = """
 workflows:
   - {name: prepare, provider: bash, commands: ["echo ${{ seed }}"], artifacts: [data]}
@@ -98,7 +95,6 @@ def test_what_is_done_is_reused_and_the_rest_runs(world: World) -> None:
     world.check_events()
 
 
-@on_one_database
 def test_a_first_attempt_of_a_plain_run_begins_from_nothing(world: World) -> None:
     runner = world.runner()
     world.submit(CHAIN, "report", variables=VARIABLES)
@@ -137,7 +133,6 @@ def test_restart_of_a_job_and_what_comes_after_it(world: World) -> None:
     assert begins(assigned(world, runner)["report"]) == {"page": before["report"]}
 
 
-@on_one_database
 def test_restart_of_everything(world: World) -> None:
     runner = world.runner()
     old = world.submit(CHAIN, "report", variables=VARIABLES)
@@ -147,7 +142,6 @@ def test_restart_of_everything(world: World) -> None:
     assert world.complete(runner) == ["prepare", "train", "report"]
 
 
-@on_one_database
 @pytest.mark.parametrize("job", [None, "train"])
 def test_fresh_begins_from_nothing(world: World, job: str | None) -> None:
     runner = world.runner()
@@ -188,7 +182,6 @@ def manifest(content: str) -> bytes:
     return FakeRunner.artifacts({"x": content})[0].manifest_id
 
 
-@on_one_database
 def test_a_retry_after_a_lost_runner_begins_from_its_live_snapshot(make_world: Callable[..., World]) -> None:
     """An attempt that was lost before it started does not hide the one before it."""
     world = make_world(lease=30.0, lost_after_retry=60.0)
@@ -227,7 +220,6 @@ def lose(world: World, runner: FakeRunner) -> None:
     world.sweep()
 
 
-@on_one_database
 def test_an_empty_folder_is_not_put_back(world: World) -> None:
     runner = world.runner()
     old = world.submit(CHAIN, "prepare", variables=VARIABLES)
@@ -244,7 +236,6 @@ def test_an_empty_folder_is_not_put_back(world: World) -> None:
     assert assigned(world, runner)["prepare"].resumed == ()
 
 
-@on_one_database
 def test_a_run_that_runs_is_refused_and_says_what_to_do(world: World) -> None:
     old = world.submit(CHAIN, "report", variables=VARIABLES)
     for wish in (Wish(), Wish(restart=True)):
@@ -254,7 +245,6 @@ def test_a_run_that_runs_is_refused_and_says_what_to_do(world: World) -> None:
     assert len(world.rows(runs_table)) == 1
 
 
-@on_one_database
 def test_where_all_is_done_there_is_nothing_to_resume(world: World) -> None:
     runner = world.runner()
     old = world.submit(CHAIN, "report", variables=VARIABLES)
@@ -264,7 +254,6 @@ def test_where_all_is_done_there_is_nothing_to_resume(world: World) -> None:
     assert len(world.rows(runs_table)) == 1
 
 
-@on_one_database
 def test_names_that_are_not_there(world: World) -> None:
     runner = world.runner()
     old = failed_chain(world, runner)
@@ -292,7 +281,6 @@ def test_a_key_makes_one_run_and_two_requests_make_two(world: World) -> None:
         assert world.states(name)["prepare"] == "done"
 
 
-@on_one_database
 def test_variables_are_set_and_checked_as_on_the_command_line(world: World) -> None:
     runner = world.runner()
     old = failed_chain(world, runner)
@@ -314,7 +302,6 @@ def test_variables_are_set_and_checked_as_on_the_command_line(world: World) -> N
     assert world.run(resumed(world, new))["variables"]["title"] == "last"
 
 
-@on_one_database
 def test_a_run_without_a_file_is_resumed_with_its_words(world: World) -> None:
     runner = world.runner()
     variables = "variables:\n  global: {seed: {default: 1, type: int}}\n"
@@ -330,7 +317,6 @@ def test_a_run_without_a_file_is_resumed_with_its_words(world: World) -> None:
         resumed(world, old, set=("lr=4",))
 
 
-@on_one_database
 def test_a_reused_job_whose_definition_changed_is_warned_of(world: World) -> None:
     runner = world.runner()
     old = failed_chain(world, runner)
@@ -347,7 +333,6 @@ def test_a_reused_job_whose_definition_changed_is_warned_of(world: World) -> Non
     assert later.warnings == ()
 
 
-@on_one_database
 def test_the_names_of_runs_are_no_change(world: World) -> None:
     runner = world.runner()
     text = CHAIN.replace('"echo ${{ seed }}"', '"echo ${{ run.name }}"')
@@ -361,7 +346,6 @@ def changes(world: World, text: str, repository: str = REPOSITORY) -> Changes:
     return Changes(files=files, repository=RepositoryRef(key=repository, name="digits"))
 
 
-@on_one_database
 def test_local_changes_take_the_place_of_what_was_submitted(world: World) -> None:
     runner = world.runner()
     old = failed_chain(world, runner)
@@ -402,7 +386,6 @@ def test_values_of_the_caller_are_asked_for_again(world: World) -> None:
     assert runner.secrets("train").values == {f"{run_values.CALLERS}TOKEN_OF_MINE": "second"}
 
 
-@on_one_database
 def test_values_that_only_reused_jobs_had_are_not_missed(world: World) -> None:
     runner = world.runner()
     text = CHAIN.replace("artifacts: [data]", "artifacts: [data], env: [TOKEN_OF_MINE]")
@@ -477,7 +460,6 @@ def test_a_pinned_input_whose_run_is_gone_is_named(world: World) -> None:
         resumed(world, old)
 
 
-@on_one_database
 def test_what_follows_a_job_that_runs_again_runs_again(world: World) -> None:
     """`always()` lets a step be done though the one before it failed: it has told of that failure."""
     runner = world.runner()
@@ -505,7 +487,6 @@ def test_a_job_whose_artifacts_are_gone_runs_again(world: World) -> None:
     assert world.states(resumed(world, old))["prepare"] == "queued"
 
 
-@on_one_database
 def test_the_plan_says_what_is_reused_and_where_jobs_begin(world: World) -> None:
     runner = world.runner()
     old = failed_chain(world, runner)
@@ -538,7 +519,6 @@ def test_explained_and_followed_back(world: World) -> None:
     assert {(link["direction"], link["run"]) for link in back.links} == {("use", new)}
 
 
-@on_one_database
 def test_a_run_of_uploads_has_nothing_to_run(world: World) -> None:
     from dstack.server.services import uploads
     from dstack.server.services.catalog import store_of
@@ -554,7 +534,6 @@ def test_a_run_of_uploads_has_nothing_to_run(world: World) -> None:
         restarted(world, name)
 
 
-@on_one_database
 @pytest.mark.parametrize("on", ["ada/data/prepare", "ada/data/first"])
 def test_pinned_inputs_of_another_repository(world: World, on: str) -> None:
     theirs, ours = "git.example.org/ada/data", "git.example.org/bob/digits"
