@@ -27,6 +27,25 @@ def given(options: RunOptions, root: str, files: dict[str, str]) -> tuple[list[s
     return result
 
 
+def origins(options: RunOptions) -> dict[str, str]:
+    """What gives the names that have a value of their own, and not that of the shell. Raises EnvFileError."""
+    found: dict[str, str] = {}
+    for path in options.env_files:
+        for name, value in env_file.read(path).items():
+            _note(found, name, None if value is None else f"given by {path}")
+    for text in options.env:
+        name, equals, _ = text.partition("=")
+        _note(found, name, "given by -e" if equals else None)
+    return found
+
+
+def _note(found: dict[str, str], name: str, origin: str | None) -> None:
+    """The last one that names it counts."""
+    found.pop(name, None)
+    if origin is not None:
+        found[name] = origin
+
+
 def _warn_of_shipped(root: str, paths: list[str]) -> None:
     """A file of values in the repository goes with the code, in the clear, unless git or dstack ignore it."""
     within = [os.path.relpath(os.path.realpath(path), root) for path in paths]

@@ -8,7 +8,7 @@ from dstack.cli.render import ago, count, diagnostics_text, size_words, write_js
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from dstack.client.api import Api
     from dstack.client.types import Plan, PlannedBegin, PlannedPolicy, PlannedStep, Submission
@@ -17,9 +17,21 @@ MOST_DRAWN = 60
 """Steps of a graph that is drawn: a larger one says more as the list of its steps."""
 
 
-def show_plan(api: Api, submission: Submission, *, sent: int, as_json: bool) -> int:
-    """Ask for the plan and show it; nothing runs. `sent` are the bytes of code that the server did not have."""
-    return show(api.plan(submission), sent=sent, as_json=as_json)
+def show_plan(api: Api, submission: Submission, *, sent: int, as_json: bool, given: Mapping[str, str]) -> int:
+    """Ask for the plan and show it; nothing runs. `sent` are the bytes of code that the server did not have, `given`
+    says of names with values that are not the shell's, where they come from."""
+    plan = api.plan(submission)
+    for step in plan.get("steps", []):
+        if env := step.get("env"):
+            step["env"] = {name: _from(value, given) for name, value in env.items()}
+    return show(plan, sent=sent, as_json=as_json)
+
+
+def _from(value: str, given: Mapping[str, str]) -> str:
+    """The server is told of values that never show by their names only, and takes them for the shell's."""
+    for name, origin in given.items():
+        value = value.replace(f"${name} of your shell", f"({origin})")
+    return value
 
 
 def show(plan: Plan, *, sent: int, as_json: bool) -> int:
@@ -124,11 +136,18 @@ def _step_text(step: PlannedStep) -> str:
     facts += [("begins", _begin(item)) for item in step.get("begins", [])]
     facts += [("env", f"{name}={value}") for name, value in step.get("env", {}).items()]
     for variable, about in step.get("variables", {}).items():
-        facts.append(("variable", f"{variable} = {about.get('value')}  ({about.get('source', '')})"))
+        facts.append(("variable", f"{variable} = {_value(about.get('value'))}  ({about.get('source', '')})"))
     lines = [_headline(step), *_lines(facts)]
     for command in step.get("commands", []):
         lines += [f"  {'$' if at == 0 else ' ':<10} {line}" for at, line in enumerate(command.splitlines())]
     return "\n".join(lines) + "\n"
+
+
+def _value(value: object) -> str:
+    """A variable's value as its jobs get it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
 
 
 def _begin(item: PlannedBegin) -> str:

@@ -113,7 +113,8 @@ def _run(options: RunOptions, root: str, session: Session) -> int:
     if options.plan:
         from dstack.cli.plan import show_plan
 
-        return show_plan(session.api, submission, sent=shipping.sent, as_json=options.json)
+        given = _origins(options)
+        return show_plan(session.api, submission, sent=shipping.sent, as_json=options.json, given=given)
     submitted = _submit(session, submission, shipping)
     if submitted.get("warnings"):
         sys.stderr.write(diagnostics_text(submitted.get("warnings", [])))
@@ -150,6 +151,15 @@ def _given(options: RunOptions, root: str, files: dict[str, str]) -> tuple[list[
     from dstack.cli.given import given
 
     return given(options, root, files)
+
+
+def _origins(options: RunOptions) -> dict[str, str]:
+    """Where the values come from that are given by name and are not those of the shell."""
+    if not (options.env or options.env_files):
+        return {}
+    from dstack.cli.given import origins
+
+    return origins(options)
 
 
 def _submit(session: Session, submission: Submission, shipping: Shipping) -> Run:

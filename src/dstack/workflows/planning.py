@@ -243,7 +243,8 @@ class Planner:
             return None
         policies.warn(workflow, stated, len(jobs), self.report)
         skipped = self.forecast.add(workflow.name, needs, stated.rule, stated.condition)
-        if skipped and workflow is self.root and place is not None:
+        # A condition of what could not be read says nothing.
+        if skipped and workflow is self.root and place is not None and not self.report.errors:
             message = f"`{workflow.name}` will be skipped: {skipped}"
             self.report.warning(workflow.source, place.at, message, "what it depends on runs all the same")
         self.artifacts[workflow.name] = frozenset(path for job in jobs for path in job.artifacts)

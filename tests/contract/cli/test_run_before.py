@@ -12,6 +12,37 @@ from tests.contract.cli.conftest import LOGS, Dstack, end
 from tests.support.stub_api import Reply, StubApi, log
 
 
+def test_the_plan_says_what_gives_a_value(
+    accepting: StubApi, dstack: Dstack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A", "of-the-shell")
+    (tmp_path / "vars").write_text("B=s3cret\nA=1\nD\n")
+    env = {name: f"x ${name} of your shell" for name in "ABCD"}
+    variables = {
+        "quick": {"value": False, "source": "f:1"},
+        "none": {"value": None, "source": "f:2"},
+        "lr": {"value": "1e-3", "source": "f:3"},
+    }
+    steps = [{"name": "train", "action": "run", "provider": "bash", "env": env, "variables": variables}]
+    accepting.on("POST …/plan", Reply(body={"workflow": "train", "steps": steps}))
+    given = ["--env-file", str(tmp_path / "vars"), "-e", "A", "-e", "C=s3cret"]
+
+    done = dstack("run", "--plan", "train", *given)
+
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert lines[-7:] == [
+        "env A=x $A of your shell",
+        f"env B=x (given by {tmp_path}/vars)",
+        "env C=x (given by -e)",
+        "env D=x $D of your shell",
+        "variable quick = false (f:1)",
+        "variable none = (f:2)",
+        "variable lr = 1e-3 (f:3)",
+    ]
+    [plan] = json.loads(dstack("run", "--plan", "--json", "train", *given).out)
+    assert plan["steps"][0]["env"]["C"] == "x (given by -e)"
+
+
 def test_the_plan_runs_nothing(accepting: StubApi, dstack: Dstack) -> None:
     steps = [
         {"name": "prepare", "action": "reuse", "from": "old-cow-2", "tag": "latest", "artifacts": ["data"]},

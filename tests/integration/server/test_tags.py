@@ -245,6 +245,10 @@ def test_of_a_failed_run_what_saved_nothing_gets_no_tag(world: World) -> None:
     runner.finish("prepare")
     world.stop(name)
     assert [(tag["workflow"], tag["partial"]) for tag in world.tag(name, "half", force=True)] == [("prepare", True)]
+    # The run is not whole; what the job that ended well has saved is.
+    plan = run_service.plan(world.context, world.submission(depending("prepare:half"), "train"))
+    assert [item.partial for item in plan.steps[0].inputs] == [False]
+    assert not any("partial" in warning.message for warning in plan.warnings)
 
 
 def test_a_run_under_way_cannot_be_tagged(world: World) -> None:

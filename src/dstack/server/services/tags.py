@@ -222,7 +222,7 @@ def resolve(
     where = [tags.c.project_id == project_id, tags.c.repository_id == repository_id, tags.c.name == name]
     if workflow is not None:
         where.append(tags.c.workflow == workflow)
-    rows = tx.execute(select(tags.c.workflow, tags.c.run_id, tags.c.partial).where(*where)).all()
+    rows = tx.execute(select(tags.c.workflow, tags.c.run_id).where(*where)).all()
     if not rows and name == LATEST and workflow is not None:
         # `latest` not set by hand means the newest run in which that workflow ended done.
         return newest_done(tx, project_id, repository_id, workflow)
@@ -237,7 +237,7 @@ def resolve(
     found: list[ReusedInput] = []
     for row in rows:
         warning = _of_age(tx, project_id, repository_id, row.workflow, row.run_id) if name == LATEST else ""
-        found.extend(_inputs(tx, project_id, row.run_id, row.workflow, name, row.partial, warning))
+        found.extend(_inputs(tx, project_id, row.run_id, row.workflow, name, warning))
     return found
 
 
@@ -264,7 +264,7 @@ def newest_done(tx: Transaction, project_id: UUID, repository_id: UUID | None, w
     run_id = _newest_done_run(tx, project_id, repository_id, workflow)
     if run_id is None:
         raise UnknownTag([])
-    return _inputs(tx, project_id, run_id, workflow, None, partial=False)
+    return _inputs(tx, project_id, run_id, workflow, None)
 
 
 def elsewhere(
@@ -319,7 +319,6 @@ def _inputs(
     run_id: UUID,
     workflow: str,
     tag_name: str | None,
-    partial: bool,
     warning: str = "",
 ) -> list[ReusedInput]:
     return [
@@ -331,7 +330,7 @@ def _inputs(
             job_name=row["job"],
             workflow=workflow,
             tag=tag_name,
-            partial=partial or row["partial"],
+            partial=row["partial"],
             warning=warning,
         )
         for row in newest_of_run(tx, project_id, run_id)
