@@ -11,7 +11,7 @@ import click
 
 from dstack.cli.commands import COMMANDS, summary
 from dstack.providers import registry
-from dstack.workflows.options import OPTIONS
+from dstack.workflows.options import available
 
 FOLDER = Path(__file__).parent.parent / "src" / "dstack" / "cli"
 
@@ -49,6 +49,7 @@ def completions() -> str:
             arguments.append(f"    {name!r}: {tuple(kinds)!r},\n")
     kinds_of = {name: kind for name, kind in registry().items() if kind.command_line is not None}
     providers = tuple(name for name, kind in kinds_of.items() if not kind.__module__.endswith(".pending"))
+    taken = [f"    {name!r}: {tuple(available(kind))!r},\n" for name, kind in [*registry().items(), ("", None)]]
     return (
         '"""What shells complete. Written by scripts/generate_help.py from the commands themselves."""\n\n'
         "# fmt: off\n# ruff: noqa: E501\n"
@@ -57,7 +58,8 @@ def completions() -> str:
         "# Command → the kinds of its arguments; the last one may come again where it ends in `*`.\n"
         f"ARGUMENTS: dict[str, tuple[str, ...]] = {{\n{''.join(arguments)}}}\n"
         f"PROVIDERS: tuple[str, ...] = {providers!r}\n"
-        f"PROVIDER_OPTIONS: tuple[str, ...] = {tuple(OPTIONS)!r}\n"
+        "# Provider → the options that its workflows take; the empty name is one that is not known.\n"
+        f"PROVIDER_OPTIONS: dict[str, tuple[str, ...]] = {{\n{''.join(taken)}}}\n"
     )
 
 

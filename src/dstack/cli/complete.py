@@ -1,9 +1,9 @@
 """What a shell offers while a command line is typed: `dstack __complete SHELL LINE`, called by what `dstack completion`
 prints.
 
-It has 80 ms from the key to the list, so it starts no server and parses no YAML: options come from a table that is
-generated, workflows and variables from a scan of the files, runs and tags from the server if one listens, or else from
-what it said last.
+It has 80 ms from the key to the list, so it starts no server and parses no YAML, but for the values of a variable:
+options come from a table that is generated, workflows and variables from a scan of the files, runs and tags from the
+server if one listens, or else from what it said last.
 """
 
 from __future__ import annotations
@@ -118,15 +118,41 @@ def _of_run(words: list[str], current: str) -> Iterator[Candidate]:
     root = _root(words)
     values = dict.fromkeys(VALUES, FILES)
     named = _positional(words, values)
-    if current.startswith("-"):
+    if named and root and (given := _variable_before(words, current)) is not None:
+        yield from _choices(root, named[0], *given)
+    elif current.startswith("-"):
         if named and root:
             yield from ((f"--{name}", about) for name, about in _variables(root, named[0]))
         yield from ((option, "") for option in (*FLAGS, *VALUES) if option.startswith("--"))
         if named:
-            yield from ((f"--{name}", "of the provider") for name in PROVIDER_OPTIONS)
+            yield from ((f"--{name}", "of the provider") for name in PROVIDER_OPTIONS[_provider(root, named[0])])
     elif not named:
         yield from _of_kind("workflow", root=root)
         yield from ((name, "a provider: its words follow") for name in PROVIDERS)
+
+
+def _provider(root: str | None, name: str) -> str:
+    """Which provider's options stand behind `name`, a workflow or a provider."""
+    from dstack.client.names import workflow_names, workflow_provider
+
+    found = workflow_provider(root, name) if root and name in workflow_names(root) else name
+    return found if found in PROVIDER_OPTIONS else ""
+
+
+def _variable_before(words: list[str], current: str) -> tuple[str, str] | None:
+    """(the name of the option whose value comes here, what stands before the value in the same word)."""
+    if current.startswith("--") and "=" in current:
+        option = current.partition("=")[0]
+        return option[2:], f"{option}="
+    if current.startswith("-") or not words or not words[-1].startswith("--") or "=" in words[-1]:
+        return None
+    return words[-1][2:], ""
+
+
+def _choices(root: str, workflow: str, variable: str, before: str) -> Iterator[Candidate]:
+    from dstack.client.names import variable_choices
+
+    yield from ((f"{before}{choice}", f"for {variable}") for choice in variable_choices(root, workflow, variable))
 
 
 def _root(words: list[str]) -> str | None:

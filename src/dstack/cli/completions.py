@@ -305,4 +305,19 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     'server move-store': ('',),
 }
 PROVIDERS: tuple[str, ...] = ('bash', 'curl', 'python', 'torchrun')
-PROVIDER_OPTIONS: tuple[str, ...] = ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on', 'ports', 'nnodes', 'logdir')
+# Provider → the options that its workflows take; the empty name is one that is not known.
+PROVIDER_OPTIONS: dict[str, tuple[str, ...]] = {
+    'bash': ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on', 'ports'),
+    'curl': ('env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on'),
+    'python': ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on'),
+    'torchrun': ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on', 'nnodes'),
+    'docker': ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on', 'ports'),
+    'notebook': ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on', 'ports'),
+    'lab': ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on', 'ports'),
+    'code': ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on', 'ports'),
+    'streamlit': ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on'),
+    'gradio': ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on'),
+    'fastapi': ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on'),
+    'tensorboard': ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on', 'logdir'),
+    '': ('requirements', 'env', 'artifact', 'working-dir', 'interruptible', 'cpu', 'memory', 'gpu', 'gpu-name', 'gpu-memory', 'shm-size', 'dep', 'deps', 'depends-on', 'ports', 'nnodes', 'logdir'),
+}

@@ -13,6 +13,7 @@ import re
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
 GLOBAL = "global"
 
@@ -25,6 +26,33 @@ def workflow_names(root: str) -> dict[str, str]:
             if item.get("name"):
                 found.setdefault(item["name"], item.get("help", ""))
     return found
+
+
+def workflow_provider(root: str, workflow: str) -> str:
+    """What a workflow names as its provider, or the one that stands for none; empty where that is not found."""
+    for text in _texts(root, "workflows"):
+        for item in _items(text):
+            if item.get("name") == workflow:
+                return item.get("provider") or ("docker" if "image" in item else "bash" if "commands" in item else "")
+    return ""
+
+
+def variable_choices(root: str, workflow: str, name: str) -> list[str]:
+    """What the variable `name` of a run of `workflow` may be, if it is declared so. The file is read in full."""
+    from typing import cast
+
+    section, dot, own = name.rpartition(".")
+    sections = _sections(root)
+    for place in (section,) if dot else (workflow, GLOBAL):
+        for known, declared in sections.get(place, {}).items():
+            if _canonical(known) != _canonical(own) or not isinstance(declared, dict):
+                continue
+            about = cast("dict[str, Any]", declared)
+            choices = about.get("choices")
+            if isinstance(choices, list):
+                return [str(choice) for choice in cast("list[Any]", choices)]
+            return ["true", "false"] if about.get("type") == "bool" else []
+    return []
 
 
 def variable_names(root: str) -> dict[str, list[str]]:
@@ -129,6 +157,19 @@ def _mentions(text: str, word: str) -> bool:
 
 
 def _read_whole(text: str) -> Iterator[str]:
+    for section in _parsed(text).values():
+        yield from section
+
+
+def _sections(root: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for text in _texts(root, "variables"):
+        found.update(_parsed(text))
+    return found
+
+
+def _parsed(text: str) -> dict[str, dict[str, Any]]:
+    """The sections of a variables file, every value a text, a list or a mapping; what cannot be read is left out."""
     from typing import cast
 
     import yaml
@@ -136,11 +177,15 @@ def _read_whole(text: str) -> Iterator[str]:
     try:
         root = cast("object", yaml.load(text, yaml.CBaseLoader))  # noqa: S506 - texts, lists and mappings only
     except yaml.YAMLError:
-        return  # whoever runs something is told of it
+        return {}  # whoever runs something is told of it
     sections = cast("dict[str, object]", root).get("variables") if isinstance(root, dict) else None
-    for section in cast("dict[str, object]", sections).values() if isinstance(sections, dict) else ():
-        if isinstance(section, dict):
-            yield from map(str, cast("dict[str, object]", section))
+    if not isinstance(sections, dict):
+        return {}
+    return {
+        str(name): {str(key): value for key, value in cast("dict[str, Any]", section).items()}
+        for name, section in cast("dict[str, object]", sections).items()
+        if isinstance(section, dict)
+    }
 
 
 def _pair(content: str) -> tuple[str, str]:

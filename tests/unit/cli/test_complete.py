@@ -98,6 +98,39 @@ def test_workflows_variables_and_providers_of_run(offered) -> None:
     assert offered("dstack run train --epochs ") == [], "files, says the shell"
 
 
+def test_options_are_those_of_the_provider(offered, repository: Path) -> None:
+    (repository / ".dstack" / "workflows.yaml").write_text(
+        "workflows:\n  - {name: a, provider: torchrun, file: x.py}\n  - {name: b, commands: [x]}\n"
+        "  - {name: c, provider: curl, url: x}\n  - {name: d, provider: other}\n"
+    )
+    several = ["--nnodes", "--logdir", "--ports", "--requirements", "--gpu"]
+
+    def of(name: str) -> list[str]:
+        found = offered(f"dstack run {name} --")
+        return [option for option in several if option in found]
+
+    assert of("a") == of("torchrun") == ["--nnodes", "--requirements", "--gpu"]
+    assert of("b") == of("bash") == ["--ports", "--requirements", "--gpu"]
+    assert of("c") == ["--gpu"]
+    assert of("d") == several
+
+
+def test_choices_of_a_variable(offered, repository: Path) -> None:
+    (repository / ".dstack" / "variables.yaml").write_text(
+        "variables:\n  global:\n    dry-run: {type: bool, default: no}\n    mode: {choices: [x]}\n"
+        "  train:\n    mode: {choices: [fast, full, 1.0]}\n    epochs: 3\n"
+    )
+    assert offered("dstack run train --mode ") == ["fast", "full", "1.0"]
+    assert offered("dstack run train --mode fu") == ["full"]
+    assert offered("dstack run train --mode=f") == ["--mode=fast", "--mode=full"]
+    assert offered("dstack run train --mode=f", "bash") == ["fast", "full"]
+    assert offered("dstack run prepare --mode ") == ["x"]
+    assert offered("dstack run prepare --train.mode f") == ["fast", "full"]
+    assert offered("dstack run train --dry_run ") == ["true", "false"]
+    assert offered("dstack run train --epochs ") == []
+    assert "--mode" in offered("dstack run train --mode fast --")
+
+
 def test_workflows_of_another_folder(
     offered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
 ) -> None:
