@@ -19,7 +19,7 @@ def given(options: RunOptions, root: str, files: dict[str, str]) -> tuple[list[s
             found.update(env_file.read(path))
         result = values.collect(options.env, found, files)
     except env_file.EnvFileError as error:
-        raise UserError(str(error), "lines are NAME=VALUE; quote a value that has blanks or # in it") from None
+        raise UserError(str(error), error.hint) from None
     except values.ValuesError as error:
         raise UserError(error.message, error.hint) from None
     if options.env_files:

@@ -32,7 +32,16 @@ MAX_BYTES = 4 << 20
 
 
 class EnvFileError(Exception):
-    """A file cannot be read as one; every line of the message begins `file:line:column:`. It shows no value."""
+    """A file cannot be read as one; every line of the message begins `file:line:column:`. It shows no value.
+
+    `hint` says what to do.
+    """
+
+    def __init__(
+        self, message: str, hint: str = "lines are NAME=VALUE; quote a value that has blanks or # in it"
+    ) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def is_name(text: str) -> bool:
@@ -46,16 +55,23 @@ def read(path: str) -> dict[str, str | None]:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise EnvFileError(f"{path}: {error.strerror or error}") from None
+        raise EnvFileError(f"{path}: {error.strerror or error}", _unreadable(error)) from None
     if len(raw) > MAX_BYTES:
-        raise EnvFileError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so it is no list of variables")
+        message = f"{path}: larger than {MAX_BYTES >> 20} MiB, so it is no list of variables"
+        raise EnvFileError(message, "name a file of NAME=VALUE lines")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - raw.rfind(b"\n", 0, error.start)
-        raise EnvFileError(f"{path}:{line}:{column}: this is not UTF-8") from None
+        raise EnvFileError(f"{path}:{line}:{column}: this is not UTF-8", "save it as UTF-8 text") from None
     return parse(text, path)
+
+
+def _unreadable(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "correct the path: it starts at the folder that you are in"
+    return "name a file of NAME=VALUE lines that you may read"
 
 
 def parse(text: str, path: str) -> dict[str, str | None]:

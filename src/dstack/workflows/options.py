@@ -335,7 +335,7 @@ class _Reader:
         if self.accepts_args:
             # Most of what goes to a program is meant for it: only what is nearly one of ours is doubtful.
             known = [option[2:] for option in self._known()] if name.startswith("--") else []
-            if near := self.report.nearest(name[2:], known, cutoff=0.8) if known else "":
+            if near := self._of_another(name) or (self.report.nearest(name[2:], known, cutoff=0.8) if known else ""):
                 message = f"`{word}` goes to the program of `{self.root.name}`"
                 self.report.argument(word, message, f"did you mean `--{near}`?", "warning")
             elif word in self.workflows:
@@ -344,7 +344,10 @@ class _Reader:
                 self.report.argument(word, message, hint, "warning")
             self.choices.args.append(word)
             return
-        near = self.report.nearest(name, list(self._known())) if name.startswith("--") else ""
+        near = ""
+        if name.startswith("--"):
+            other = self._of_another(name)
+            near = f"--{other}" if other else self.report.nearest(name, list(self._known()))
         if word.startswith("-"):
             self._skip_value(word)
             hint = f"did you mean `{near}`?" if near else "declare it in .dstack/variables.yaml to use it as a variable"
@@ -352,6 +355,15 @@ class _Reader:
         else:
             hint = "use `${{ run.args }}` in the workflow to pass arguments on"
             self.report.argument(word, f"`{self.root.name}` takes no arguments, and got `{word}`", hint)
+
+    def _of_another(self, option: str) -> str:
+        """The variable of a workflow that this run needs, which an option names without that workflow."""
+        name = canonical(option[2:]) if option.startswith("--") else ""
+        for member in self.members.values():
+            variable = self.workflows.variables.sections.get(member.name, {}).get(name)
+            if variable is not None and member is not self.root:
+                return f"{member.name}.{variable.name}"
+        return ""
 
     def _known(self) -> Iterator[str]:
         """Every option that would be understood."""

@@ -301,4 +301,7 @@ def test_wrong_values_are_told_without_showing_them(dstack: Dstack, repository: 
     assert "s3cret" not in done.err
     done = dstack("run", "train", "-e", "1X=s3cret")
     assert (done.code, "`1X` cannot name" in done.err, "s3cret" in done.err) == (2, True, False)
-    assert "No such file" in dstack("run", "--env-file", "missing", "train").err
+    missing = dstack("run", "--env-file", "missing", "train").err
+    assert "No such file" in missing
+    assert "hint: correct the path" in missing
+    assert "NAME=VALUE" not in missing
