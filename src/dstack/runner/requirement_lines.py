@@ -32,11 +32,16 @@ class Requirements:
     material: list[bytes] = field(default_factory=list[bytes])
     sources: dict[str, str] = field(default_factory=dict[str, str])
     shared: bool = True
+    root: Path = field(default_factory=Path)
+    """Of the code: files are called by their paths from there."""
+
+    def called(self, path: Path) -> str:
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else path.name
 
 
 def read(lines: Iterable[str], code_root: Path) -> Requirements:
     """Read the requirement `lines` of a workflow; files are relative to `code_root`. Raises RequirementsError."""
-    result = Requirements()
+    result = Requirements(root=Path(os.path.normpath(code_root)))
     for line in _logical_lines(lines):
         option = _FILE_OPTION.fullmatch(line)
         if option:
@@ -70,12 +75,12 @@ def _note_file(path: Path, place: str, result: Requirements, stack: tuple[Path, 
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RequirementsError(
-            f"the requirements file {path.name}, named in {place}, cannot be read ({path}: {why}); "
+            f"the requirements file {result.called(path)}, named in {place}, cannot be read ({path}: {why}); "
             "add it to the repository, or correct its path: it is relative to the file that names it"
         ) from error
     for number, line in enumerate(_logical_lines(text.splitlines(), keep_empty=True), 1):
         if line:
-            _note(line, path.parent, f"{path.name}:{number}", result, (*stack, path))
+            _note(line, path.parent, f"{result.called(path)}:{number}", result, (*stack, path))
 
 
 def _note_requirement(line: str, base: Path, place: str, result: Requirements) -> None:

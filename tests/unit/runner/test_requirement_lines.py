@@ -85,6 +85,20 @@ def test_a_missing_file_is_named_with_who_named_it(tmp_path: Path) -> None:
         requirement_lines.read(["-r a.txt"], tmp_path)
 
 
+def test_files_are_called_by_their_paths_in_the_code(tmp_path: Path) -> None:
+    (tmp_path / "reqs" / "more").mkdir(parents=True)
+    (tmp_path / "reqs" / "bad.txt").write_text("six\nno-such==1\n-r more/x.txt\n")
+    (tmp_path / "reqs" / "more" / "x.txt").write_text("\nother\n-r gone.txt\n")
+    with pytest.raises(RequirementsError, match=r"file reqs/more/gone\.txt, named in reqs/more/x\.txt:3, cannot"):
+        requirement_lines.read(["-r reqs/bad.txt"], tmp_path)
+    (tmp_path / "reqs" / "more" / "gone.txt").touch()
+    found = requirement_lines.read(["-r reqs/bad.txt"], tmp_path)
+    assert requirement_lines.named_in("no-such other", found) == [
+        "`no-such==1` (reqs/bad.txt:2)",
+        "`other` (reqs/more/x.txt:2)",
+    ]
+
+
 def test_a_failure_is_traced_to_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("six\nno-such \\\n  >= 2\n\nOther_Pkg\n")
     found = requirement_lines.read(["-r a.txt"], tmp_path)
