@@ -180,7 +180,7 @@ class Attempt:
             self._send(self._reports.accepted(), patient=True)
             self._process = await self._start(share.gpus)
         except (SetupError, StartError, SnapshotError) as error:
-            await self._setup_failed(str(error))
+            await self._setup_failed(str(error), said=error.said if isinstance(error, SetupError) else "")
             return
         except TimeoutError:
             await self._setup_failed(f"it was not set up within {assignment.setup_deadline:g} s")
@@ -319,8 +319,8 @@ class Attempt:
             return
         self._remove()
 
-    async def _setup_failed(self, detail: str) -> None:
-        self._say(detail)
+    async def _setup_failed(self, detail: str, said: str = "") -> None:
+        self._say(said or detail)
         await self._finish_log()
         await self._give_up(detail)
 

@@ -36,7 +36,14 @@ NO_MORE_THAN = Limits()
 
 
 class SetupError(Exception):
-    """The environment cannot be had; the text says what failed, where, and what to do."""
+    """The environment cannot be had; the text says what failed, where, and what to do.
+
+    `said` is the same for the job's log, where that has the words of whoever failed already.
+    """
+
+    def __init__(self, text: str, said: str = "") -> None:
+        super().__init__(text)
+        self.said = said or text
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +145,7 @@ class EnvironmentManager:
             code, message = await uv.run("pip", "install", *target, *options, *requirements.arguments)
             if code != 0:
                 await whole(shutil.rmtree, venv, ignore_errors=True)
-                raise SetupError(_install_failure(message, requirements))
+                raise _install_failure(message, requirements)
         frozen = await uv.output("pip", "freeze", *target) if requirements.arguments else b""
         (venv / FROZEN).write_bytes(frozen)
         facts = {"python": base, "wanted": wanted, "requirements": requirements.arguments}
@@ -259,10 +266,11 @@ def _key(wanted: str, requirements: Requirements, environment: Mapping[str, str]
     return digest.hexdigest(32)[:32]
 
 
-def _install_failure(message: str, requirements: Requirements) -> str:
+def _install_failure(message: str, requirements: Requirements) -> SetupError:
     named = requirement_lines.named_in(message, requirements)
     where = f": {', '.join(named[:3])}" if named else ""
-    return f"the requirements could not be installed{where}. uv says: {_brief(message)}. {_advice(message)}"
+    what, advice = f"the requirements could not be installed{where}", _advice(message)
+    return SetupError(f"{what}. uv says: {_brief(message)}. {advice}", f"{what}. {advice}")
 
 
 def _advice(message: str) -> str:

@@ -222,6 +222,9 @@ def test_a_requirement_that_is_not_to_be_had_is_named_with_its_place(bench: Benc
     assert "could not be installed: `no-such-thing>=2` (r.txt:2)" in text
     assert "uv says: " in text
     assert "no-such-thing was not found" in text
+    # The log has uv's words already.
+    assert "could not be installed: `no-such-thing>=2` (r.txt:2). " in caught.value.said
+    assert "was not found in" not in caught.value.said
     assert b"no-such-thing" in b"".join(bench.output)
     wheel(bench.wheels, "no_such_thing", "2.1")
     assert bench.prepare("-r r.txt").key, "a failure must not stand in the way of the next try"
