@@ -150,8 +150,8 @@ def test_standard_streams_that_are_closed(shared_home: Home, closed: str, shown:
     before = len(shared_home.json("runs", "-a"))
     command = f"exec {shlex.quote(DSTACK)} run hello {closed}"
     done = subprocess.run(
-        ["bash", "-c", command], cwd=shared_home.repository, env=shared_home.environment, capture_output=True, text=True,
-        timeout=TIMEOUT, check=False,
+        ["bash", "-c", command], cwd=shared_home.repository, env=shared_home.environment, capture_output=True,
+        text=True, timeout=TIMEOUT, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, shown)
     assert "hello" in done.stderr or "2>&-" in closed

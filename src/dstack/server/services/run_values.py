@@ -56,11 +56,7 @@ def check(values: Mapping[str, str]) -> None:
 
 def private(environment: Mapping[str, str]) -> dict[str, str]:
     """The part of a shell's environment that holds credentials: it is stored sealed only."""
-    return {
-        name: value
-        for name, value in environment.items()
-        if holds_credential(name, value)
-    }
+    return {name: value for name, value in environment.items() if holds_credential(name, value)}
 
 
 def of_shell(tx: Transaction, context: Context, run_id: UUID) -> dict[str, str]:
