@@ -50,7 +50,7 @@ GRACE = 5
 
 
 def build_context(settings: Settings, clock: Clock | None = None, ids: Ids | None = None) -> Context:
-    """Open the database (bringing its schema up to date) and the stores. Raises DatabaseError."""
+    """Open the database (bringing its schema up to date) and the stores. Raises DatabaseError, StoreAway, OSError."""
     settings.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     clock = clock or SystemClock()
     ids = ids or SystemIds()
@@ -59,7 +59,7 @@ def build_context(settings: Settings, clock: Clock | None = None, ids: Ids | Non
     database = Database.open(settings.url, clock=clock, on_commit=bus.publish_many)
     try:
         store = open_store(settings.home, lambda: database.read(_has_packs))
-    except EmbeddedError:
+    except BaseException:
         database.close()
         raise
     project_id, deployment_id, epoch = database.write(BEGIN, lambda tx: _begin(tx, settings, ids))
