@@ -155,9 +155,11 @@ _UNLISTED = (
     .order_by(chunks.c.pack_id)
     .limit(PAGE)
 )
+# SQLite would look through all chunks of the project for those of a pack: only the ids alone come from its index.
+_IDS_OF = select(chunks.c.chunk_id).where(chunks.c.project_id == _PROJECT, chunks.c.pack_id == bindparam("pack"))
 _ROWS_OF = select(
     chunks.c.chunk_id, chunks.c.offset, chunks.c.stored_length, chunks.c.raw_length, chunks.c.codec
-).where(chunks.c.project_id == _PROJECT, chunks.c.pack_id == bindparam("pack"))
+).where(chunks.c.project_id == _PROJECT, chunks.c.chunk_id.in_(_IDS_OF), chunks.c.pack_id == bindparam("pack"))
 _ARTIFACTS = (
     select(
         artifacts.c.id, runs.c.name.label("run"), jobs.c.name.label("job"), jobs.c.workflow, artifacts.c.path,
