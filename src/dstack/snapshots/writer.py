@@ -24,6 +24,11 @@ SEEN: Final = 200_000
 """Ids remembered so that a chunk is not offered twice; forgetting them costs a question, nothing else."""
 
 
+def is_full(builder: PackBuilder, more: int) -> bool:
+    """Whether a chunk of `more` stored bytes belongs into the next pack."""
+    return not builder.empty and (len(builder) + more > PACK_TARGET or builder.chunks >= PACK_CHUNKS)
+
+
 class PackWriter:
     """Takes chunks from any thread; at most UPLOADS packs are on their way while the next one fills: some 80 MiB.
 
@@ -104,7 +109,7 @@ class PackWriter:
             if object_id not in missing:
                 continue
             stored, codec = self._compressor.stored(data)
-            if _is_full(builder, len(stored)):
+            if is_full(builder, len(stored)):
                 self._put(builder)
                 builder = PackBuilder()
             builder.add_stored(object_id, stored, len(data), codec)
@@ -125,7 +130,7 @@ class PackWriter:
             stored, codec = self._compressor.stored(data)
             full = None
             with self._lock:
-                if _is_full(self._builder, len(stored)):
+                if is_full(self._builder, len(stored)):
                     full = self._take_builder()
                 self._builder.add_stored(chunk_id, stored, len(data), codec)
             if full is not None:
@@ -153,8 +158,3 @@ class PackWriter:
         self._store.add([index])
         with self._lock:
             self.stored += len(data)
-
-
-def _is_full(builder: PackBuilder, more: int) -> bool:
-    """Whether a chunk of `more` stored bytes belongs into the next pack."""
-    return not builder.empty and (len(builder) + more > PACK_TARGET or builder.chunks >= PACK_CHUNKS)

@@ -19,6 +19,7 @@ from dstack.server.services.errors import Conflict
 from dstack.server.services.gc import Wanted, collect
 from dstack.server.services.repositories import RepositoryRef
 from dstack.server.services.uploads import Upload, UploadedArtifact
+from dstack.snapshots import writer
 from dstack.snapshots.capture import save
 from dstack.snapshots.interfaces import PackIndex, pack_key
 from dstack.snapshots.packs import PackBuilder, read_index
@@ -143,6 +144,25 @@ def test_of_a_pack_that_is_more_than_half_dead_the_rest_is_packed_anew(world: Wo
     assert is_whole(world, second, tmp_path / "got", kept)
     world.clock.advance(LATER)
     assert gathered(world)["why"] == {}, "nothing is left to do"
+
+
+def test_packs_that_are_made_of_others_hold_no_more_chunks_than_any(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {f"kept-{number}": noise(number, 700) for number in range(10)}
+    first = uploaded(world, tmp_path / "a", {**kept, "dead": noise(99)})
+    second = uploaded(world, tmp_path / "b", kept)
+    delete.delete(world.context, [first], force=False, actor=None)
+    world.clock.advance(LATER)
+    monkeypatch.setattr(writer, "PACK_CHUNKS", 4)
+    assert gathered(world)["why"]["half-dead"]["packs"] == 1
+    world.clock.advance(world.settings.gc_condemned)
+    keep_house(world.context)
+    blobs = world.context.blobs
+    counts = [len(read_index(blobs, info.key, info.size).chunks) for info in blobs.list("packs/")]
+    assert sum(counts) >= len(kept)
+    assert max(counts) == 4
+    assert is_whole(world, second, tmp_path / "got", kept)
 
 
 def test_a_damaged_pack_is_left_as_it_is(world: World, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from dstack.snapshots.errors import CorruptChunk
 from dstack.snapshots.interfaces import ChunkEntry, pack_key
 from dstack.snapshots.packs import PackBuilder, decode_chunk
 from dstack.snapshots.store import Durable
-from dstack.snapshots.writer import PACK_TARGET
+from dstack.snapshots.writer import is_full
 
 MOVE: Final = declare_write("gc.move")
 BATCH: Final = 500
@@ -60,37 +60,39 @@ class Compactor:
     def compact(self, numbers: Iterable[int]) -> Tick:
         for number in numbers:
             rows = self._marker.rows_of(number)
-            if not rows or not self._take_in(number, rows):
-                yield
-                continue
-            self.emptied.append(number)
-            for kind, builder in self._builders.items():
-                if len(builder) > PACK_TARGET:
-                    yield from self._write(kind)
+            if rows and (found := self._verified(number, rows)):
+                yield from self._take_in(number, rows, found)
+                self.emptied.append(number)
             yield
         for kind in self._builders:
             yield from self._write(kind)
 
-    def _take_in(self, number: int, rows: Rows) -> bool:
-        """Put the chunks of a pack into the builders; False where one is not what it should be."""
+    def _verified(self, number: int, rows: Rows) -> list[memoryview]:
+        """The chunks of a pack as they are stored; none where one is not what it should be."""
         pack_id = self._index.packs[number].pack_id
         first = rows[0][1].offset
         length = rows[-1][1].offset + rows[-1][1].stored_length - first
-        found: list[tuple[bytes, memoryview, int, int]] = []
+        found: list[memoryview] = []
         try:
             data = memoryview(self._context.blobs.get(pack_key(pack_id), offset=first, length=length))
             for chunk_id, place in rows:
                 stored = data[place.offset - first : place.offset - first + place.stored_length]
                 decode_chunk(chunk_id, place, stored)
-                found.append((chunk_id, stored, place.raw_length, place.codec))
+                found.append(stored)
         except (KeyError, CorruptChunk):
             self.damaged.append(pack_id)
-            return False
+            return []
+        return found
+
+    def _take_in(self, number: int, rows: Rows, found: list[memoryview]) -> Tick:
+        """Put the chunks of a pack into the builders, and write those that are full."""
         objects = set(self._marker.objects_in(rows))
-        for chunk_id, stored, raw_length, codec in found:
-            self._builders[chunk_id in objects].add_stored(chunk_id, stored, raw_length, codec)
-            self._from[chunk_id] = pack_id
-        return True
+        for (chunk_id, place), stored in zip(rows, found, strict=True):
+            kind = chunk_id in objects
+            if is_full(self._builders[kind], len(stored)):
+                yield from self._write(kind)
+            self._builders[kind].add_stored(chunk_id, stored, place.raw_length, place.codec)
+            self._from[chunk_id] = self._index.packs[number].pack_id
 
     def _write(self, kind: bool) -> Tick:
         builder, self._builders[kind] = self._builders[kind], PackBuilder()
