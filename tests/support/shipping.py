@@ -16,7 +16,7 @@ from dstack.client.code import ship_code
 from dstack.client.listing import Listing
 from dstack.client.patterns import code_patterns
 from dstack.client.repository import identify, read_files
-from dstack.client.types import CodeRef
+from dstack.client.sent import CodeRef
 from dstack.snapshots.capture import save
 from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.statcache import FileCache

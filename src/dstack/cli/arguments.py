@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 import click
 
 from dstack.client.repository import find_root, identify
+from dstack.client.sent import RepositoryRef
 from dstack.client.sources import is_snapshot
-from dstack.client.types import RepositoryRef
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

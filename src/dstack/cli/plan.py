@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dstack.client.api import Api
-    from dstack.client.types import Plan, PlannedBegin, PlannedPolicy, PlannedStep, Submission
+    from dstack.client.planned import Plan, PlannedBegin, PlannedPolicy, PlannedStep
+    from dstack.client.sent import Submission
 
 MOST_DRAWN = 60
 """Steps of a graph that is drawn: a larger one says more as the list of its steps."""

@@ -18,7 +18,8 @@ from dstack.client import env_file, values
 from dstack.client.api import ApiError
 from dstack.client.environment import allowed_environment, find_python
 from dstack.client.repository import identify, read_files, require_root
-from dstack.client.types import Given, Run, Submission, Wish
+from dstack.client.sent import Given, Submission, Wish
+from dstack.client.types import Run
 
 NOTHING_TO_DO = "nothing-to-do"
 _OPTIONS = (

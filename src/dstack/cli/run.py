@@ -17,7 +17,8 @@ from dstack.client.repository import RepositoryError, current_folder, identify, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dstack.client.types import Run, Submission
+    from dstack.client.sent import Submission
+    from dstack.client.types import Run
 
 USAGE = """\
 Usage: dstack run [OPTIONS] NAME [ARGUMENTS]...

@@ -10,7 +10,8 @@ from dstack.cli.arguments import current_repository
 from dstack.cli.render import ago, count, duration, say, status_colour, status_words, write_json, write_table
 from dstack.cli.session import open_api
 from dstack.client.api import Api
-from dstack.client.types import Job, RepositoryRef, Run
+from dstack.client.sent import RepositoryRef
+from dstack.client.types import Job, Run
 
 RECENT = 10
 REASON = 60

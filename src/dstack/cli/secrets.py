@@ -12,7 +12,8 @@ from dstack.cli.render import ago, say, write_json, write_table
 from dstack.cli.session import open_api
 from dstack.client.api import ApiError
 from dstack.client.repository import identify, require_root
-from dstack.client.types import RepositoryRef, Secret
+from dstack.client.sent import RepositoryRef
+from dstack.client.types import Secret
 
 _repo = click.option("--repo", metavar="DIR", help="The folder that holds .dstack/ (default: from here upwards).")
 _as_json = click.option("--json", "as_json", is_flag=True, help="A list of objects; no value is ever in it.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dstack.cli.session import Session
-    from dstack.client.types import CodeRef, Submission
+    from dstack.client.sent import CodeRef, Submission
 
 ALWAYS = "DSTACK_LARGE_CODE"
 """Environment variable: with 1, much code is shipped without a question."""

@@ -13,7 +13,7 @@ from dstack.client.repository import read_files, require_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dstack.client.types import DeclaredVariable, Validation
+    from dstack.client.planned import DeclaredVariable, Validation
 
 
 @click.command()

@@ -18,29 +18,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Self, Unpack
 
+    from dstack.client.planned import Plan, Validation
+    from dstack.client.sent import ArtifactsOf, Given, RepositoryRef, Submission, Upload, Wish
     from dstack.client.types import (
         Artifact,
-        ArtifactsOf,
         Comparison,
         DeletedRuns,
         Diagnostic,
         Explanation,
-        Given,
         Info,
         Lineage,
         Metric,
-        Plan,
-        RepositoryRef,
         RetentionRules,
         Run,
         SavedSnapshot,
         Secret,
-        Submission,
         Tag,
-        Upload,
         Usage,
-        Validation,
-        Wish,
     )
     from dstack.client.wire import Answer, Body, Transport
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from dstack.client.types import CodeRef
+    from dstack.client.sent import CodeRef
 
 _KEPT = 4
 """Trees that are remembered: workflows may differ in what they ship."""

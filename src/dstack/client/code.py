@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from dstack.client.difference import Difference
-    from dstack.client.types import CodeRef
+    from dstack.client.sent import CodeRef
 
     Save = Callable[[str, Mapping[str, os.stat_result], str], tuple[CodeRef, Sequence[str]]]
     Confirm = Callable[[int, int, Sequence[tuple[int, str]]], bool]

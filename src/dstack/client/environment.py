@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dstack.client.types import PythonRef
+    from dstack.client.sent import PythonRef
 
 ALLOWED = (
     # Where programs and their data are

@@ -14,7 +14,7 @@ from dstack.client.git import git_folder, normalise_remote, read_head, read_remo
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dstack.client.git import GitFolder
-    from dstack.client.types import RepositoryRef
+    from dstack.client.sent import RepositoryRef
 
 MOST_TEXT = 16 << 20
 """Bytes of all workflow files, of which the server takes half: what is larger is not even sent."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dstack.client.api import Api
-    from dstack.client.types import Artifact, RepositoryRef, SavedSnapshot
+    from dstack.client.sent import RepositoryRef
+    from dstack.client.types import Artifact, SavedSnapshot
 
 SHOWN = 12
 """Digits of a snapshot's id that people see."""

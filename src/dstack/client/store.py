@@ -28,7 +28,7 @@ from dstack.snapshots.statcache import FileCache
 from dstack.snapshots.store import SnapshotStore
 
 if TYPE_CHECKING:
-    from dstack.client.types import CodeRef
+    from dstack.client.sent import CodeRef
 
 _T = TypeVar("_T")
 _ENCODER = msgspec.msgpack.Encoder()

@@ -1,7 +1,7 @@
 """The shapes that the API answers with (docs/design/interfaces.md). Imported for type checking only.
 
 All are tolerant: the server may leave out what a caller does not need or add what it does not know.
-Times are microseconds UTC, null if not yet.
+Times are microseconds UTC, null if not yet. Plans are in `planned`, what is sent in `sent`.
 """
 
 from __future__ import annotations
@@ -206,122 +206,6 @@ class Tag(TypedDict, total=False):
     partial: bool
 
 
-class PlannedVariable(TypedDict, total=False):
-    value: Any
-    source: str
-
-
-class DeclaredVariable(PlannedVariable, total=False):
-    required: bool
-    type: str | None
-    choices: list[Any]
-    min: float | None
-    max: float | None
-    help: str
-
-
-class PlannedRetry(TypedDict, total=False):
-    on: list[str]
-    max: int
-    backoff: float
-
-
-class PlannedPolicy(TypedDict, total=False):
-    condition: str | None
-    timeout: float | None
-    retry: PlannedRetry | None
-    fail_fast: bool
-    continue_on_failure: bool
-
-
-class PlannedReuse(TypedDict("PlannedReuse", {"from": str})):
-    """A job that is done in the run `from`."""
-
-    job: str
-
-
-class PlannedBegin(TypedDict("PlannedBegin", {"from": str})):
-    """A snapshot that a job begins with: of the folder `path`, taken in the run `from`."""
-
-    job: str
-    path: str
-    attempt: int
-    at: int
-    manifest_id: str
-    files: int
-    size: int
-
-
-PlannedStep = TypedDict(
-    "PlannedStep",
-    {
-        "name": str,
-        "workflow": str,
-        "provider": str,
-        "action": str,
-        "from": str | None,
-        "tag": str | None,
-        "needs": list[str],
-        "requirements": str,
-        "environment": str,
-        "commands": list[str],
-        "artifacts": list[str],
-        "variables": dict[str, PlannedVariable],
-        "misfit": str | None,
-        "why": str | None,
-        "jobs": int,
-        "env": dict[str, str],
-        "policy": PlannedPolicy | None,
-        "reused": list[PlannedReuse],
-        "begins": list[PlannedBegin],
-    },
-    total=False,
-)
-
-
-class PlannedCode(TypedDict, total=False):
-    content_id: str
-    files: int
-    size: int
-    sent: int
-    """Bytes that the server did not have; added by the command line."""
-
-
-class Plan(TypedDict, total=False):
-    workflow: str
-    steps: list[PlannedStep]
-    code: PlannedCode | None
-    warnings: list[Diagnostic]
-
-
-class WorkflowInfo(TypedDict, total=False):
-    name: str
-    provider: str
-    file: str
-    line: int
-    help: str
-    variables: dict[str, DeclaredVariable]
-
-
-class DescribedOption(TypedDict):
-    option: str
-    help: str
-
-
-class Described(TypedDict, total=False):
-    """What a workflow or provider takes; `usage` of a provider alone."""
-
-    usage: str | None
-    options: list[DescribedOption]
-
-
-class Validation(TypedDict, total=False):
-    diagnostics: list[Diagnostic]
-    workflows: list[WorkflowInfo]
-    providers: list[str]
-    described: Described | None
-
-
 class RootCause(TypedDict, total=False):
     job: str
     reason: str
@@ -395,79 +279,6 @@ class RetentionRules(TypedDict, total=False):
     set_at: int | None
 
 
-class ArtifactsOf(TypedDict, total=False):
-    """Which artifacts are asked for: those of one run, or of all that a tag points at in a repository."""
-
-    run: str | None
-    tag: str | None
-    workflow: str | None
-    job: str | None
-    repository: RepositoryRef | None
-
-
-class RepositoryRef(TypedDict, total=False):
-    key: str
-    name: str
-    root: str
-    remote: str | None
-    branch: str | None
-    commit: str | None
-    aliases: list[str]
-
-
-class CodeRef(TypedDict):
-    manifest_id: str
-    content_id: str
-    files: int
-    size: int
-
-
-class PythonRef(TypedDict):
-    path: str
-    version: str
-
-
-class Submission(TypedDict, total=False):
-    workflow: str
-    args: list[str]
-    files: dict[str, str]
-    repository: RepositoryRef
-    code: CodeRef | None
-    diff: str | None
-    environment: dict[str, str]
-    values: dict[str, str]
-    python: PythonRef | None
-    tags: list[str]
-    user: str
-    host: str
-    dstack_options: dict[str, Any]
-
-
-class Given(TypedDict, total=False):
-    """Names of what the shell that submitted a run gave, which nobody kept."""
-
-    workflow: str
-    values: list[str]
-    shell: list[str]
-
-
-class Wish(TypedDict, total=False):
-    """How a run is to follow another."""
-
-    restart: bool
-    job: str | None
-    fresh: bool
-    set: list[str]
-    args: list[str]
-    values: dict[str, str]
-    environment: dict[str, str]
-    python: PythonRef | None
-    changes: Submission | None
-    tags: list[str]
-    user: str
-    host: str
-
-
 class Link(TypedDict, total=False):
     """`step` of `run` was given what `job` of the run `source` had saved at `path`. `direction` says on which side of
     what was asked for it lies: `input` or `use`; `depth` is how far, from 1."""
@@ -495,21 +306,6 @@ class Lineage(TypedDict, total=False):
     roots: list[str]
     links: list[Link]
     cut: bool
-
-
-class UploadedArtifact(TypedDict):
-    path: str
-    manifest_id: str
-    stored: int
-
-
-class Upload(TypedDict, total=False):
-    workflow: str
-    artifacts: list[UploadedArtifact]
-    repository: RepositoryRef
-    tags: list[str]
-    user: str
-    host: str
 
 
 class Secret(TypedDict, total=False):

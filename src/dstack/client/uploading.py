@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from dstack.client.api import Api, ApiError
 from dstack.client.repository import current_folder, find_root, identify
+from dstack.client.sent import UploadedArtifact
 from dstack.client.sources import ArtifactError
 from dstack.client.store import remote_store
-from dstack.client.types import Run, UploadedArtifact
+from dstack.client.types import Run
 from dstack.snapshots.capture import save
 from dstack.snapshots.scanning import parse_rows, select, unpack_row, walk
 from dstack.snapshots.statcache import FileCache

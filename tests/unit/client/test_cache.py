@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dstack.client.cache import CodeCache, Shipped
-from dstack.client.types import CodeRef
+from dstack.client.sent import CodeRef
 
 CODE: CodeRef = {"manifest_id": "a" * 64, "content_id": "b" * 64, "files": 1, "size": 2}
 

@@ -11,7 +11,7 @@ import pytest
 from dstack.client import code, tree
 from dstack.client.code import CodeCache, Listing, ship_code
 from dstack.client.repository import RepositoryError
-from dstack.client.types import CodeRef
+from dstack.client.sent import CodeRef
 
 OLD = 1_600_000_000 * 10**9
 MINUTE = 60 * 10**9
