@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +20,10 @@ from dstack.runner.saving import ArtifactSaver, FinalSave
 from dstack.runner.settings import Settings
 from dstack.sdk.blobs import Buffer
 from dstack.snapshots.blobs.memory import MemoryBlobStore
-from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.errors import StoreRefused
+from dstack.snapshots.restore import restore
 from dstack.snapshots.store import SnapshotStore
+from tests.support.stores import RecordingCatalog
 
 DEADLINE = 30.0
 
@@ -44,13 +46,16 @@ class Scene:
 
     def __init__(self, folder: Path, save_deadline: float = DEADLINE) -> None:
         self.blobs = Refusing()
+        self.catalog = RecordingCatalog([])
+        self.store = SnapshotStore(self.blobs, self.catalog)
+        self.on_report: Callable[[], None] = lambda: None
+        self.applied: list[messages.AttemptEvent] = []
+        """The events whose snapshots are in the store."""
         self.events: list[messages.AttemptEvent] = []
         self.out = folder / "work" / "out"
         self.out.mkdir(parents=True)
         settings = Settings(home=folder, quiet_period=0.05, max_interval=0.2, save_retry=0.05, retry_last=0.05)
-        shop: Any = SimpleNamespace(
-            settings=settings, clock=SystemClock(), store=SnapshotStore(self.blobs, MemoryCatalog())
-        )
+        shop: Any = SimpleNamespace(settings=settings, clock=SystemClock(), store=self.store)
         spec = SimpleNamespace(artifacts=("out",), working_dir=".")
         assignment: Any = SimpleNamespace(attempt_id=UUID(int=1), spec=spec, save_deadline=save_deadline)
         self.saver = ArtifactSaver(shop, cast("Assignment", assignment), folder, self.report)
@@ -58,8 +63,19 @@ class Scene:
     def report(self, event: messages.AttemptEvent) -> asyncio.Future[messages.EventAnswer]:
         self.events.append(event)
         answer: asyncio.Future[messages.EventAnswer] = asyncio.get_running_loop().create_future()
-        answer.set_result(messages.EventAnswer(outcome="applied"))
+        self.on_report()
+        assert isinstance(event, messages.SnapshotTaken)
+        if self.catalog.missing([item.manifest_id for item in event.artifacts]):
+            answer.set_result(messages.EventAnswer(outcome="rejected", save_again=True))
+        else:
+            self.applied.append(event)
+            answer.set_result(messages.EventAnswer(outcome="applied"))
         return answer
+
+    def collect(self) -> None:
+        """All that was saved goes, as where nobody referred to it for long."""
+        self.catalog.forget(list(self.catalog.chunks))
+        self.blobs.delete([info.key for info in self.blobs.list("packs/")])
 
     async def until(self, look: Callable[[], object]) -> None:
         async with asyncio.timeout(DEADLINE):
@@ -141,5 +157,51 @@ def test_a_server_that_is_away_is_no_problem_to_be_told(tmp_path: Path) -> None:
         assert scene.saver.problem == ""
         scene.blobs.answer = None
         assert (await saving).problem is None
+
+    asyncio.run(play())
+
+
+def test_a_snapshot_that_is_not_there_any_more_is_saved_and_told_again(tmp_path: Path) -> None:
+    """Its report took so long that the store has collected what nobody referred to. Nothing is written any more, yet
+    a later report tells of the same files, which are in the store by then."""
+
+    async def play() -> None:
+        scene = Scene(tmp_path)
+
+        def collect_once() -> None:
+            if len(scene.events) == 1:
+                scene.collect()
+
+        scene.on_report = collect_once
+        (scene.out / "file").write_bytes(b"content")
+        os.utime(scene.out / "file", (1, 1))
+        scene.saver.begin()
+        # Touched again and again, as above; it stays what it was, so that nothing but the wish makes a second report.
+        await scene.until(lambda: os.utime(scene.out / "file", (1, 1)) or scene.events)
+        await scene.until(lambda: scene.applied)
+        await asyncio.to_thread(scene.saver.stop)
+        told = scene.applied[0]
+        assert isinstance(told, messages.SnapshotTaken)
+        assert told is not scene.events[0]
+        restore(scene.store, told.artifacts[0].manifest_id, tmp_path / "got")
+        assert (tmp_path / "got" / "file").read_bytes() == b"content"
+
+    asyncio.run(play())
+
+
+def test_the_last_save_can_be_done_again(tmp_path: Path) -> None:
+    """As an attempt does when the server says that what was saved is not in the store."""
+
+    async def play() -> None:
+        scene = Scene(tmp_path)
+        scene.saver.begin()
+        (scene.out / "deep").mkdir()
+        (scene.out / "deep" / "file").write_bytes(b"content" * 1000)
+        first = await scene.saver.final()
+        scene.collect()
+        second = await scene.saver.final()
+        assert [item.manifest_id for item in first.artifacts] == [item.manifest_id for item in second.artifacts]
+        restore(scene.store, second.artifacts[0].manifest_id, tmp_path / "got")
+        assert (tmp_path / "got" / "deep" / "file").read_bytes() == b"content" * 1000
 
     asyncio.run(play())

@@ -92,6 +92,15 @@ def test_the_last_snapshot_is_synced_and_has_everything(watched: Watched) -> Non
     }
 
 
+def test_what_the_store_lost_is_saved_and_told_of_again(watched: Watched) -> None:
+    (watched.root / "checkpoint" / "c").write_bytes(b"c")
+    first = watched.until("checkpoint", {b"c": b"c"})
+    watched.store.catalog.forget(list(watched.store.catalog.chunks))
+    watched.capture.again()
+    second = watched.until("checkpoint", {b"c": b"c"})
+    assert (second.manifest_id, second.stored > 0) == (first.manifest_id, True)
+
+
 def test_nothing_is_taken_after_stop(watched: Watched) -> None:
     watched.capture.stop()
     before = len(watched.store.log)

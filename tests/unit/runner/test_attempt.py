@@ -42,11 +42,16 @@ class Server:
     def __init__(self) -> None:
         self.events: list[messages.AttemptEvent] = []
         self.answering = True
+        self.save_again_times = 0
+        """How often it still says that what was saved is not in the store."""
 
     def send(self, event: messages.AttemptEvent, **_: object) -> asyncio.Future[messages.EventAnswer]:
         future: asyncio.Future[messages.EventAnswer] = asyncio.get_running_loop().create_future()
         self.events.append(event)
-        if self.answering:
+        if isinstance(event, messages.Saved) and self.save_again_times:
+            self.save_again_times -= 1
+            future.set_result(messages.EventAnswer(outcome="rejected", save_again=True))
+        elif self.answering:
             future.set_result(messages.EventAnswer(outcome="applied"))
         return future
 
@@ -264,6 +269,28 @@ def test_a_line_that_finds_no_room_does_not_fail_a_saved_job(bench: Bench, monke
         attempt.begin()
         await bench.over(attempt)
         assert bench.server.ends() == [messages.Saved]
+
+    run(course())
+
+
+def test_what_is_not_in_the_store_any_more_is_save_again_times(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    saves: list[bool] = []
+
+    async def course() -> None:
+        attempt = bench.attempt()
+
+        async def save(_: ArtifactSaver) -> FinalSave:
+            # What would be saved is there still: the folder goes with the answer that ends it.
+            saves.append((bench.workshop.settings.folder / "attempts" / attempt.assignment.attempt_id.hex).is_dir())
+            return FinalSave()
+
+        monkeypatch.setattr(ArtifactSaver, "final", save)
+        bench.server.save_again_times = 2
+        attempt.begin()
+        await bench.over(attempt)
+        assert bench.server.ends() == [messages.Saved] * 3
+        assert saves == [True] * 3
+        assert not list((bench.workshop.settings.folder).glob("orphaned/*")), "it was not refused for good"
 
     run(course())
 
