@@ -22,7 +22,7 @@ from dstack.snapshots.manifests import ChunkRef, DirectoryEntry, FileEntry, Root
 from dstack.snapshots.scanning import shown
 from dstack.snapshots.sparse import NONE, Holes, zeros_id
 from dstack.snapshots.store import SnapshotStore
-from dstack.snapshots.twins import refusal, twin_of
+from dstack.snapshots.twins import Written, refusal
 
 __all__ = ["Entry", "Restored", "entries", "restore", "restore_folder"]
 
@@ -226,7 +226,7 @@ class _Target:
         """Hard-link group and digest → the first path made of it."""
         self._folders: list[int] = []
         self._path: list[bytes] = []
-        self._written: list[list[bytes]] = []
+        self._written: list[Written] = []
         """The names that this restore has made in each of the folders."""
         self._file: int | None = None
 
@@ -281,13 +281,13 @@ class _Target:
         except FileExistsError:
             self._make_way(name)
             made = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
-        self._written[-1].append(name)
+        self._written[-1].add(name)
         return made
 
     def _make_way(self, name: bytes) -> None:
         """Remove what stands there, unless this restore has just made it under another name."""
         folder = self._folders[-1]
-        twin = twin_of(name, self._written[-1], folder)
+        twin = self._written[-1].twin(name, folder)
         if twin is not None:
             raise refusal(self._shown_path(name), twin)
         os.unlink(name, dir_fd=folder)
@@ -299,7 +299,7 @@ class _Target:
         except FileExistsError:
             self._make_way(entry.name)
             os.symlink(entry.target, entry.name, dir_fd=folder)
-        self._written[-1].append(entry.name)
+        self._written[-1].add(entry.name)
         os.utime(entry.name, ns=(entry.mtime, entry.mtime), dir_fd=folder, follow_symlinks=False)
         self.files += 1
 
@@ -319,13 +319,13 @@ class _Target:
                 os.link(name, entry.name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
         finally:
             os.close(source)
-        self._written[-1].append(entry.name)
+        self._written[-1].add(entry.name)
         self._count(entry)
 
     def _enter(self, folder: DirectoryEntry | None) -> None:
         if folder is None:
             self._folders.append(open_below(self._within, self.path))
-            self._written.append([])
+            self._written.append(Written())
             return
         parent = self._folders[-1]
         self._path.append(folder.name)
@@ -337,11 +337,11 @@ class _Target:
                 raise RestoreFailed(
                     f"{self._shown(None)} is in the way: the snapshot has a folder there; move it away and try again"
                 ) from None
-            twin = twin_of(folder.name, self._written[-1], parent)
+            twin = self._written[-1].twin(folder.name, parent)
             if twin is not None:
                 raise refusal(self._shown(None), twin) from None
-        self._written[-1].append(folder.name)
-        self._written.append([])
+        self._written[-1].add(folder.name)
+        self._written.append(Written())
         self._folders.append(open_writable(folder.name, parent))
 
     def _leave(self, folder: DirectoryEntry | None) -> None:

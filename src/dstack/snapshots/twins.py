@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable
 
 from dstack.snapshots.errors import RestoreFailed
 from dstack.snapshots.scanning import shown
 
 
-def twin_of(name: bytes, written: Iterable[bytes], folder: int) -> bytes | None:
-    """Which of the names `written` into the open `folder` is the file that stands at `name` there."""
-    wanted = _folded(name)
-    at = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    for other in written:
-        if other != name and _folded(other) == wanted:
-            found = os.stat(other, dir_fd=folder, follow_symlinks=False)
-            if os.path.samestat(found, at):
-                return other
-    return None
+class Written:
+    """The names that were written into one folder, of which the next may be one of them in another spelling."""
+
+    def __init__(self) -> None:
+        self._names: list[bytes] = []
+        self._folded: dict[str, list[bytes]] = {}
+        """The first `_known` of them by their folded form; made when something stood in the way."""
+        self._known = 0
+
+    def add(self, name: bytes) -> None:
+        self._names.append(name)
+
+    def twin(self, name: bytes, folder: int) -> bytes | None:
+        """Which of them is the file that stands at `name` in the open `folder`."""
+        for other in self._names[self._known :]:
+            self._folded.setdefault(_folded(other), []).append(other)
+        self._known = len(self._names)
+        alike = [other for other in self._folded.get(_folded(name), ()) if other != name]
+        if not alike:
+            return None
+        at = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        found = ((other, os.stat(other, dir_fd=folder, follow_symlinks=False)) for other in alike)
+        return next((other for other, status in found if os.path.samestat(status, at)), None)
 
 
 def refusal(path: str, name: bytes) -> RestoreFailed:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from dstack.snapshots import twins
 from dstack.snapshots.capture import save
 from dstack.snapshots.chunking import DEFAULT, digest
 from dstack.snapshots.errors import BadManifest, CorruptChunk, MissingChunk, RestoreFailed, RestoreStopped
@@ -374,3 +375,18 @@ def test_a_damaged_chunk_is_never_written_as_if_whole(
         with pytest.raises(CorruptChunk, match=chunk_id.hex()):
             restore(store, saved.manifest_id, target)
     assert not (target / "pkg" / "big").exists() or (target / "pkg" / "big").stat().st_size < big.size
+
+
+def test_names_in_the_way_cost_the_same_among_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name is folded once when it was written and once when it is in the way, however many there are."""
+    for number in range(300):
+        (tmp_path / "saved").mkdir(exist_ok=True)
+        (tmp_path / "saved" / f"{number}").write_text("x")
+    store = RecordingStore()
+    manifest_id = save(tmp_path / "saved", store).manifest_id
+    restore(store, manifest_id, tmp_path / "target")
+    folded: list[bytes] = []
+    fold = twins._folded  # pyright: ignore[reportPrivateUsage] - what is counted
+    monkeypatch.setattr(twins, "_folded", lambda name: folded.append(name) or fold(name))
+    restore(store, manifest_id, tmp_path / "target")
+    assert len(folded) <= 2 * 300
