@@ -87,6 +87,8 @@ class Assignment(Message, frozen=True, kw_only=True):
     """Put into the job's artifact folders, after code and inputs; the environment then has `DSTACK_RESUMED`."""
     environment: dict[str, str] = {}
     """Submitting shell's allow-list, variables and DSTACK_*, in final form; the spec's own come on top."""
+    private: tuple[str, ...] = ()
+    """Those of it that came from the shell and hold a credential, an index's or a proxy's password: masked in logs."""
     python: str | None = None
     """First `python3` of the submitting shell, by path."""
     python_version: str | None = None

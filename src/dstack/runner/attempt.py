@@ -235,7 +235,8 @@ class Attempt:
 
     async def _mask_shell(self) -> None:
         """Before the set-up: it may print the address of a package index."""
-        self._of_shell = await of_shell(self.assignment.environment)
+        given = self.assignment.environment
+        self._of_shell = await of_shell({name: given[name] for name in self.assignment.private if name in given})
         if self._of_shell:
             self._keep(NO_SECRETS)
 

@@ -79,7 +79,7 @@ class Secrets:
 
 
 async def of_shell(environment: Mapping[str, str]) -> MaskSet:
-    """What of the environment that came with a job is to be masked: passwords of proxies and package indexes."""
+    """What is to be masked of variables that came from a shell: passwords of proxies and package indexes, tokens."""
     found = [value.encode("utf-8", "surrogateescape") for value in credentials(environment)]
     return await asyncio.to_thread(MaskSet.of, found) if found else NOTHING
 

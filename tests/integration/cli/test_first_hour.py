@@ -68,8 +68,11 @@ def test_a_provider_runs_what_stands_on_the_command_line(home: Home) -> None:
 def test_passwords_of_the_shells_addresses_show_in_no_log(home: Home) -> None:
     home.environment["HTTPS_PROXY"] = "http://me:hunter2%40secret@127.0.0.1:1"
     home.environment["PIP_INDEX_URL"] = "http://tok3n-of-mine@127.0.0.1:1/simple"
-    said = home.run("run", "bash", "-c", "printenv HTTPS_PROXY PIP_INDEX_URL; echo hunter2@secret; echo me").stdout
-    assert said == "http://me:***@127.0.0.1:1\nhttp://***@127.0.0.1:1/simple\n***\nme\n"
+    # Variables of workflows are no secrets, whatever they are called.
+    (home.repository / ".dstack" / "variables.yaml").write_text("variables: {global: {monitor_key: val_loss}}")
+    command = "printenv HTTPS_PROXY PIP_INDEX_URL MONITOR_KEY; echo hunter2@secret; echo me"
+    said = home.run("run", "bash", "-c", command).stdout
+    assert said == "http://me:***@127.0.0.1:1\nhttp://***@127.0.0.1:1/simple\nval_loss\n***\nme\n"
 
 
 def test_a_pipe_that_was_left_early_fails_and_says_what_to_do(home: Home) -> None:

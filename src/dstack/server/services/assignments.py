@@ -64,6 +64,7 @@ def _assignment(tx: Transaction, context: Context, row: Any, submission: _Enviro
         inputs=inputs_of(tx, context.project_id, row.step_id, plan),
         resumed=resumed,
         environment=environment,
+        private=tuple(name for name in submission.private if environment.get(name) == submission.environment.get(name)),
         python=submission.python,
         python_version=submission.python_version,
         mask_set=bool(spec.secrets),
