@@ -138,10 +138,12 @@ def test_the_same_place_once_more(stored: Stored) -> None:
 def test_what_is_not_the_stores_stays(stored: Stored) -> None:
     (stored.old / "notes").write_text("mine")
     stored.new.mkdir()
+    stored.new.chmod(0o755)
     (stored.new / ".store.json.1").write_text("{")  # of a move that was killed right at the start
     assert move(plan(stored.new, str(stored.home))).left == (str(stored.old),)
     assert os.listdir(stored.old) == ["notes"]
     assert sorted(os.listdir(stored.new)) == ["packs", "store.json"]
+    assert (stored.new / "packs").stat().st_mode & 0o077 == 0, "nobody else reads what the store holds"
 
 
 def test_places_that_it_does_not_go_to(disks: Disks, stored: Stored, tmp_path: Path) -> None:

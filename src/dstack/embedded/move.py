@@ -210,11 +210,13 @@ def _is_copied(path: Path, size: int) -> bool:
 def _copy_all(found: Plan, watch: Watch) -> int:
     """Copy what is not there yet; bytes that were."""
     copied = 0
+    # A folder that is there already may be open to everybody; what the store holds is not.
+    (found.target / PACKS).mkdir(mode=0o700, exist_ok=True)
     for name, size in _packs(found.source):
         target = found.target / PACKS / name
         if _is_copied(target, size):
             continue
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
         with suppress(FileNotFoundError):  # it was collected meanwhile
             _copy(found.source / PACKS / name, target, watch)
             copied += size

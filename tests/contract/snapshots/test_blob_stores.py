@@ -35,6 +35,11 @@ class TestLocal(BlobStoreConformance):
         with pytest.raises(ValueError, match="is not a key"):
             store.get(key)
 
+    def test_nobody_else_may_look_into_it(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o755)
+        LocalBlobStore(tmp_path).put("packs/ab/one", b"1")
+        assert {path.stat().st_mode & 0o077 for path in tmp_path.rglob("*") if path.is_dir()} == {0}
+
     def test_the_holder_of_a_signed_put_writes_the_blob(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
         store.put("packs/ab/zero", b"made the store")

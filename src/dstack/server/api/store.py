@@ -75,10 +75,11 @@ class _Store:
             _checked(pack_key(pack.pack_id))
             if not all(_lies_within(chunk, pack) for chunk in pack.chunks):
                 raise BadRequest(f"the index of pack {pack.pack_id.hex()} names bytes that are not in it")
-        self._catalog.add(packs)
+        # Noted first: once the catalog answers "there" to another save, its sync has to wait for them, too.
         if isinstance(self._context.blobs, Shared):
             for pack in packs:
                 self._context.blobs.note(pack_key(pack.pack_id))
+        self._catalog.add(packs)
 
     async def sync(self, request: Request) -> Response:
         """Answered once all that the catalog names would survive a power cut, whoever wrote it."""

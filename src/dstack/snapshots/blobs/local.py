@@ -184,12 +184,15 @@ def sync_files(paths: Iterable[Path]) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Two levels at most (`packs`, `packs/ab`): a store that is not there is not made anew by whoever writes to it."""
+    """Two levels at most (`packs`, `packs/ab`): a store that is not there is not made anew by whoever writes to it.
+
+    Nobody else's to read, wherever the store's own folder lies.
+    """
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     except FileNotFoundError:
-        folder.parent.mkdir(exist_ok=True)
-        folder.mkdir(exist_ok=True)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _sync(path: Path) -> None:
