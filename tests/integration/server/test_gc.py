@@ -12,8 +12,9 @@ from sqlalchemy import delete as delete_rows
 
 from dstack.server.db.engine import declare_write
 from dstack.server.db.tables import artifacts, chunks, code_snapshots, packs
+from dstack.server.db.tables import runs as runs_table
 from dstack.server.loops.upkeep import keep_house
-from dstack.server.services import delete, uploads
+from dstack.server.services import delete, runs, uploads
 from dstack.server.services.catalog import catalog_of, store_of
 from dstack.server.services.errors import Conflict
 from dstack.server.services.gc import Wanted, collect
@@ -258,7 +259,7 @@ def test_nothing_is_freed_while_it_is_not_known_what_is_needed(world: World, tmp
 def test_one_at_a_time(world: World) -> None:
     first = collect(world.context, Wanted(dry_run=False))
     next(first)
-    with pytest.raises(Conflict, match="collecting garbage is under way already"):
+    with pytest.raises(Conflict, match="collecting garbage or repairing the store is under way already"):
         next(collect(world.context, Wanted(dry_run=False)))
     assert list(collect(world.context, Wanted(dry_run=True)))[-1]["t"] == "end", "who only looks need not wait"
     assert list(first)[-1]["t"] == "end"
@@ -271,6 +272,50 @@ def test_inputs_of_open_runs_stay_though_their_run_has_gone(world: World, tmp_pa
     world.context.database.write(FORGET, lambda tx: tx.execute(delete_rows(artifacts)))
     world.clock.advance(LATER)
     assert gathered(world)["chunks"] == 0
+
+
+def test_inputs_that_go_while_a_run_is_planned_are_named(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = uploaded(world, tmp_path / "up", {"file": noise(1)}, workflow="prepare")
+    plain = runs._plan  # pyright: ignore[reportPrivateUsage] - the moment between planning and storing
+
+    def plan(*given: Any) -> Any:
+        planned = plain(*given)
+        delete.delete(world.context, [source], force=False, actor=None)
+        world.clock.advance(LATER)
+        assert gathered(world)["chunks"] == 3
+        return planned
+
+    monkeypatch.setattr(runs, "_plan", plan)
+    with pytest.raises(Conflict, match=f"`out`, an input of `train`, was saved by run {source}, and is not in the"):
+        world.submit(JOB.replace("DEP", "prepare"), "train")
+    assert world.rows(runs_table) == []
+
+
+def test_inputs_of_a_run_that_was_just_stored_stay_though_marked_before(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their run is deleted between planning and storing, and garbage is collected around that."""
+    source = uploaded(world, tmp_path / "up", {"file": noise(1)}, workflow="prepare")
+    world.clock.advance(LATER)
+    collection: list[Any] = []
+    plain = runs._plan  # pyright: ignore[reportPrivateUsage]
+
+    def plan(*given: Any) -> Any:
+        planned = plain(*given)
+        delete.delete(world.context, [source], force=False, actor=None)
+        frames = collect(world.context, Wanted(dry_run=False))
+        # Marked, and not swept yet.
+        for frame in frames:
+            if frame.get("what") == "taking out what nothing refers to":
+                break
+        collection.append(frames)
+        return planned
+
+    monkeypatch.setattr(runs, "_plan", plan)
+    world.submit(JOB.replace("DEP", "prepare"), "train")
+    assert (list(collection[0])[-1]["chunks"], len(world.rows(chunks))) == (0, 3)
 
 
 def test_code_stays_with_its_run_and_for_a_while_without(world: World, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import msgspec
 import pytest
 
 from dstack.protocol.messages import Assignment
+from dstack.server.db.engine import declare_write
+from dstack.server.db.tables import chunks, packs
 from dstack.server.db.tables import jobs as jobs_table
 from dstack.server.db.tables import runs as runs_table
-from dstack.server.services import artifacts, explain, lineage, plans, resume, run_values, tags
+from dstack.server.services import artifacts, explain, lineage, plans, resume, run_names, run_values, tags
 from dstack.server.services.delete import delete
 from dstack.server.services.errors import BadRequest, Conflict, NotFound, NothingToDo
 from dstack.server.services.repositories import RepositoryRef
@@ -23,6 +25,7 @@ from dstack.workflows import Invalid
 from tests.support.runner import FakeRunner
 from tests.support.world import CODE, REPOSITORY, World
 
+LOSE = declare_write("test-resume-lose")
 CHAIN = """
 workflows:
   - {name: prepare, provider: bash, commands: ["echo ${{ seed }}"], artifacts: [data]}
@@ -460,6 +463,25 @@ def test_a_pinned_input_whose_run_is_gone_is_named(world: World) -> None:
         resumed(world, old)
 
 
+def test_a_pinned_input_whose_run_goes_while_it_is_planned_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = world.runner()
+    first = world.submit(PINNED, "prepare")
+    world.complete(runner)
+    old = world.submit(PINNED, "train")
+    world.complete(runner, codes={"train": 1})
+    plain = run_names.free
+
+    def free(*given: Any) -> str:
+        delete(world.context, [first], force=False, actor=None)
+        return plain(*given)
+
+    monkeypatch.setattr(run_names, "free", free)
+    with pytest.raises(Conflict, match=f"came from run {first}, which was deleted"):
+        resumed(world, old)
+
+
 def test_what_follows_a_job_that_runs_again_runs_again(world: World) -> None:
     """`always()` lets a step be done though the one before it failed: it has told of that failure."""
     runner = world.runner()
@@ -469,6 +491,47 @@ def test_what_follows_a_job_that_runs_again_runs_again(world: World) -> None:
     assert world.states(old)["report"] == "done"
     new = resumed(world, old)
     assert world.states(new) == {"prepare": "done", "train": "queued", "report": "waiting"}
+
+
+def lose_snapshot(world: World, manifest_id: bytes) -> None:
+    """Have the store know it no more, though rows name it."""
+    from sqlalchemy import delete as delete_rows
+
+    lost = delete_rows(chunks).where(chunks.c.chunk_id == manifest_id)
+    world.context.database.write(LOSE, lambda tx: tx.execute(lost))
+
+
+def test_a_job_whose_files_are_not_in_the_store_runs_again(world: World) -> None:
+    runner = world.runner()
+    old = failed_chain(world, runner)
+    lose_snapshot(world, saved_by(world, old)["prepare"])
+    planned = resume.plan(world.context, old, Wish())
+    new = resume.submit(world.context, old, Wish(), None)
+    told = f"what prepare of {old} saved in `data` is not in the store any more: it runs without"
+    assert [warning.message for warning in planned.carried.warnings] == [told]
+    assert [warning.message for warning in new.warnings] == [told]
+    assert world.states(new.name) == {"prepare": "queued", "train": "waiting", "report": "waiting"}
+    assert "prepare" not in saved_by(world, new.name)
+
+
+def test_a_job_whose_snapshot_is_not_in_the_store_begins_from_nothing(world: World) -> None:
+    runner = world.runner()
+    old = failed_chain(world, runner)
+    lose_snapshot(world, saved_by(world, old)["train"])
+    new = resume.submit(world.context, old, Wish(), None)
+    assert ["`model` is not in the store" in warning.message for warning in new.warnings] == [True]
+    assert begins(assigned(world, runner)["train"]) == {}
+
+
+def test_what_is_taken_over_counts_as_asked_about(make_world: Callable[..., World]) -> None:
+    world = make_world(gc_asked_to=10.0)
+    runner = world.runner()
+    old = failed_chain(world, runner)
+    before = set(saved_by(world, old).values())
+    world.clock.advance(60)
+    resumed(world, old)
+    asked = {row.pack_id: row.asked_at for row in world.rows(packs)}
+    assert {asked[manifest_id] for manifest_id in before} == {world.clock.now()}
 
 
 def test_a_job_whose_artifacts_are_gone_runs_again(world: World) -> None:

@@ -21,7 +21,8 @@ from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import jobs, runs, steps, submissions
 from dstack.server.services.artifacts import newest_of_run
-from dstack.server.services.catalog import hold
+from dstack.server.services.catalog import hold_for, lacking
+from dstack.server.services.context import Context
 from dstack.server.services.errors import NotFound
 from dstack.server.services.stored import StoredInput, StoredPlan, StoredSubmission
 from dstack.workflows import Diagnostic, PlannedStep, ReusedInput, RunPlan
@@ -130,6 +131,8 @@ class Carried:
     saved: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict[str, "Sequence[Mapping[str, Any]]"])
     """Of reused jobs their artifacts; of others the snapshots that they begin from. Rows of the newest ones."""
 
+    deleted: frozenset[str] = frozenset()
+    """Runs that the old one's inputs came from, and that are gone."""
     warnings: tuple[Diagnostic, ...] = ()
 
     def is_reused(self, step: PlannedStep) -> bool:
@@ -168,12 +171,13 @@ class Prior:
         found = [msgspec.convert(item, ReusedInput, from_attributes=True) for item in pins]
         return list({(item.path, item.job_name): item for item in found}.values()) or ask()
 
-    def carry(self, tx: Transaction, project_id: UUID, planned: RunPlan, *, lock: bool = False) -> Carried:
-        """What the run of `planned` takes over. Raises NotFound where the earlier run was deleted meanwhile."""
-        old = load(tx, project_id, self.old.row.id, lock=lock)
-        saved: dict[str, list[dict[str, Any]]] = {}
-        for row in newest_of_run(tx, project_id, old.row.id):
-            saved.setdefault(row["job"], []).append(row)
+    def carry(self, tx: Transaction, context: Context, planned: RunPlan, *, lock: bool = False) -> Carried:
+        """What the run of `planned` takes over. Raises NotFound where the earlier run was deleted meanwhile.
+
+        Snapshots that are not in the store any more count as never taken.
+        """
+        old = load(tx, context.project_id, self.old.row.id, lock=lock)
+        saved, lost = _saved(tx, context, old, lock=lock)
         names = [
             StepOfRun(step.name, step.needs, tuple(job_name(step, spec) for spec in step.jobs))
             for step in planned.steps
@@ -191,9 +195,28 @@ class Prior:
                     name = job_name(step, spec)
                     if name not in taken:
                         carried[name] = _to_begin_from(spec, saved.get(name, []))
-        if lock:
-            hold(tx, project_id, sorted({row["manifest_id"] for rows in carried.values() for row in rows}))
-        return Carried(old.name, old.row.id, {name: old.jobs[name] for name in taken}, carried)
+        warnings = () if self.fresh else tuple(_begins_without(old, row) for row in lost if row["job"] in carried)
+        return Carried(old.name, old.row.id, {name: old.jobs[name] for name in taken}, carried, old.deleted, warnings)
+
+
+Rows = list[dict[str, Any]]
+
+
+def _saved(tx: Transaction, context: Context, old: OldRun, *, lock: bool) -> tuple[dict[str, Rows], Rows]:
+    """The newest snapshots, by job, and those that are not in the store any more; with `lock` the former stay in it."""
+    rows = newest_of_run(tx, context.project_id, old.row.id)
+    look = hold_for if lock else lacking
+    gone = look(tx, context, sorted({row["manifest_id"] for row in rows}))
+    saved: dict[str, Rows] = {}
+    for row in rows:
+        if row["manifest_id"] not in gone:
+            saved.setdefault(row["job"], []).append(row)
+    return saved, [row for row in rows if row["manifest_id"] in gone]
+
+
+def _begins_without(old: OldRun, row: Mapping[str, Any]) -> Diagnostic:
+    message = f"what {row['job']} of {old.name} saved in `{row['path']}` is not in the store any more: it runs without"
+    return Diagnostic("warning", None, None, None, message, "", "`dstack verify --all` says what else is damaged")
 
 
 def _is_whole(job: OldJob, saved: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:

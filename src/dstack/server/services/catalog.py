@@ -79,24 +79,11 @@ class DatabaseCatalog:
     def _add(self, tx: Transaction, added: Sequence[PackIndex]) -> None:
         record_packs(tx, self._project_id, added, self._blobs)
         # Two writers may store one chunk in two packs: the first row stands, the other copy is garbage for gc.
-        values = list(self._chunk_rows(added))
+        values = [row for pack in added for row in chunk_rows(self._project_id, pack)]
         if values:
             make = postgresql.insert if tx.dialect == "postgresql" else sqlite.insert
             tx.execute(make(chunks).on_conflict_do_nothing(), values)
         _trust(tx, self._project_id, [chunk.chunk_id for pack in added for chunk in pack.chunks])
-
-    def _chunk_rows(self, added: Sequence[PackIndex]) -> Iterator[dict[str, object]]:
-        for pack in added:
-            for chunk in pack.chunks:
-                yield {
-                    "project_id": self._project_id,
-                    "chunk_id": chunk.chunk_id,
-                    "pack_id": pack.pack_id,
-                    "offset": chunk.offset,
-                    "stored_length": chunk.stored_length,
-                    "raw_length": chunk.raw_length,
-                    "codec": chunk.codec,
-                }
 
 
 def catalog_of(context: Context) -> DatabaseCatalog:
@@ -134,6 +121,11 @@ def hold_for(tx: Transaction, context: Context, chunk_ids: Iterable[bytes]) -> s
     return hold(tx, context.project_id, chunk_ids, asked_to=asked_to)
 
 
+def lacking(tx: Transaction, context: Context, chunk_ids: Iterable[bytes]) -> set[bytes]:
+    """What `hold_for` would say no pack holds; nothing is held."""
+    return _look(tx, context.project_id, list(chunk_ids), 0).missing
+
+
 def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex], blobs: BlobStore | None = None) -> None:
     """Make the rows of packs, which count as asked about now; one that was about to go stays.
 
@@ -154,6 +146,22 @@ def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex], 
             found = blobs.stat(pack_key(pack.pack_id))
             if found is None or found.size != pack.size:
                 raise BadRequest(f"pack {pack.pack_id.hex()} is not in the store whole", hint="upload it again")
+
+
+def chunk_rows(project_id: UUID, pack: PackIndex) -> list[dict[str, object]]:
+    """The rows of a pack's chunks."""
+    return [
+        {
+            "project_id": project_id,
+            "chunk_id": chunk.chunk_id,
+            "pack_id": pack.pack_id,
+            "offset": chunk.offset,
+            "stored_length": chunk.stored_length,
+            "raw_length": chunk.raw_length,
+            "codec": chunk.codec,
+        }
+        for chunk in pack.chunks
+    ]
 
 
 class _Looked:

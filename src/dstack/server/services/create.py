@@ -18,6 +18,9 @@ from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import artifacts, events, jobs, run_sources, step_needs, steps
 from dstack.server.services.carry import NOTHING, Carried, job_name
+from dstack.server.services.catalog import hold_for
+from dstack.server.services.context import Context
+from dstack.server.services.errors import Conflict
 from dstack.server.services.rows import StoredPolicy
 from dstack.server.services.stored import StoredInput, StoredPlan, encode_need
 from dstack.workflows import PlannedStep, StepPolicy
@@ -50,6 +53,20 @@ def insert_plan(
         if rows:
             tx.execute(insert(table), rows)
     return len(made.events)
+
+
+def hold_inputs(tx: Transaction, context: Context, planned: Sequence[PlannedStep], carried: Carried) -> None:
+    """Have the files of other runs that this one is given stay in the store. Raises Conflict where some went."""
+    pins = [(step, item) for step in planned for item in step.inputs]
+    gone = hold_for(tx, context, sorted({item.manifest_id for _, item in pins}))
+    for step, item in pins:
+        if item.manifest_id in gone and not step.skipped and not carried.is_reused(step):
+            raise Conflict(
+                f"`{item.path}`, an input of `{step.name}`, was saved by run {item.run_name}, and is not in the "
+                "store any more",
+                hint=f"submit again if {item.run_name} was deleted just now; else make it again: "
+                f"dstack run {item.workflow}",
+            )
 
 
 class _Rows:

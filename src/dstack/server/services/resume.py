@@ -283,14 +283,18 @@ class _Earlier:
         return self.prior.pinned(workflow, tag, own, ask)
 
     def carry(self, tx: Transaction, planned: RunPlan, submission: Submission, *, lock: bool) -> Carried:
-        carried = self.prior.carry(tx, self.context.project_id, planned, lock=lock)
+        carried = self.prior.carry(tx, self.context, planned, lock=lock)
         self._check_wish(planned)
         left = [step for step in planned.steps if not carried.is_reused(step)]
         if not self.wish.restart and all(step.skipped for step in left):
             raise NothingToDo(f"everything in run {self.old.name} is done", hint=_to_run_again(self.old.name))
-        self._check_inputs(left)
+        self._check_inputs(left, carried.deleted)
         self._check_values(tx, left, carried, submission)
-        warnings = (*self._missing_shell(submission), *changed_definitions(self.old, carried, self.as_of))
+        warnings = (
+            *carried.warnings,
+            *self._missing_shell(submission),
+            *changed_definitions(self.old, carried, self.as_of),
+        )
         return replace(carried, warnings=warnings)
 
     def _check_wish(self, planned: RunPlan) -> None:
@@ -306,10 +310,10 @@ class _Earlier:
                     f"`{planned.root}` has no variable `{name}`", hint=f"see: dstack run {planned.root} -h"
                 )
 
-    def _check_inputs(self, left: Sequence[workflows.PlannedStep]) -> None:
+    def _check_inputs(self, left: Sequence[workflows.PlannedStep], deleted: Collection[str]) -> None:
         for step in left:
             for item in step.inputs:
-                if item.run_name in self.old.deleted:
+                if item.run_name in deleted:
                     raise Conflict(
                         f"`{item.path}`, an input of `{step.name}`, came from run {item.run_name}, which was deleted",
                         hint=f"run it with what there is now: dstack run {self.old.row.workflow}",

@@ -21,7 +21,7 @@ from dstack.server.services import artifacts, differences, exposure, run_names, 
 from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.carry import NOTHING, Carried
 from dstack.server.services.context import Context
-from dstack.server.services.create import insert_plan
+from dstack.server.services.create import hold_inputs, insert_plan
 from dstack.server.services.errors import BadRequest, NotFound
 from dstack.server.services.facts import Facts
 from dstack.server.services.repositories import RepositoryRef, ensure_repository, find_repository
@@ -332,6 +332,7 @@ def _store(
     if run_names.is_taken(tx, project_id, name):
         return None
     carried = NOTHING if earlier is None else earlier.carry(tx, planned, submission, lock=True)
+    hold_inputs(tx, context, planned.steps, carried)
     run_id = context.ids.new(tx.now)
     row = _run_row(tx, context, submission, run_id, name)
     if not tx.insert_new(runs, {**row, "resumed_from": carried.run_id}):
