@@ -213,14 +213,13 @@ class Attempt:
         if self.assignment.mask_set:
             # Before anything of the job is read, its metrics included.
             self._keep(await self._shop.secrets.fetch_again(self.assignment.attempt_id))
-        await self._find_inputs()
+        await self._begin_saving()
         self._send(self._reports.accepted())
         self._send(self._reports.started(self._process.pid, self._packages()))
-        self._saver.begin()
         await self._attend(self._process)
 
-    async def _find_inputs(self) -> None:
-        """A working copy that lay over its inputs does so no more after a boot."""
+    async def _begin_saving(self) -> None:
+        """A working copy that lay over its inputs does so no more after a boot, or in this agent's sight."""
         pid = 0 if self._process is None or self._process.exit is not None else self._process.pid
         while (self._folder / LAYERS).exists():
             try:
@@ -229,9 +228,15 @@ class Attempt:
                 _log.info("attempt %s: its inputs wait for the server: %s", self.assignment.attempt_id, error)
                 await asyncio.sleep(self._shop.settings.retry_last)
                 continue
+            except OSError as error:
+                then = "; tried again when the job has ended" if pid else ""
+                self._say(f"no artifacts can be saved now: {error}{then}")
+                self._saver.withhold(str(error))
+                return
             if wrong:
                 self._say(wrong)
-            return
+            break
+        self._saver.begin()
 
     async def _mask_shell(self) -> None:
         """Before the set-up: it may print the address of a package index."""
@@ -271,6 +276,8 @@ class Attempt:
         await self._save(exited)
 
     async def _save(self, exited: messages.Exited) -> None:
+        if self._saver.withheld:
+            await self._begin_saving()  # none of its processes is left, so its layers can be mounted here
         saved = await self._saver.final()
         warnings = (*saved.warnings, *await self._telling_names())
         for warning in warnings:

@@ -120,9 +120,7 @@ class Inputs:
 
     async def lay_over(self, folder: Path, below: Sequence[Wanted]) -> None:
         """Lay the attempt's working copy over what `below` gave, the lowest first. Raises OSError."""
-        part = folder / f"{_BELOW}.part"
-        part.write_bytes(msgspec.msgpack.encode(below))
-        faults.rename(part, folder / _BELOW, "input-layers")
+        await whole(_write_below, folder, below)
         await whole(overlay.mount, [self.cache.root / one.key / TREE for one in reversed(below)], folder)
 
     def hold(self, attempt_id: UUID, folder: Path) -> None:
@@ -133,38 +131,56 @@ class Inputs:
         """The overlay of an attempt that an earlier agent began, mounted where a boot took it away; or where process
         `pid` has it (0: none works there any more), brought here.
 
-        Returns what is wrong with the working copy, in words. Raises what the store's catalog raises.
+        Returns what is wrong with the working copy, in words. Raises OSError where `work` is not the working copy
+        now, so that nothing may be saved from it, and what the store's catalog raises.
         """
-        below = _read_below(folder)
-        if not below or overlay.is_mounted(folder):
+        if overlay.is_mounted(folder):
+            return ""
+        if pid and overlay.has_upper(folder):
+            # Where that fails nothing is mounted here: what two mounts with one upper layer show is not defined.
+            await whole(overlay.reach, pid, folder)
             return ""
         try:
-            if pid:
-                await whole(overlay.reach, pid, folder)
-                return ""
-        except OSError as error:
-            _log.warning("attempt %s: %s", attempt_id, error)
-        try:
-            for one in below:
-                size = await whole(self._size, one.manifest_id)
-                if await self.cache.obtain(attempt_id, one, size) is None:
-                    raise RestoreFailed("they do not fit into the cache any more")
-            await self.lay_over(folder, below)
+            await self._put_below(attempt_id, folder)
         except (SnapshotError, OSError) as error:
             _log.warning("attempt %s: its inputs cannot be put below its working copy: %s", attempt_id, error)
             await whole(overlay.uncover, folder)
             return f"its inputs are gone since a restart of this machine, only what it wrote is left: {error}"
         return ""
 
+    async def _put_below(self, attempt_id: UUID, folder: Path) -> None:
+        if not overlay.has_upper(folder):
+            raise RestoreFailed("so the runner found that ended in the middle of this")
+        below = _read_below(folder)
+        if not below:
+            raise RestoreFailed("which they were is not on the disk any more")
+        for one in below:
+            size = await whole(self._size, one.manifest_id)
+            if await self.cache.obtain(attempt_id, one, size) is None:
+                raise RestoreFailed("they do not fit into the cache any more")
+        await self.lay_over(folder, below)
+
     def _size(self, manifest_id: bytes) -> Restored:
         root = self._store.root(manifest_id)
         return Restored(root.files, root.size)
 
 
+def _write_below(folder: Path, below: Sequence[Wanted]) -> None:
+    """On the disk before its name is: a power cut would leave an empty file, and the job without its inputs."""
+    part = folder / f"{_BELOW}.part"
+    with open(part, "wb") as file:
+        file.write(msgspec.msgpack.encode(below))
+        file.flush()
+        os.fsync(file.fileno())
+    faults.rename(part, folder / _BELOW, "input-layers")
+
+
 def _read_below(folder: Path) -> list[Wanted]:
+    """Empty where that is not known (any more)."""
     try:
         return msgspec.msgpack.decode((folder / _BELOW).read_bytes(), type=list[Wanted])
-    except FileNotFoundError:
+    except (OSError, msgspec.MsgspecError) as error:
+        _log.warning("what %s lies over cannot be read: %s", folder, error)
         return []
 
 

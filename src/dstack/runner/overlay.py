@@ -79,6 +79,11 @@ def is_mounted(attempt: Path) -> bool:
     return os.path.ismount(attempt / WORK)
 
 
+def has_upper(attempt: Path) -> bool:
+    """Whether what is the job's own still lies beside `attempt/work`; False once `uncover` has made it that."""
+    return os.path.lexists(attempt / UPPER)
+
+
 def unmount(attempt: Path) -> None:
     """Take away what is mounted at `attempt/work`, also while something works in it. Raises OSError."""
     while is_mounted(attempt):
@@ -100,11 +105,16 @@ def reach(pid: int, attempt: Path) -> None:
 
 
 def uncover(attempt: Path) -> None:
-    """Leave in `attempt/work` what is the job's own, and nothing of what lay below. Raises OSError."""
+    """Leave in `attempt/work` what is the job's own, and nothing of what lay below. Raises OSError.
+
+    Cut off anywhere and called again, it does the rest: without an upper layer, `work` is that already.
+    """
     unmount(attempt)
-    shutil.rmtree(attempt / WORK, ignore_errors=True)
-    faults.rename(attempt / UPPER, attempt / WORK, "input-uncovered")
-    shutil.rmtree(attempt / LAYERS)
+    if has_upper(attempt):
+        # In place of the empty folder that was the mount's; were anything in it, it would stay, and this fail.
+        faults.rename(attempt / UPPER, attempt / WORK, "input-uncovered")
+    if os.path.lexists(attempt / LAYERS):
+        shutil.rmtree(attempt / LAYERS)
 
 
 def obstacle(lower: Path, attempts: Path) -> str:

@@ -48,9 +48,17 @@ class ArtifactSaver:
         self._capture: LiveCapture | None = None
         self.problem = ""
         """What keeps it from saving now, for people; empty where nothing does."""
+        self.withheld = ""
+        """Why nothing may be saved, though the job goes on."""
+
+    def withhold(self, why: str) -> None:
+        """Save nothing until `begin`: the folders are out of sight, and would be saved as if they were empty."""
+        self.withheld = why
+        self.problem = f"takes no snapshots now: {why}" if self._assignment.spec.artifacts else ""
 
     def begin(self) -> None:
         """Take snapshots while the job writes; does nothing for a job without artifacts."""
+        self.withheld = self.problem = ""
         if not self._assignment.spec.artifacts:
             return
         loop = asyncio.get_running_loop()
@@ -104,7 +112,7 @@ class ArtifactSaver:
     async def final(self) -> FinalSave:
         """The last snapshot of each artifact folder; tried until the save deadline where the store refuses."""
         if self._capture is None:
-            return FinalSave()
+            return FinalSave(problem=self.withheld if self.withheld and self._assignment.spec.artifacts else None)
         loop = asyncio.get_running_loop()
         # The reason is to be told before the server gives up on its own account.
         end = loop.time() + self._assignment.save_deadline - self._shop.settings.save_retry

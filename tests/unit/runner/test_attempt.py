@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from dstack.domain.resources import Capacity
@@ -330,3 +331,67 @@ def test_an_agent_that_ends_leaves_what_a_running_job_uses(bench: Bench) -> None
         assert bench.environments.released == [key]
 
     run(course())
+
+
+class Capture:
+    """In place of the one that reads folders: says when it is asked."""
+
+    def __init__(self, said: list[str]) -> None:
+        self._said = said
+
+    def start(self) -> None:
+        self._said.append("captures")
+
+    def final(self) -> dict[str, object]:
+        self._said.append("saves")
+        return {}
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_nothing_is_saved_of_a_working_copy_that_is_out_of_sight(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, found: bool
+) -> None:
+    """It would be saved as empty. Everybody is told why; when its process has ended it is looked for once more."""
+    said: list[str] = []
+
+    async def lay_over_again(_: uuid.UUID, __: Path, pid: int) -> str:
+        said.append("looks beside its process" if pid else "looks again")
+        if pid or not found:
+            raise OSError("the working copy of process 5 cannot be reached")
+        return ""
+
+    monkeypatch.setattr("dstack.runner.saving.LiveCapture", lambda *_, **__: Capture(said))
+    cache = SimpleNamespace(release=lambda _: None)
+    inputs = SimpleNamespace(hold=lambda *_: None, lay_over_again=lay_over_again, cache=cache)
+
+    async def course() -> None:
+        first = bench.attempt("wait")
+        key = first.assignment.attempt_id
+        first.begin()
+        await until(lambda: first.state == "running")
+        first._task.cancel()  # type: ignore[union-attr]  # as the end of the event loop does
+        await bench.over(first)
+
+        folder = bench.workshop.settings.folder / "attempts" / key.hex
+        (folder / "work" / "out").mkdir(parents=True)
+        (folder / "layers").mkdir()
+        bench.workshop.kept_inputs = cast(Any, inputs)
+        spec = msgspec.structs.replace(first.assignment.spec, artifacts=("out",))
+        again = Attempt(bench.workshop, msgspec.structs.replace(first.assignment, spec=spec), bench.gone.append)
+        again.resume(bench.executor.processes[key])
+        await until(lambda: bool(again.problem))
+        assert again.problem == "takes no snapshots now: the working copy of process 5 cannot be reached"
+        assert said == ["looks beside its process"]
+        bench.executor.processes[key].go()
+        await bench.over(again)
+
+    run(course())
+    assert b"dstack: no artifacts can be saved now: the working copy of process 5 cannot be reached" in bench.logs.log
+    [end] = [event for event in bench.server.events if isinstance(event, ENDS)]
+    if found:
+        assert isinstance(end, messages.Saved)
+        assert said == ["looks beside its process", "looks again", "captures", "saves"]
+    else:
+        assert isinstance(end, messages.SaveRefused)
+        assert end.detail == "the working copy of process 5 cannot be reached"
+        assert said == ["looks beside its process", "looks again"]
