@@ -12,7 +12,7 @@ from dstack.cli.arguments import current_repository
 from dstack.cli.render import ago, size_words, write_json, write_table
 from dstack.cli.session import open_api
 from dstack.client.api import Api
-from dstack.client.sources import SHOWN, Source, history, parse
+from dstack.client.sources import SHOWN, Source, history, of_snapshot, parse
 from dstack.client.types import SavedSnapshot
 
 
@@ -27,6 +27,8 @@ def log(source: str, as_json: bool) -> None:
     wanted = parse(source)
     with open_api() as api:
         found = history(api, wanted, repository=current_repository() if wanted.tag else None)
+    if wanted.snapshot is not None:
+        found = of_snapshot(found, wanted, wanted.snapshot)
     show_snapshots(found, wanted, as_json=as_json)
 
 

@@ -23,6 +23,7 @@ _FOLDERS = {
     "cli": ("memory", "what commands remember, to be quick"),
 }
 """Folder of the home → what it is called, and what it is. One within another is counted once, as itself."""
+_QUARANTINE = "damaged packs that a repair has set aside; you may delete them"
 
 
 @click.command()
@@ -67,6 +68,9 @@ def _of_server(session: Session, used: Usage) -> Iterator[dict[str, Any]]:
     at = session.address
     where = at or f"{store_folder(session.home)}: artifacts and code"
     yield {"kind": "store", "size": used.get("store", 0), "where": where}
+    if used.get("quarantine"):
+        aside = f"{at}: quarantine" if at else f"{store_folder(session.home)}/quarantine"
+        yield {"kind": "quarantine", "size": used.get("quarantine"), "where": f"{aside}: {_QUARANTINE}"}
     yield {"kind": "logs", "size": used.get("logs", 0), "where": at or f"{own}/logs"}
     if used.get("database") is not None:
         yield {"kind": "database", "size": used.get("database"), "where": at or own}

@@ -88,7 +88,7 @@ def find(
         return sorted(found, key=lambda item: -item.get("at", 0))
     saved = history(api, source, workflow=workflow, repository=repository)
     if snapshot is not None:
-        saved = _of_snapshot(saved, source, snapshot)
+        saved = of_snapshot(saved, source, snapshot)
     if at is not None:
         before = [item for item in saved if item.get("at", 0) <= at]
         if saved and not before:
@@ -117,11 +117,15 @@ def history(
     return [item for item in found if within(item.get("path", ""), path) is not None]
 
 
-def _of_snapshot(saved: Iterable[SavedSnapshot], source: Source, snapshot: str) -> list[SavedSnapshot]:
+def of_snapshot(saved: Iterable[SavedSnapshot], source: Source, snapshot: str) -> list[SavedSnapshot]:
+    """Those of `saved` that are the one `snapshot`. Raises ArtifactError where there are none, or it names several."""
     found = [item for item in saved if item.get("manifest_id", "").startswith(snapshot)]
     ids = {item.get("manifest_id", "") for item in found}
     if not ids:
-        raise ArtifactError(f"{source.name} has no snapshot {snapshot}", _snapshot_hint(source.name))
+        raise ArtifactError(
+            f"there is no snapshot {snapshot[:SHOWN]} of {source.name}",
+            f"older ones may have been thinned: `dstack retention` says by which rules. {_snapshot_hint(source.name)}",
+        )
     if len(ids) > 1:
         told = ", ".join(sorted(name[:SHOWN] for name in ids))
         raise ArtifactError(f"{len(ids)} snapshots of {source.name} begin with {snapshot}: {told}", "write more of it")

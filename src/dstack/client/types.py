@@ -264,6 +264,7 @@ class Usage(TypedDict, total=False):
     """Bytes."""
 
     store: int
+    quarantine: int
     code: int
     logs: int
     database: int | None

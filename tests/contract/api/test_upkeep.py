@@ -19,7 +19,10 @@ def test_the_routes(asked: Asked) -> None:
     log = world.settings.logs / f"{attempt.id.hex}.log"
     assert log.read_bytes() == b"hello\n"
     usage = asked.get("usage")
-    assert {"store", "code", "logs", "database", "runs"} == set(usage)
+    assert {"store", "quarantine", "code", "logs", "database", "runs"} == set(usage)
+    assert usage["quarantine"] == 0
+    world.context.blobs.put(f"quarantine/{'0' * 64}", b"damaged")
+    assert (asked.get("usage")["quarantine"], asked.get("usage")["store"]) == (7, usage["store"])
     assert [(run["name"], run["status"], run["tags"]) for run in usage["runs"]] == [(name, "done", [])]
     assert asked.get("usage", limit=0)["runs"] == []
     found = asked.post("runs/delete", {"runs": [name, "x"]})

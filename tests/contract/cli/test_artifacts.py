@@ -114,6 +114,29 @@ def test_log(saved: Saved, dstack: Dstack) -> None:
     assert (done.code, done.err) == (0, "other-run-2 has no snapshots\n")
 
 
+def test_a_snapshot_that_was_thinned(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
+    first = saved.add({"x": "1"}, live=True, partial=True)
+    second = saved.add({"x": "2"})
+    told = (
+        f"there is no snapshot {first[:12]} of odd-cat-1\n"
+        "  hint: older ones may have been thinned: `dstack retention` says by which rules. "
+        "`dstack artifacts log odd-cat-1` lists the snapshots"
+    )
+    done = dstack("artifacts", "log", f"{RUN}@{second[:8]}:out", "--json")
+    assert [item["manifest_id"] for item in json.loads(done.out)] == [second]
+    del saved.items[0]
+    for words in (
+        ("download", RUN, "--at", first, "-o", str(tmp_path / "d")),
+        ("cat", f"{RUN}:out/x", "--at", first[:12]),
+        ("list", f"{RUN}:out", "--at", first),
+        ("log", f"{RUN}@{first}:out"),
+    ):
+        done = dstack("artifacts", *words)
+        assert (done.code, done.out) == (2, "")
+        assert told in done.err
+    assert not (tmp_path / "d").exists()
+
+
 def test_download_some_paths_as_they_were(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
     first = saved.add({"a/x": "old", "b": "b", "a/y": "y"})
     saved.add({"a/x": "new", "b": "b", "a/y": "y"})
@@ -166,7 +189,7 @@ def test_cat(saved: Saved, dstack: Dstack) -> None:
         (f"{RUN}:elsewhere", "nothing was saved at `elsewhere`\n  hint: saved: out"),
         (f"{RUN}:../x", "`../x` is no path of an artifact"),
         (f"{RUN}:out/away", "leads out of what was saved, to /etc/passwd"),
-        (f"{RUN}@ffffffff:out/model", "odd-cat-1 has no snapshot ffffffff"),
+        (f"{RUN}@ffffffff:out/model", "there is no snapshot ffffffff of odd-cat-1"),
         (f"{RUN}@xyz:out/model", "`xyz` in `odd-cat-1@xyz:out/model` is no snapshot"),
         ("no such", "`no such` names nothing that was saved"),
     ],

@@ -117,6 +117,14 @@ class TestDu:
         assert lines[-1] == ["big-1", "train", "p", "1MiB", "1KiB", "1970-01-01", "v1"]
         assert stub.calls[0].query == {"limit": "7"}
 
+    def test_what_a_repair_has_set_aside(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/usage", Reply(body={**self.USED, "quarantine": 5 << 20}))
+        [line] = [line for line in dstack("du").out.splitlines() if line.startswith("quarantine")]
+        assert line.split()[1] == "5MiB"
+        assert line.endswith("quarantine: damaged packs that a repair has set aside; you may delete them")
+        stub.on("GET …/usage", Reply(body={**self.USED, "quarantine": 0}))
+        assert "quarantine" not in dstack("du").out
+
     def test_as_data(self, stub: StubApi, dstack: Dstack) -> None:
         stub.on("GET …/usage", Reply(body=self.USED))
         found = json.loads(dstack("du", "--json").out)

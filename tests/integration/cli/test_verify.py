@@ -65,6 +65,8 @@ def test_from_damage_to_a_store_that_is_whole_again(home: Home, tmp_path: Path) 
     done = home.run("verify", "--all", "--repair", check=1)
     assert f"pack {pack.name}: moved to quarantine/{pack.name}" in done.stdout
     assert not pack.exists()
+    [aside] = [part for part in json.loads(home.run("du", "--json").stdout) if part["kind"] == "quarantine"]
+    assert aside["size"] == (home.path / "server" / "store" / "quarantine" / pack.name).stat().st_size
     home.run("artifacts", "upload", "data")
     assert name in home.run("verify", "--all", check=1).stdout
     (tmp_path / "model").rename(data / "model")

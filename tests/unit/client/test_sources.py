@@ -93,7 +93,7 @@ def test_as_it_was_at_a_time() -> None:
 def test_one_snapshot() -> None:
     assert found(snapshot="c1c1c1c1") == [("b", "x", "c1")]
     assert found(snapshot="a1a1a1a1") == [("a", "x", "a1"), ("b", "x", "a1")], "the same content, saved by two jobs"
-    with pytest.raises(ArtifactError, match="has no snapshot dddddddd"):
+    with pytest.raises(ArtifactError, match="there is no snapshot dddddddd of r"):
         found(snapshot="dddddddd")
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.sql.expression import literal
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import artifacts, attempts, code_snapshots, packs, repositories, runs, tags
 from dstack.server.services.context import Context
+from dstack.server.services.heal import ASIDE
 
 
 def usage(context: Context, limit: int) -> dict[str, Any]:
@@ -19,7 +20,8 @@ def usage(context: Context, limit: int) -> dict[str, Any]:
     found = context.database.read(lambda tx: _read(tx, context.project_id, limit))
     where = context.database.where
     database = sum(_size(f"{where}{suffix}") for suffix in ("", "-wal", "-shm")) if os.path.isabs(where) else None
-    return {**found, "database": database}
+    aside = sum(info.size for info in context.blobs.list(ASIDE))
+    return {**found, "quarantine": aside, "database": database}
 
 
 def _size(path: str) -> int:
