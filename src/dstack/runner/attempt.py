@@ -32,6 +32,7 @@ from dstack.runner.saving import ArtifactSaver
 from dstack.runner.secrets import NO_SECRETS, Secrets, of_shell, telling_names
 from dstack.runner.setup import set_up
 from dstack.runner.shipper import Shipper, cancelled
+from dstack.runner.threads import whole
 from dstack.runner.workshop import Workshop
 from dstack.snapshots.errors import SnapshotError
 
@@ -403,7 +404,12 @@ class Attempt:
             self._remove()
             return False
         aside = self._shop.settings.folder / "orphaned" / self.assignment.attempt_id.hex
-        set_aside(self._folder, aside)
+        try:
+            # In a thread: of a working copy over its inputs, all that was written goes to the disk first.
+            await whole(set_aside, self._folder, aside)
+        except OSError as error:
+            _log.error("the server does not take the end of %s, which stays there: %s", self._folder, error)
+            return False
         self._shop.release_inputs(self.assignment.attempt_id)
         _log.warning("the server does not take the end of attempt %s; its output is in %s", self._folder.name, aside)
         return False

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from dstack.domain import faults
 from dstack.domain.ports import Clock
@@ -118,6 +118,9 @@ class InputCache:
         """Bytes that entries will have which are being made."""
         self._locks: dict[str, asyncio.Lock] = {}
         self._unsynced: set[str] = set()
+        self._rubbish: list[Path] = []
+        """What is to be removed yet, beside the entries."""
+        self._removing = asyncio.Lock()
         self._entries = {entry.key: entry for entry in self._found()}
 
     # --- who uses what -----------------------------------------------------------------------------------------
@@ -173,6 +176,7 @@ class InputCache:
                 if key in self._entries:
                     await whole(_to_disk, self.root / key)
                 self._unsynced.discard(key)
+            await self._remove_rubbish()
             return await self._evict(self._excess(0))
         except OSError as error:
             _log.warning("the cache of inputs cannot be looked after: %s", error)
@@ -180,6 +184,7 @@ class InputCache:
 
     async def _make_room(self, key: str, size: int) -> bool:
         """Whether there is room for an entry of `size` bytes, which is then reserved."""
+        await self._remove_rubbish()  # before any entry goes for the room that it takes
         excess = self._excess(size)
         if sum(entry.size for entry in self._entries.values() if entry.key not in self._in_use()) < excess:
             return False
@@ -199,22 +204,35 @@ class InputCache:
         gone = surplus(self._entries.values(), self._in_use(), excess)
         for key in gone:
             del self._entries[key]
-        for key in gone:
-            try:
-                await whole(self._remove, key)
-                _log.info("removed input %s from the cache: nothing has used it for the longest time", key)
-            except OSError as error:
-                _log.warning("input %s cannot be removed from the cache: %s", key, error)
+        # All of them at once, and cut off or not: what has no entry any more is in nobody's way from then on.
+        await whole(self._put_aside, gone)
+        await self._remove_rubbish()
         return gone
 
     def _in_use(self) -> set[str]:
         return {*self._filling, *(key for keys in list(self._held.values()) for key in keys)}
 
-    def _remove(self, key: str) -> None:
-        aside = self.root / f"{_GONE}{key}"
-        shutil.rmtree(aside, ignore_errors=True)
-        faults.rename(self.root / key, aside, "input-removed")
-        _clear(aside)
+    def _put_aside(self, names: Iterable[str]) -> None:
+        """Make them rubbish, under names that nothing else will have."""
+        for name in names:
+            aside = self.root / (name if name.startswith(_GONE) else f"{_GONE}{uuid4().hex}")
+            try:
+                if aside.name != name:
+                    faults.rename(self.root / name, aside, "input-removed")
+                self._rubbish.append(aside)
+                _log.info("removed %s from the cache of inputs: nothing uses it, or it is not whole", name)
+            except OSError as error:
+                _log.warning("%s cannot be removed from the cache of inputs: %s", name, error)
+
+    async def _remove_rubbish(self) -> None:
+        """In a thread: it may be many files, and the agent has to go on telling the server that it lives."""
+        async with self._removing:
+            for path in [*self._rubbish]:
+                try:
+                    await whole(_clear, path)
+                    self._rubbish.remove(path)
+                except OSError as error:
+                    _log.warning("%s cannot be removed: %s", path, error)
 
     # --- how one comes about -----------------------------------------------------------------------------------
 
@@ -265,12 +283,12 @@ class InputCache:
                 self._locks.pop(key, None)
 
     def _found(self) -> list[Entry]:
-        """What an earlier agent left; what is not whole, or may not be on the disk, goes."""
+        """What an earlier agent left; what is not whole, or may not be on the disk, is rubbish."""
         found: list[Entry] = []
         for path in sorted(self.root.iterdir()):
             entry = _look(path)
             if entry is None:
-                _clear(path)
+                self._put_aside([path.name])
             else:
                 found.append(entry)
                 if not (path / _SYNCED).exists():

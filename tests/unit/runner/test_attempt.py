@@ -333,6 +333,43 @@ def test_an_agent_that_ends_leaves_what_a_running_job_uses(bench: Bench) -> None
     run(course())
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_the_server_refuses_is_set_aside_while_the_agent_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """An unmount writes all of it to the disk. What cannot be set aside stays where it is, and is not removed."""
+    threads: list[threading.Thread] = []
+
+    def put(_: Path, __: Path) -> None:
+        threads.append(threading.current_thread())
+        if fails:
+            raise OSError(28, "No space left on device")
+
+    def send(event: messages.AttemptEvent, **_: object) -> asyncio.Future[messages.EventAnswer]:
+        future: asyncio.Future[messages.EventAnswer] = asyncio.get_running_loop().create_future()
+        future.set_result(messages.EventAnswer(outcome="rejected" if isinstance(event, messages.Saved) else "applied"))
+        sent.append(event)
+        return future
+
+    sent: list[messages.AttemptEvent] = []
+    monkeypatch.setattr("dstack.runner.attempt.set_aside", put)
+    monkeypatch.setattr(bench.server, "send", send)
+
+    async def course() -> None:
+        attempt = bench.attempt()
+        attempt.begin()
+        await bench.over(attempt)
+        bench.workshop.cleaner.shutdown()
+        assert (
+            bench.workshop.settings.folder / "attempts" / attempt.assignment.attempt_id.hex / "spec.msgpack"
+        ).exists()
+
+    run(course())
+    assert [type(event) for event in sent if isinstance(event, ENDS)] == [messages.Saved]
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
+
+
 class Capture:
     """In place of the one that reads folders: says when it is asked."""
 

@@ -8,13 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dstack.runner import input_cache
 from dstack.runner.executors.process import boot_id
 from dstack.runner.input_cache import Disk, Entry, InputCache, Limits, Wanted, surplus
 from dstack.runner.inputs import Ways
@@ -194,7 +196,56 @@ def test_a_new_agent_removes_what_was_cut_off(shelf: Shelf) -> None:
         (shelf.root / name / "tree" / "read-only" / "file").touch()
         (shelf.root / name / "tree" / "read-only").chmod(0o500)
     assert shelf.opened().known() == (a.manifest_id,)
+    asyncio.run(shelf.cache.tend())
     assert shelf.there() == {a.key}
+
+
+def test_what_was_cut_off_is_removed_while_the_agent_goes_on(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be millions of files: none of them is touched where the agent starts, nor by its event loop."""
+    a, b = shelf.snapshot(MIB), shelf.snapshot(MIB)
+    run_obtain(shelf, a)
+    (shelf.root / b.key / "tree").mkdir(parents=True)
+    (shelf.root / "part-1" / "tree").mkdir(parents=True)
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr("dstack.runner.input_cache._clear", seen(input_cache._clear, threads))
+    cache = shelf.opened()
+    assert not threads
+    # A good one may take the name of one that is not removed yet, which goes before anything else for the room.
+    run_obtain(shelf, b)
+    assert shelf.there() == {a.key, b.key}
+    assert threading.current_thread() not in threads
+    assert asyncio.run(cache.tend()) == []
+    assert shelf.there() == {a.key, b.key}
+
+
+def test_what_cannot_be_removed_does_not_keep_an_agent_from_starting(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (shelf.root / "part-1").mkdir()
+    stuck = True
+
+    def refuse(folder: Path) -> None:
+        if stuck:
+            raise OSError(5, "Input/output error")
+        shutil.rmtree(folder)
+
+    monkeypatch.setattr("dstack.runner.input_cache._clear", refuse)
+    cache = shelf.opened()
+    asyncio.run(cache.tend())
+    assert "Input/output error" in caplog.text
+    stuck = False
+    asyncio.run(cache.tend())
+    assert shelf.there() == set()
+
+
+def seen(work: Callable[[Path], None], threads: list[threading.Thread]) -> Callable[[Path], None]:
+    """`work`, noting the threads that do it."""
+
+    def noting(path: Path) -> None:
+        threads.append(threading.current_thread())
+        work(path)
+
+    return noting
 
 
 def run_obtain(shelf: Shelf, wanted: Wanted) -> None:
@@ -216,6 +267,7 @@ def test_after_a_boot_only_what_is_known_to_be_on_the_disk_counts(shelf: Shelf, 
     assert told["boot_id"] == boot_id()
     facts.write_text(json.dumps({**told, "boot_id": "another"}))
     assert shelf.opened().known() == ((a.manifest_id,) if synced else ())
+    asyncio.run(shelf.cache.tend())
     assert shelf.there() == ({a.key} if synced else set())
 
 
