@@ -139,6 +139,9 @@ def _show(end: dict[str, Any]) -> None:
         )
     if end["stays"] >= _TOLD:
         say(f"{size_words(end['stays'])} stay until more of the packs that they lie in is dead.")
+    if end.get("damaged"):
+        verb = "is" if end["damaged"] == 1 else "are"
+        say(f"{count(end['damaged'], 'pack')} {verb} damaged: dstack verify --all")
     if dry and size:
         say(f"{size_words(size)} would be freed, {size_words(end['kept'])} are in use. To do so: dstack gc -y")
 

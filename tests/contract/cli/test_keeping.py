@@ -55,6 +55,11 @@ class TestGc:
         [call] = stub.named(GC)
         assert call.json == {"dry_run": False, "grace": 5400.0, "despite_damage": True}
 
+    @pytest.mark.parametrize(("damaged", "told"), [(1, "1 pack is"), (3, "3 packs are")])
+    def test_damage_that_it_came_upon(self, stub: StubApi, dstack: Dstack, damaged: int, told: str) -> None:
+        collects(stub, {**END, "dry_run": False, "damaged": damaged})
+        assert f"{told} damaged: dstack verify --all\n" in dstack("gc", "-y").err
+
     def test_nothing_to_free(self, stub: StubApi, dstack: Dstack) -> None:
         collects(stub, END)
         done = dstack("gc")

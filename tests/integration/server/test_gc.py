@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from pathlib import Path
@@ -178,7 +179,37 @@ def test_a_damaged_pack_is_left_as_it_is(world: World, tmp_path: Path) -> None:
             if entry.raw_length == 50_000:
                 damage(world, info.key, entry.offset)
     end = gathered(world)
-    assert ("half-dead" in end["why"], end["written"]) == (False, 0)
+    assert ("half-dead" in end["why"], end["written"], end["damaged"]) == (False, 0, 1)
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_disk_that_fails_in_a_pack_ends_no_collection(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: bool
+) -> None:
+    """What is dead there is not needed; where what lives cannot be read, the rest is collected all the same."""
+    kept = {"kept": noise(1, 50_000)}
+    first = uploaded(world, tmp_path / "a", {**kept, "dead": noise(2, 200_000)})
+    second = uploaded(world, tmp_path / "b", kept)
+    gone = uploaded(world, tmp_path / "c", {"gone": noise(3)})
+    delete.delete(world.context, [first, gone], force=False, actor=None)
+    world.clock.advance(LATER)
+    [row] = [row for row in world.rows(chunks) if row.raw_length == (50_000 if lives else 200_000)]
+    plain, bad = world.context.blobs.get, row.offset + 20_000
+
+    def get(key: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        data = plain(key, offset=offset, length=length)
+        if key == pack_key(bytes(row.pack_id)) and offset <= bad < offset + len(data):
+            raise OSError(errno.EIO, "Input/output error")
+        return data
+
+    monkeypatch.setattr(world.context.blobs, "get", get)
+    end = gathered(world)
+    assert end["damaged"] == lives
+    assert ("unreferenced" in end["why"], "half-dead" in end["why"]) == (True, not lives)
+    world.clock.advance(world.settings.gc_condemned)
+    assert keep_house(world.context) == 1 + (not lives)
+    if not lives:
+        assert is_whole(world, second, tmp_path / "got", kept)
 
 
 def damage(world: World, key: str, offset: int) -> None:

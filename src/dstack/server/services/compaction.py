@@ -20,6 +20,7 @@ from dstack.server.services.context import Context
 from dstack.server.services.marking import Marker, Rows, Tick
 from dstack.server.services.named_leases import Lease
 from dstack.server.services.sweeping import parts
+from dstack.snapshots.checking import read_through
 from dstack.snapshots.errors import CorruptChunk
 from dstack.snapshots.interfaces import ChunkEntry, pack_key
 from dstack.snapshots.packs import PackBuilder, decode_chunk
@@ -68,15 +69,16 @@ class Compactor:
             yield from self._write(kind)
 
     def _verified(self, number: int, rows: Rows) -> list[memoryview]:
-        """The chunks of a pack as they are stored; none where one is not what it should be."""
+        """The chunks of a pack as they are stored; none where one is not what it should be.
+
+        What is dead in it may be where the disk fails.
+        """
         pack_id = self._index.packs[number].pack_id
-        first = rows[0][1].offset
-        length = rows[-1][1].offset + rows[-1][1].stored_length - first
         found: list[memoryview] = []
         try:
-            data = memoryview(self._context.blobs.get(pack_key(pack_id), offset=first, length=length))
+            data = memoryview(read_through(self._context.blobs, pack_key(pack_id)))
             for chunk_id, place in rows:
-                stored = data[place.offset - first : place.offset - first + place.stored_length]
+                stored = data[place.offset : place.offset + place.stored_length]
                 decode_chunk(chunk_id, place, stored)
                 found.append(stored)
         except (KeyError, CorruptChunk):
