@@ -58,9 +58,9 @@ class Found:
     stays: int = 0
     """Dead parts of packs that are more than half alive."""
     written: int = 0
+    """New packs, in which parts of others were put together."""
     damaged: int = 0
     """Packs that are more than half dead, and stay as they are: what should live in them is damaged."""
-    """New packs, in which parts of others were put together."""
     why: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     """`unreferenced`, `half-dead`, `unfinished`: packs that go, and bytes."""
     deleted: dict[str, int] = field(default_factory=lambda: {"packs": 0, "bytes": 0})
@@ -208,8 +208,8 @@ class _Collection:
         yield from _steps(sweeper.condemn(compactor.emptied))
         for number in sweeper.condemned:
             self._found.add("half-dead", index.packs[number].size - alive[number])
-        self._found.damaged = len(compactor.damaged)
         self._found.written = compactor.written
+        self._found.damaged = len(compactor.damaged)
         gone = {number for number, living in enumerate(alive) if not living} | set(compactor.emptied)
         self._found.stays = sum(
             pack.size - alive[number]
