@@ -274,7 +274,7 @@ def test_a_line_that_finds_no_room_does_not_fail_a_saved_job(bench: Bench, monke
     run(course())
 
 
-def test_what_is_not_in_the_store_any_more_is_save_again_times(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_in_the_store_any_more_is_saved_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     saves: list[bool] = []
 
     async def course() -> None:
