@@ -31,7 +31,7 @@ from dstack.server.loops.clock_watch import ClockWatch, extend_leases
 from dstack.server.loops.driver import drive
 from dstack.server.loops.local_runner import LocalRunner
 from dstack.server.loops.sweep import next_deadline, sweep
-from dstack.server.loops.upkeep import keep_house
+from dstack.server.loops.upkeep import Upkeep
 from dstack.server.rpc.routes import routes as rpc_routes
 from dstack.server.services.context import Context
 from dstack.server.services.idle import Activity, has_open_runs
@@ -224,8 +224,8 @@ class Server:
             ),
             drive("sweep", context.bus, ["runners", "deadlines"], lambda: next_deadline(context), sweep_all),
         ]
-        keeping = drive("upkeep", context.bus, [], lambda: settings.upkeep, lambda: keep_house(context))
-        found.append(keeping)
+        upkeep = Upkeep(context)
+        found.append(drive("upkeep", context.bus, [], upkeep.wait, upkeep.look))
         if settings.local_runner:
             runner = LocalRunner(settings, context.clock)
             found.append(drive("local runner", context.bus, ["runners"], lambda: settings.tick, runner.ensure))

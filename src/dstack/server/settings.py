@@ -46,6 +46,8 @@ class Settings:
     poll_wait: float = 20.0
     upkeep: float = 600.0
     """How often the rules for what is kept are applied."""
+    upkeep_after: float = 60.0
+    """How long after the start of a server they are applied first."""
     gc_grace: float = 86400.0
     """What was saved, or asked about by who saves, within this time is not collected: no save may take longer."""
     gc_asked_to: float = 600.0

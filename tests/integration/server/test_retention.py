@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -10,7 +11,7 @@ import pytest
 from dstack.domain.ports import SECOND
 from dstack.server.db.engine import declare_write
 from dstack.server.db.tables import artifacts, runs, tags
-from dstack.server.loops.upkeep import keep_house
+from dstack.server.loops.upkeep import Upkeep, keep_house
 from dstack.server.services import history, retention
 from dstack.server.services.errors import BadRequest
 from tests.integration.server.test_gc import uploaded
@@ -64,6 +65,19 @@ def test_snapshots_of_a_training_are_thinned_as_they_age(world: World) -> None:
     page, _ = world.read(lambda tx: history.of_run(tx, world.context.project_id, name))
     assert len(page) == left, "what has gone is not told of"
     assert keep_house(world.context) == 0
+
+
+def test_a_server_that_starts_has_others_to_serve_first(make_world: Callable[..., World]) -> None:
+    world = make_world(upkeep_after=MINUTE, upkeep=10 * MINUTE)
+    runner, _ = training(world)
+    snapshots(world, runner, 180, every=MINUTE)
+    upkeep = Upkeep(world.context)
+    upkeep.look()
+    assert (len(world.rows(artifacts)), upkeep.wait()) == (180, MINUTE)
+    world.clock.advance(MINUTE)
+    assert upkeep.wait() == 0
+    upkeep.look()
+    assert (len(world.rows(artifacts)) < 180, upkeep.wait()) == (True, 10 * MINUTE)
 
 
 def test_a_tag_keeps_every_snapshot(world: World) -> None:

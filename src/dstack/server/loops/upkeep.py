@@ -6,6 +6,25 @@ from dstack.server.services import removal, retention
 from dstack.server.services.context import Context
 
 
+class Upkeep:
+    """When it is to be done. Not at once when a server starts: it reads much, and somebody waits for that server."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._due = context.clock.monotonic() + context.settings.upkeep_after
+
+    def wait(self) -> float:
+        """Seconds until then."""
+        return max(0.0, self._due - self._context.clock.monotonic())
+
+    def look(self) -> None:
+        """Do it where it is time."""
+        if self.wait() > 0:
+            return
+        keep_house(self._context)
+        self._due = self._context.clock.monotonic() + self._context.settings.upkeep
+
+
 def keep_house(context: Context) -> int:
     """Apply the rules to snapshots and runs, and delete what was condemned long enough ago; how much there was to do.
 
