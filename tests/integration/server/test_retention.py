@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from dstack.server.db.engine import declare_write
 from dstack.server.db.tables import artifacts, runs, tags
 from dstack.server.loops.upkeep import Upkeep, keep_house
 from dstack.server.services import history, retention
+from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest
 from tests.integration.server.test_gc import uploaded
 from tests.support.runner import FakeRunner
@@ -88,6 +89,25 @@ def test_a_tag_keeps_every_snapshot(world: World) -> None:
     world.clock.advance(10 * DAY)
     assert (keep_house(world.context), len(world.rows(artifacts))) == (0, 31)
     world.context.database.write(UNTAG, lambda tx: tx.execute(tags.delete()))
+    assert keep_house(world.context) > 20
+
+
+def test_a_tag_that_is_set_meanwhile_keeps_them_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, name = training(world)
+    snapshots(world, runner, 30, every=MINUTE)
+    runner.finish("train", paths={"out": "the end"})
+    world.clock.advance(10 * DAY)
+    plain = retention.thinned
+
+    def thinned(context: Context) -> Iterator[list[UUID]]:
+        for found in plain(context):
+            world.tag(name, "v1")
+            yield found
+
+    monkeypatch.setattr(retention, "thinned", thinned)
+    assert (keep_house(world.context), len(world.rows(artifacts))) == (0, 31)
+    world.context.database.write(UNTAG, lambda tx: tx.execute(tags.delete()))
+    monkeypatch.undo()
     assert keep_house(world.context) > 20
 
 

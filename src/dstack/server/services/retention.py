@@ -93,7 +93,17 @@ def thin(context: Context) -> Iterator[int]:
 
 
 def _let_go(tx: Transaction, project_id: UUID, ids: Sequence[UUID]) -> int:
-    return tx.execute(delete(artifacts).where(artifacts.c.project_id == project_id, artifacts.c.id.in_(ids))).rowcount
+    """Delete those that nobody has named since: who tags a run locks it, too."""
+    these = (artifacts.c.project_id == project_id, artifacts.c.id.in_(ids))
+    of_runs = select(artifacts.c.run_id).where(*these)
+    lock = select(runs.c.id).where(runs.c.project_id == project_id, runs.c.id.in_(of_runs)).order_by(runs.c.id)
+    tx.execute(lock.with_for_update())
+    rows = tx.execute(
+        select(artifacts.c.id, artifacts.c.run_id, artifacts.c.job_id, artifacts.c.manifest_id).where(*these)
+    ).all()
+    pins = _Pins(tx, project_id, [[row] for row in rows])
+    free = [row.id for row in rows if not pins.has(row)]
+    return tx.execute(delete(artifacts).where(artifacts.c.project_id == project_id, artifacts.c.id.in_(free))).rowcount
 
 
 def _going_of(tx: Transaction, project_id: UUID, job_ids: Sequence[UUID], rules: Retention) -> list[UUID]:
