@@ -12,12 +12,15 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
+from dstack.snapshots.below import open_writable
 from dstack.snapshots.errors import RestoreFailed, RestoreStopped
 from dstack.snapshots.restore import KEPT_BITS
 from dstack.snapshots.scanning import shown
+from dstack.snapshots.twins import Written, refusal
 
 FICLONE: Final = 0x40049409
 _BLOCK: Final = 8 << 20
@@ -36,18 +39,21 @@ class Fill(Protocol):
     def __call__(self, source: int, target: int, size: int, stopped: Stopped, /) -> None: ...
 
 
-def put_tree(source: Path, target: Path, fill: Fill | None, stopped: Stopped = lambda: False) -> None:
+def put_tree(source: Path, target: Path, fill: Fill | None, stopped: Stopped = lambda: False) -> int:
     """Make `target` hold what `source` holds; files in the way are replaced, others stay. `fill` None: hard links.
 
-    `stopped` is asked for each folder and block. Raises RestoreFailed (RestoreStopped when `stopped` says so), OSError
-    of the source or of `fill`; `target` is then incomplete.
+    Returns how many there were, everything but folders: whoever knows how many there should be compares. `stopped` is
+    asked for each folder and block. Raises RestoreFailed (RestoreStopped when `stopped` says so), OSError of the source
+    or of `fill`; `target` is then incomplete.
     """
     target.mkdir(parents=True, exist_ok=True)
     top = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         start = os.open(source, _OPEN_FOLDER)
         try:
-            _Copy(top, target, fill, stopped).folder(start, top, b"")
+            copy = _Copy(top, target, fill, stopped)
+            copy.folder(start, top, b"")
+            return copy.files
         finally:
             os.close(start)
     finally:
@@ -101,13 +107,17 @@ class _Copy:
         self._stopped = stopped
         self._made: dict[tuple[int, int], bytes] = {}
         """Device and inode of a file with more names than one → where it was put first."""
+        self._written: list[Written] = []
+        """What was put into each of the folders that are open."""
+        self.files = 0
 
     def folder(self, source: int, target: int, path: bytes) -> None:
         if self._stopped():
             raise RestoreStopped(f"putting files into {self._target} was stopped")
         with os.scandir(source) as found:
             entries = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
-        for name, status in entries:
+        self._written.append(Written())
+        for name, status in sorted(entries, key=itemgetter(0)):
             at = path + b"/" + name if path else name
             if stat.S_ISDIR(status.st_mode):
                 self._below(source, target, name, at, status)
@@ -117,6 +127,10 @@ class _Copy:
                 os.utime(name, ns=(status.st_mtime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
             else:
                 self._file(source, target, name, at, status)
+            if not stat.S_ISDIR(status.st_mode):
+                self.files += 1
+            self._written[-1].add(name)
+        self._written.pop()
 
     def _below(self, source: int, target: int, name: bytes, at: bytes, status: os.stat_result) -> None:
         try:
@@ -124,10 +138,10 @@ class _Copy:
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(name, dir_fd=target, follow_symlinks=False).st_mode):
                 raise self._in_the_way(at) from None
-            os.chmod(name, 0o700, dir_fd=target)
+            self._refuse_twin(at, target, name)
         below = os.open(name, _OPEN_FOLDER, dir_fd=source)
         try:
-            made = os.open(name, _OPEN_FOLDER, dir_fd=target)
+            made = open_writable(name, target)
             try:
                 self.folder(below, made, at)
                 os.fchmod(made, status.st_mode & KEPT_BITS)
@@ -168,8 +182,15 @@ class _Copy:
         except FileExistsError:
             if stat.S_ISDIR(os.stat(name, dir_fd=target, follow_symlinks=False).st_mode):
                 raise self._in_the_way(at) from None
+            self._refuse_twin(at, target, name)
             os.unlink(name, dir_fd=target)
             return make()
+
+    def _refuse_twin(self, at: bytes, target: int, name: bytes) -> None:
+        """What stands there is to go, or to be filled: unless it was put there just now, under another name."""
+        twin = self._written[-1].twin(name, target)
+        if twin is not None:
+            raise refusal(shown(at), twin)
 
     def _in_the_way(self, at: bytes) -> RestoreFailed:
         return RestoreFailed(f"{self._target / shown(at)} is in the way: the snapshot has something else there")

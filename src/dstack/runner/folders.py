@@ -87,14 +87,14 @@ def forget(folder: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove an attempt's folder that has no spec."""
     if _is_bare(folder):
-        shutil.rmtree(folder, ignore_errors=True)
+        _try_to_remove(folder)
 
 
 def clear_work(folder: Path) -> None:
     """Remove the working copy of an attempt, which is made anew."""
     if _is_bare(folder):
-        shutil.rmtree(folder / "work", ignore_errors=True)
-        shutil.rmtree(folder / LAYERS, ignore_errors=True)
+        _try_to_remove(folder / "work")
+        _try_to_remove(folder / LAYERS)
 
 
 def set_aside(folder: Path, aside: Path) -> None:
@@ -107,6 +107,30 @@ def set_aside(folder: Path, aside: Path) -> None:
     faults.rename(folder, aside, "runner.orphaned")
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder, if it is there, also where folders in it have been made read-only. Raises OSError."""
+    if not os.path.lexists(folder):
+        return
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        os.chmod(folder, 0o700)
+        for parent, names, _ in os.walk(folder):
+            for name in names:
+                if not os.path.islink(os.path.join(parent, name)):
+                    os.chmod(os.path.join(parent, name), 0o700)
+        shutil.rmtree(folder)
+
+
+def _try_to_remove(folder: Path) -> None:
+    try:
+        remove(folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)  # the rest of it, whatever one file has
+        if os.path.lexists(folder):
+            _log.warning("%s cannot be removed: %s", folder, error)
+
+
 def _is_bare(folder: Path) -> bool:
     """Whether nothing is mounted on the working copy (any more). What the job wrote in one that was goes as well.
 
@@ -116,7 +140,7 @@ def _is_bare(folder: Path) -> bool:
         return True
     from dstack.runner import overlay
 
-    shutil.rmtree(folder / overlay.UPPER, ignore_errors=True)
+    _try_to_remove(folder / overlay.UPPER)
     try:
         overlay.unmount(folder)
     except OSError as error:

@@ -32,6 +32,7 @@ from dstack.domain import faults
 from dstack.domain.ports import Clock
 from dstack.runner.cloning import put_tree
 from dstack.runner.executors.process import boot_id
+from dstack.runner.folders import remove
 from dstack.runner.threads import stoppable, whole
 from dstack.snapshots.errors import RestoreFailed, RestoreStopped
 from dstack.snapshots.restore import Restored, restore
@@ -139,7 +140,7 @@ class InputCache:
                 if not await self._make_room(wanted.key, size.size + _PER_FILE * size.files):
                     return None
                 try:
-                    await self._fill(wanted)
+                    await self._fill(attempt_id, wanted)
                 except (RestoreFailed, OSError) as error:
                     if isinstance(error, RestoreStopped):
                         raise
@@ -229,39 +230,48 @@ class InputCache:
         async with self._removing:
             for path in [*self._rubbish]:
                 try:
-                    await whole(_clear, path)
+                    await whole(remove, path)
                     self._rubbish.remove(path)
                 except OSError as error:
                     _log.warning("%s cannot be removed: %s", path, error)
 
     # --- how one comes about -----------------------------------------------------------------------------------
 
-    async def _fill(self, wanted: Wanted) -> None:
+    async def _fill(self, attempt_id: UUID, wanted: Wanted) -> None:
         part = self.root / f"{_PART}{wanted.key}"
+        other = self._elsewhere(wanted)
+        held = self._held.setdefault(attempt_id, set())
+        borrowed = set[str]() if other is None else {other.key} - held
+        held |= borrowed  # nobody is to remove it while its files are listed
         try:
-            made = await stoppable(partial(self._unpack, wanted, part))
+            made = await stoppable(partial(self._unpack, wanted, part, other))
             size = made.size + _PER_FILE * made.files
             entry = Entry(wanted.key, wanted.place, size, self._clock.now())
             facts = {"place": wanted.place, "size": size, "boot_id": boot_id()}
             (part / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
             faults.rename(part, self.root / wanted.key, "input-complete")
         except BaseException:
-            await whole(_clear, part)
+            await whole(remove, part)
             raise
+        finally:
+            held -= borrowed
         self._entries[wanted.key] = entry
         self._unsynced.add(wanted.key)
         _log.info("snapshot %s is kept for other jobs: %d bytes", wanted.manifest_id.hex(), size)
 
-    def _unpack(self, wanted: Wanted, part: Path, stopped: Callable[[], bool]) -> Restored:
-        _clear(part)
+    def _unpack(self, wanted: Wanted, part: Path, other: Entry | None, stopped: Callable[[], bool]) -> Restored:
+        remove(part)
         target = part / TREE / wanted.place
         target.mkdir(parents=True)
-        other = self._elsewhere(wanted)
         if other is not None:
             # The same files at another place: further names for them, all of them in the cache.
-            put_tree(self.root / other.key / TREE / other.place, target, None, stopped)
             root = self._store.root(wanted.manifest_id)
-            return Restored(root.files, root.size)
+            files = put_tree(self.root / other.key / TREE / other.place, target, None, stopped)
+            if files == root.files:
+                return Restored(root.files, root.size)
+            _log.warning("%s in the cache of inputs lacks files: remove it", other.key)
+            remove(part)
+            target.mkdir(parents=True)
         return restore(self._store, wanted.manifest_id, target, stopped=stopped)
 
     def _elsewhere(self, wanted: Wanted) -> Entry | None:
@@ -330,17 +340,3 @@ def _to_disk(entry: Path) -> None:
     finally:
         os.close(fd)
     (entry / _SYNCED).touch()
-
-
-def _clear(folder: Path) -> None:
-    """Remove a folder with all that is in it, also where the snapshot has made folders read-only."""
-    if not os.path.lexists(folder):
-        return
-    try:
-        shutil.rmtree(folder)
-    except PermissionError:
-        for parent, names, _ in os.walk(folder):
-            for name in names:
-                if not os.path.islink(os.path.join(parent, name)):
-                    os.chmod(os.path.join(parent, name), 0o700)
-        shutil.rmtree(folder)

@@ -100,7 +100,9 @@ class Inputs:
             return False
         fill = cloning.share_blocks if way == "reflink" else cloning.copy_bytes
         try:
-            await stoppable(lambda stopped: cloning.put_tree(tree, target, fill, stopped))
+            files = await stoppable(lambda stopped: cloning.put_tree(tree, target, fill, stopped))
+            if files != size.files:
+                raise OSError(f"{tree} holds {files} files in place of {size.files}: remove that entry")
         except OSError as error:
             _log.warning("%s cannot be had from the cache by %s: %s", manifest_id.hex(), way, error)
             return False

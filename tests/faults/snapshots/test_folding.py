@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dstack.runner.cloning import copy_bytes, put_tree
 from dstack.snapshots.capture import save
 from dstack.snapshots.errors import RestoreFailed
 from dstack.snapshots.materialise import Materialiser
@@ -42,7 +44,16 @@ def with_materialiser(store: RecordingStore, manifest_id: bytes, target: Path) -
     return Materialiser(store).unpack(manifest_id, target)
 
 
-@pytest.mark.parametrize("put_back", [restore, with_materialiser], ids=["restore", "materialiser"])
+def with_the_cache_of_inputs(store: RecordingStore, manifest_id: bytes, target: Path) -> object:
+    """Which lies on another file system."""
+    with tempfile.TemporaryDirectory() as cache:
+        restore(store, manifest_id, Path(cache))
+        return put_tree(Path(cache), target, copy_bytes)
+
+
+@pytest.mark.parametrize(
+    "put_back", [restore, with_materialiser, with_the_cache_of_inputs], ids=["restore", "materialiser", "cache"]
+)
 @pytest.mark.parametrize(
     ("first", "second"),
     [("Model", "model"), ("sub/Model.pt", "sub/model.pt"), ("Data/x", "data/y"), ("É", "é"), ("Link ->", "link")],

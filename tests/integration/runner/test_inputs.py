@@ -321,6 +321,39 @@ def test_without_the_right_to_mount_no_overlay_is_tried(tmp_path: Path, monkeypa
     assert look(Settings(home=tmp_path)).overlay == "only root may mount an overlay"
 
 
+@pytest.mark.parametrize("way", ["copy_bytes", "None"])
+def test_folders_that_nobody_may_write_to_come_along(tmp_path: Path, data: Path, way: str) -> None:
+    """… put by one who is bound by that, also where they are there already, and removed by the same."""
+    target, other = tmp_path / "attempt", tmp_path / "another"
+    for folder, mode in (("deep/er", 0o555), ("deep", 0o500), ("empty", 0o555)):
+        (data / folder).chmod(mode)
+    (target / "deep" / "er").mkdir(parents=True)
+    (target / "deep" / "er" / "script").write_text("in the way")
+    (target / "deep" / "er").chmod(0o000)
+    (target / "deep").chmod(0o500)
+    program = (
+        "import sys; from pathlib import Path; from dstack.runner.cloning import put_tree, copy_bytes\n"
+        "from dstack.runner.folders import sweep\n"
+        "source, target, other = map(Path, sys.argv[1:])\n"
+        f"put_tree(source, target, {way}); put_tree(source, other, {way}); sweep(other)"
+    )
+    bound = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    subprocess.run([*bound, sys.executable, "-c", program, data, target, other], check=True)
+    assert described(target) == described(data)
+    assert not other.exists()
+
+
+@pytest.mark.parametrize("bench", ["copy"], indirect=True)
+def test_an_entry_that_lacks_files_is_not_used(bench: Bench, data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manifest_id = bench.save(data)
+    one, _ = bench.begin(("data", manifest_id))
+    bench.end(one)
+    next(bench.entries()[0].glob("tree/**/script")).unlink()
+    _, work = bench.begin(("data", manifest_id))
+    assert described(work / "data") == described(data)
+    assert "remove that entry" in caplog.text
+
+
 # --- overlays: what becomes of them ------------------------------------------------------------------------------
 
 

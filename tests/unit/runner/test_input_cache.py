@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from dstack.runner import input_cache
+from dstack.runner.cloning import put_tree
 from dstack.runner.executors.process import boot_id
 from dstack.runner.input_cache import Disk, Entry, InputCache, Limits, Wanted, surplus
 from dstack.runner.inputs import Ways
@@ -207,7 +208,7 @@ def test_what_was_cut_off_is_removed_while_the_agent_goes_on(shelf: Shelf, monke
     (shelf.root / b.key / "tree").mkdir(parents=True)
     (shelf.root / "part-1" / "tree").mkdir(parents=True)
     threads: list[threading.Thread] = []
-    monkeypatch.setattr("dstack.runner.input_cache._clear", seen(input_cache._clear, threads))
+    monkeypatch.setattr("dstack.runner.input_cache.remove", seen(input_cache.remove, threads))
     cache = shelf.opened()
     assert not threads
     # A good one may take the name of one that is not removed yet, which goes before anything else for the room.
@@ -229,7 +230,7 @@ def test_what_cannot_be_removed_does_not_keep_an_agent_from_starting(
             raise OSError(5, "Input/output error")
         shutil.rmtree(folder)
 
-    monkeypatch.setattr("dstack.runner.input_cache._clear", refuse)
+    monkeypatch.setattr("dstack.runner.input_cache.remove", refuse)
     cache = shelf.opened()
     asyncio.run(cache.tend())
     assert "Input/output error" in caplog.text
@@ -246,6 +247,44 @@ def seen(work: Callable[[Path], None], threads: list[threading.Thread]) -> Calla
         work(path)
 
     return noting
+
+
+def test_an_entry_that_others_are_made_from_stays_meanwhile(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same files at another place become links to them, while another attempt needs room."""
+    shelf.opened(limit=2 * (MIB + FILE))
+    a, b = shelf.snapshot(MIB), shelf.snapshot(10)
+    elsewhere = a._replace(place="elsewhere")
+    reached, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> int:
+        reached.set()
+        assert go_on.wait(30)
+        return put_tree(*arguments)
+
+    monkeypatch.setattr("dstack.runner.input_cache.put_tree", slow)
+
+    async def course() -> None:
+        assert await shelf.obtain(a, MIB)
+        linking = asyncio.create_task(shelf.obtain(elsewhere, MIB))
+        assert await asyncio.to_thread(reached.wait, 30)
+        assert await shelf.obtain(b, 10) is None, "there is no room, for nothing may go"
+        go_on.set()
+        tree = await linking
+        assert tree is not None
+        assert (tree / "elsewhere" / "file").stat().st_nlink == 2
+        assert await shelf.obtain(b, 10), "nothing is held any more"
+
+    run(course())
+
+
+def test_an_entry_that_lacks_files_is_not_made_more_of(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    a = shelf.snapshot(MIB)
+    run_obtain(shelf, a)
+    (shelf.root / a.key / "tree" / "data" / "file").unlink()
+    elsewhere = a._replace(place="elsewhere")
+    run_obtain(shelf, elsewhere)
+    assert (shelf.root / elsewhere.key / "tree" / "elsewhere" / "file").stat().st_size == MIB
+    assert "lacks files" in caplog.text
 
 
 def run_obtain(shelf: Shelf, wanted: Wanted) -> None:
