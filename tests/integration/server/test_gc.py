@@ -5,19 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import random
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import delete as delete_rows
 
 from dstack.server.db.engine import declare_write
-from dstack.server.db.tables import artifacts, chunks, code_snapshots, packs
+from dstack.server.db.tables import artifacts, chunks, code_snapshots, packs, projects
 from dstack.server.db.tables import runs as runs_table
 from dstack.server.loops.upkeep import keep_house
 from dstack.server.services import delete, runs, uploads
 from dstack.server.services.catalog import catalog_of, store_of
-from dstack.server.services.errors import Conflict
+from dstack.server.services.errors import BadRequest, Conflict
 from dstack.server.services.gc import Wanted, collect
 from dstack.server.services.repositories import RepositoryRef
 from dstack.server.services.uploads import Upload, UploadedArtifact
@@ -26,6 +30,7 @@ from dstack.snapshots.capture import save
 from dstack.snapshots.interfaces import PackIndex, pack_key
 from dstack.snapshots.packs import PackBuilder, read_index
 from dstack.snapshots.restore import restore
+from tests.integration.server.test_locks import waits
 from tests.support.world import REPOSITORY, World
 
 FORGET = declare_write("test-gc-forget")
@@ -264,9 +269,47 @@ def test_one_that_is_put_again_and_recorded_meanwhile_stays(world: World, monkey
     assert stored(world) == pack.size
 
 
-def test_a_pack_that_went_before_it_was_recorded_is_refused(world: World) -> None:
-    from dstack.server.services.errors import BadRequest
+def test_a_pack_of_two_projects_goes_when_neither_needs_it(
+    emptied_url: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one records it at the moment at which this one deletes its blob: it hears that it must upload it."""
+    run = uploaded(world, tmp_path / "a", {"file": noise(1)})
+    [info] = world.context.blobs.list("packs/")
+    index = read_index(world.context.blobs, info.key, info.size)
+    other = replace(world.context, project_id=UUID(int=7))
+    row = {"project_id": other.project_id, "name": "other", "created_at": 0}
+    world.context.database.write(FORGET, lambda tx: tx.execute(projects.insert(), row))
+    catalog_of(other).add([index])
+    delete.delete(world.context, [run], force=False, actor=None)
+    assert gathered(world, grace=-DAY)["deleted"] == {"packs": 1, "bytes": 0}, "the other has it"
+    assert store_of(other).blobs.stat(info.key) is not None
+    heard: list[Exception] = []
+    plain = world.context.blobs.delete
 
+    def record() -> None:
+        try:
+            catalog_of(world.context).add([index])
+        except BadRequest as error:
+            heard.append(error)
+
+    def remove(keys: Iterable[str]) -> None:
+        recording = threading.Thread(target=record)
+        recording.start()
+        # With SQLite it waits in its own process, where nobody sees it.
+        while emptied_url.startswith("postgresql") and recording.is_alive() and not waits(emptied_url):
+            recording.join(0.01)
+        plain(keys)
+        others.append(recording)
+
+    others: list[threading.Thread] = []
+    monkeypatch.setattr(world.context.blobs, "delete", remove)
+    gathered_there = list(collect(other, Wanted(dry_run=False, grace=-DAY)))[-1]
+    [recording] = others
+    recording.join(30)
+    assert (gathered_there["deleted"]["packs"], len(heard), world.rows(packs)) == (1, 1, [])
+
+
+def test_a_pack_that_went_before_it_was_recorded_is_refused(world: World) -> None:
     pack = PackIndex(b"p" * 32, 7, ())
     with pytest.raises(BadRequest, match="is not in the store whole"):
         catalog_of(world.context).add([pack])

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dstack.domain.ports import SECOND
@@ -131,6 +131,7 @@ def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex], 
 
     With `blobs`, raises BadRequest for a pack that is not stored there whole.
     """
+    keep_blobs(tx)
     make = postgresql.insert if tx.dialect == "postgresql" else sqlite.insert
     row = {"project_id": project_id, "created_at": tx.now, "asked_at": tx.now}
     # An update, not "do nothing": it waits for whoever is deleting the pack at this moment.
@@ -146,6 +147,22 @@ def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex], 
             found = blobs.stat(pack_key(pack.pack_id))
             if found is None or found.size != pack.size:
                 raise BadRequest(f"pack {pack.pack_id.hex()} is not in the store whole", hint="upload it again")
+
+
+def keep_blobs(tx: Transaction) -> None:
+    """Have no blob of a pack deleted until the transaction ends.
+
+    Who saves the same in two projects makes the same pack, and it may be one blob of one store: the rows of one project
+    do not show what the other is about to record.
+    """
+    if tx.dialect == "postgresql":
+        tx.execute(_KEEP_BLOBS, {"key": _BLOBS})
+
+
+def take_blobs(tx: Transaction) -> None:
+    """Have no project record a pack until the transaction ends, which deletes blobs. Call it before rows are locked."""
+    if tx.dialect == "postgresql":  # with SQLite only one writes at a time
+        tx.execute(_TAKE_BLOBS, {"key": _BLOBS})
 
 
 def chunk_rows(project_id: UUID, pack: PackIndex) -> list[dict[str, object]]:
@@ -222,6 +239,9 @@ def _by_ids(columns: Sequence[Any], key: Any) -> Prepared:
     )
 
 
+_BLOBS = 0x6473_7061_636B  # "dspack"; PostgreSQL's advisory locks are numbers
+_KEEP_BLOBS = text("SELECT pg_advisory_xact_lock_shared(:key)")
+_TAKE_BLOBS = text("SELECT pg_advisory_xact_lock(:key)")
 _LOCATE = _by_ids(
     [chunks.c.chunk_id, chunks.c.pack_id, chunks.c.offset, chunks.c.stored_length, chunks.c.raw_length, chunks.c.codec],
     chunks.c.chunk_id,

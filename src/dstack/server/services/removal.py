@@ -10,6 +10,7 @@ from sqlalchemy import delete, exists, select, update
 from dstack.domain.ports import SECOND
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import chunks, packs, projects
+from dstack.server.services.catalog import take_blobs
 from dstack.server.services.context import Context
 from dstack.server.services.ledger import Ledger
 from dstack.server.services.sweeping import parts
@@ -89,6 +90,7 @@ def _remove(tx: Transaction, context: Context, before: int) -> Removed | None:
 
     Runs again where it could not be committed: deleting a blob twice is no harm.
     """
+    take_blobs(tx)
     query = select(packs.c.pack_id, packs.c.size).where(*_due(context, before)).order_by(packs.c.pack_id)
     due = tx.execute(query.limit(TOGETHER).with_for_update()).all()
     if not due:
