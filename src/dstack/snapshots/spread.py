@@ -115,9 +115,6 @@ class Spread:
     def all_broken(self) -> Iterator[bytes]:
         yield from (row[0] for row in self._rows("SELECT pack FROM broken WHERE pack > ? ORDER BY pack LIMIT ?"))
 
-    def is_broken(self, pack_id: bytes) -> bool:
-        return bool(self._column("SELECT 1 FROM broken WHERE pack = ?", (pack_id,)))
-
     # --- what it reaches ---------------------------------------------------------------------------------------
 
     def link(self, parent: bytes, children: Iterable[bytes]) -> None:

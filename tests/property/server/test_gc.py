@@ -21,7 +21,7 @@ from dstack.sdk.blobs import Buffer
 from dstack.server.db.engine import declare_write
 from dstack.server.db.tables import artifacts as artifacts_table
 from dstack.server.db.tables import chunks, jobs, leases, packs, runs
-from dstack.server.services import artifacts, compaction, delete, gc, removal, retention, uploads
+from dstack.server.services import artifacts, delete, gc, removal, retention, uploads
 from dstack.server.services.catalog import catalog_of, store_of
 from dstack.server.services.errors import SnapshotMissing
 from dstack.server.services.repositories import RepositoryRef
@@ -359,7 +359,6 @@ def read(store: SnapshotStore, manifest_id: bytes) -> Tree:
 
 def test_nothing_that_somebody_refers_to_is_lost(sqlite_template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "PACK_TARGET", 4000)
-    monkeypatch.setattr(compaction, "PACK_TARGET", 4000)
     GcMachine.template = sqlite_template
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     run_state_machine_as_test(
