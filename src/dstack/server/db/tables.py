@@ -274,7 +274,8 @@ packs = Table("packs", metadata, _id("project_id"), _blob("pack_id", nullable=Fa
     _at("created_at", nullable=False), _big("asked_at", 0), _at("condemned_at"),
     PrimaryKeyConstraint("project_id", "pack_id"))  # fmt: skip
 """`asked_at`: when a writer was last told that chunks of the pack are there, to ten minutes (the setting
-`gc_asked_to`); until some time after that, nothing of it goes. `condemned_at`: no chunk is left in it, and its blob goes soon."""
+`gc_asked_to`); until some time after that, nothing of it goes. `condemned_at`: no chunk is left in it, and its blob
+goes soon."""
 
 chunks = Table("chunks", metadata, _id("project_id"), _blob("chunk_id", nullable=False),
     _blob("pack_id", nullable=False), _big("offset"), _int("stored_length"), _int("raw_length"), _int("codec", 0),
