@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tests.support.ports import FakeBackoff, FakeClock, FakeIds
 from tests.support.postgres import PostgresServer
 
 DATABASES = ("sqlite", "postgresql")
+
+# Under nohup it would be ignored, here and by every program that the tests start; some tests send it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ HOSTILE = {
     "no YAML": ("\x7fELF\x00\x01\x02" * 1000, "not a text file"),
     "endless expression": (HEAD + "  - {name: w, provider: bash, commands: ['" + "${{ a" * 200_000 + "']}\n", ""),
     "very many values": (HEAD + "-\n" * 500_000, "too many values"),
-    "very many mistakes": (HEAD + "".join(f"  - {{name: w{n}, provder: bash}}\n" for n in range(9000)), "did you mean"),
+    "very many mistakes": (HEAD + "".join(f"  - {{name: w{n}, provder: bash, commands: [ls]}}\n" for n in range(9000)), "did you mean"),
 }
 WRONG = {
     "a cycle": (
