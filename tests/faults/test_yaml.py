@@ -36,7 +36,7 @@ HOSTILE = {
     "no YAML": ("\x7fELF\x00\x01\x02" * 1000, "not a text file"),
     "endless expression": (HEAD + "  - {name: w, provider: bash, commands: ['" + "${{ a" * 200_000 + "']}\n", ""),
     "very many values": (HEAD + "-\n" * 500_000, "too many values"),
-    "very many mistakes": (HEAD + "".join(f"  - {{name: w{n}, provder: bash, commands: [ls]}}\n" for n in range(9000)), "did you mean"),
+    "very many mistakes": (HEAD + "".join(f"  - {{name: w{n}, provder: bash}}\n" for n in range(9000)), "did you mean"),
 }
 WRONG = {
     "a cycle": (
@@ -93,7 +93,7 @@ def test_all_of_many_files_at_once(home: Home) -> None:
     for number in range(20):
         path = home.repo / ".dstack" / "workflows" / f"{number:02}.yaml"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(HEAD + f"  - {{name: w{number}, provder: bash}}\n")
+        path.write_text(HEAD + f"  - {{name: w{number}, provder: bash, commands: [ls]}}\n")
     told = home.types("validate", code=2).stderr
     assert [line.split(":")[0] for line in told.splitlines() if line.startswith(".dstack")] == [
         f".dstack/workflows/{number:02}.yaml" for number in range(20)
