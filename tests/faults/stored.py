@@ -14,8 +14,8 @@ from dstack.snapshots.blobs.local import LocalBlobStore
 from dstack.snapshots.interfaces import ChunkLocation, PackIndex
 from dstack.snapshots.listing import Leaf, walk_tree
 from dstack.snapshots.manifests import DIRECTORY, DirectoryEntry, FileEntry, decode_directory, file_chunks
-from dstack.snapshots.packs import verify_pack
 from dstack.snapshots.store import SnapshotStore
+from tests.support.packs import verify_pack
 
 
 class Rows:

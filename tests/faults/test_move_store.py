@@ -21,11 +21,12 @@ from dstack.embedded.move import MoveRefused, move, plan
 from dstack.embedded.store_place import Record, StoreAway, open_store, read_record, store_folder, write_record
 from dstack.snapshots.blobs.local import LocalBlobStore
 from dstack.snapshots.capture import save
-from dstack.snapshots.catalog import MemoryCatalog, rebuild
+from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.restore import restore
 from dstack.snapshots.store import SnapshotStore
 from tests.faults.disks import Disks, fill
 from tests.faults.home import Gated, Home
+from tests.support.packs import rebuild
 from tests.support.trees import described
 
 POINTS = [

@@ -1,13 +1,11 @@
-"""Which pack holds a chunk: the catalog in memory, and how a lost one is made again from the packs."""
+"""Which pack holds a chunk: the catalog in memory."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
 
-from dstack.sdk.blobs import BlobStore
-from dstack.snapshots.interfaces import Catalog, ChunkLocation, PackIndex
-from dstack.snapshots.packs import stored_packs
+from dstack.snapshots.interfaces import ChunkLocation, PackIndex
 
 
 class MemoryCatalog:
@@ -33,12 +31,3 @@ class MemoryCatalog:
                         entry.chunk_id,
                         ChunkLocation(pack.pack_id, entry.offset, entry.stored_length, entry.raw_length, entry.codec),
                     )
-
-
-def rebuild(blobs: BlobStore, catalog: Catalog) -> int:
-    """Record every stored pack in `catalog`; the number of packs. Raises BadPack."""
-    count = 0
-    for pack in stored_packs(blobs):
-        catalog.add([pack])
-        count += 1
-    return count

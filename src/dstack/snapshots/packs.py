@@ -11,7 +11,6 @@ A pack is named by the BLAKE3 of all its bytes. See docs/formats/snapshots.md.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -88,7 +87,7 @@ def decode_chunk(chunk_id: bytes, location: ChunkLocation, stored: memoryview) -
 def read_index(blobs: BlobStore, key: str, size: int) -> PackIndex:
     """The index of a stored pack, from its tail alone. `size` is the blob's. Raises BadPack, KeyError.
 
-    The name is believed here: only `verify_pack`, which reads everything, proves it.
+    The name is believed here: only `checking.check_pack`, which reads everything, proves it.
     """
     tail = blobs.get(key, offset=max(0, size - _FIRST_READ))
     _, length, _ = _footer(key, tail)
@@ -97,27 +96,6 @@ def read_index(blobs: BlobStore, key: str, size: int) -> PackIndex:
     if length + FOOTER.size > len(tail):
         tail = blobs.get(key, offset=size - length - FOOTER.size)
     return PackIndex(id_of(key), size, parse_index(key, tail, size))
-
-
-def verify_pack(key: str, data: Buffer) -> PackIndex:
-    """Check a whole pack: name, frame and every chunk. Raises BadPack or CorruptChunk."""
-    pack_id = id_of(key)
-    if bytes(data[: len(HEADER)]) != HEADER:
-        raise BadPack(key, "it does not begin like a pack of version 1")
-    entries = parse_index(key, data, len(data))
-    view = memoryview(data)
-    for entry in entries:
-        location = ChunkLocation(pack_id, entry.offset, entry.stored_length, entry.raw_length, entry.codec)
-        decode_chunk(entry.chunk_id, location, view[entry.offset : entry.offset + entry.stored_length])
-    if digest(data) != pack_id:
-        raise BadPack(key, "its bytes do not have the BLAKE3 that names it")
-    return PackIndex(pack_id, len(data), entries)
-
-
-def stored_packs(blobs: BlobStore) -> Iterator[PackIndex]:
-    """The index of every pack in the store: what a lost catalog is rebuilt from. Raises BadPack."""
-    for info in blobs.list("packs/"):
-        yield read_index(blobs, info.key, info.size)
 
 
 def _footer(key: str, tail: Buffer) -> tuple[bytes, int, bytes]:

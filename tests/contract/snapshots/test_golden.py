@@ -10,13 +10,13 @@ import pytest
 
 from dstack.snapshots import manifests
 from dstack.snapshots.blobs.memory import MemoryBlobStore
-from dstack.snapshots.catalog import MemoryCatalog, rebuild
+from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.chunking import Chunker, ChunkerParameters
-from dstack.snapshots.packs import verify_pack
 from dstack.snapshots.reading import WINDOW
 from dstack.snapshots.restore import restore
 from dstack.snapshots.store import SnapshotStore
 from tests.contract.snapshots import make_golden, spec_reader
+from tests.support.packs import rebuild, verify_pack
 from tests.support.trees import described
 
 GOLDEN: dict[str, Any] = json.loads((make_golden.GOLDEN / "golden.json").read_text())

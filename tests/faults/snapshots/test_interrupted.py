@@ -14,12 +14,13 @@ import pytest
 from dstack.sdk.blobs import Buffer
 from dstack.snapshots.blobs.local import LocalBlobStore
 from dstack.snapshots.capture import save
-from dstack.snapshots.catalog import MemoryCatalog, rebuild
+from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.errors import StoreRefused
 from dstack.snapshots.restore import restore
 from dstack.snapshots.statcache import FileCache, SavedSnapshot
 from dstack.snapshots.store import SnapshotStore
 from tests.faults.snapshots.test_save_killed import save_in_a_process
+from tests.support.packs import rebuild
 from tests.support.stores import RecordingStore
 from tests.support.trees import described
 

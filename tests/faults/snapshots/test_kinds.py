@@ -10,10 +10,11 @@ import pytest
 
 from dstack.snapshots.blobs.local import LocalBlobStore
 from dstack.snapshots.capture import save
-from dstack.snapshots.catalog import MemoryCatalog, rebuild
+from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.restore import restore
 from dstack.snapshots.store import SnapshotStore
 from tests.contract.snapshots import spec_reader
+from tests.support.packs import rebuild
 from tests.support.trees import described
 
 NAMES = [

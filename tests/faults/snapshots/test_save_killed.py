@@ -13,11 +13,11 @@ import pytest
 from dstack.domain import faults
 from dstack.snapshots.blobs.local import TEMPORARY, LocalBlobStore
 from dstack.snapshots.capture import save
-from dstack.snapshots.catalog import MemoryCatalog, rebuild
-from dstack.snapshots.packs import verify_pack
+from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.restore import restore
 from dstack.snapshots.statcache import FileCache
 from dstack.snapshots.store import SnapshotStore
+from tests.support.packs import rebuild, verify_pack
 from tests.support.trees import described
 
 POINTS = [

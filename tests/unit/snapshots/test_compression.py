@@ -14,9 +14,10 @@ from dstack.sdk.blobs import Buffer
 from dstack.snapshots import compression
 from dstack.snapshots.capture import save
 from dstack.snapshots.compression import PIECE, PIECES, SMALLEST, Compressor
-from dstack.snapshots.packs import CODEC_STORED, CODEC_ZSTD, verify_pack
+from dstack.snapshots.packs import CODEC_STORED, CODEC_ZSTD
 from dstack.snapshots.restore import restore
 from tests.contract.snapshots import spec_reader
+from tests.support.packs import verify_pack
 from tests.support.stores import RecordingStore
 from tests.support.trees import described
 

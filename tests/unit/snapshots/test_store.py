@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 import pytest
 import zstandard
 
-from dstack.snapshots.catalog import MemoryCatalog, rebuild
+from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.chunking import digest
 from dstack.snapshots.errors import BadPack, CorruptChunk, MissingChunk, SnapshotError
 from dstack.snapshots.interfaces import ChunkEntry, ChunkLocation, PackIndex, pack_key
-from dstack.snapshots.packs import FOOTER, MAX_CHUNK, PackBuilder, read_index, stored_packs, verify_pack
+from dstack.snapshots.packs import FOOTER, MAX_CHUNK, PackBuilder, read_index
 from dstack.snapshots.store import RANGE, SnapshotStore
+from tests.support.packs import rebuild, verify_pack
 from tests.support.stores import RecordingStore
 
 
@@ -194,7 +195,7 @@ def test_an_index_that_does_not_describe_its_bytes(store: RecordingStore, entrie
     key = pack_key(digest(data))
     store.blobs.put(key, data)
     with pytest.raises(BadPack, match="does not describe its bytes"):
-        list(stored_packs(store.blobs))
+        rebuild(store.blobs, MemoryCatalog())
     with pytest.raises(BadPack):
         verify_pack(key, data)
 
