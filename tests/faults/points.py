@@ -74,6 +74,8 @@ ELSEWHERE = {
     "commit:heal.drop": "only in a repair; tests/integration/server/test_verify.py ends one at every step",
     "commit:heal.list": "only in a repair; tests/integration/server/test_verify.py ends one at every step",
     "commit:heal.correct": "only in a repair; tests/integration/server/test_verify.py ends one at every step",
+    "commit:heal.take_up": "only in a repair; tests/integration/server/test_verify.py ends one at every step",
+    "commit:power_cut.forget": "only after a power cut; tests/integration/server/test_power_cut.py",
     "commit:attempts.problem": "only while something keeps a job from saving; test_store_full",
     "commit:leases.take": "only while garbage is collected; test_gc",
     "commit:leases.keep": "only while garbage is collected for minutes; tests/integration/server/test_named_leases",

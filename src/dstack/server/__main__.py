@@ -19,7 +19,7 @@ from dstack.server.app import Server, build_context
 from dstack.server.db.errors import DatabaseError
 from dstack.server.door import Door, HomeDoor, TcpDoor
 from dstack.server.location import database_folder
-from dstack.server.services.power_cut import check_after_boot
+from dstack.server.services.power_cut import BootCheck
 from dstack.server.settings import Settings, from_environment
 
 
@@ -50,13 +50,16 @@ def _serve(is_embedded: bool, ready_fd: int | None) -> None:
     try:
         settings, note = _placed(settings)
         context = build_context(settings)
-        check_after_boot(context)
+        boot = BootCheck(context)
+        boot.look()
     except BaseException:
         door.close()  # whoever started this server is told why it ends, and is not to find the home still taken
         raise
     server = Server(context)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    boot.begin()
     asyncio.run(server.run(door, lambda: _ready(ready_fd, note)))
+    boot.end()
     door.close()
 
 

@@ -54,7 +54,7 @@ def test_a_second_one_is_told_of_the_first(asked: Asked) -> None:
         [refused] = frames(asked, dry_run=False)
         assert frames(asked)[-1]["t"] == "end", "to look is no change"
     assert refused["t"] == "error"
-    assert refused["message"] == "collecting garbage is under way already"
+    assert refused["message"] == "collecting garbage or repairing the store is under way already"
     assert frames(asked, dry_run=False)[-1]["t"] == "end"
 
 

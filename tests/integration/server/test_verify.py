@@ -12,26 +12,30 @@ import pytest
 from sqlalchemy import delete, insert, update
 
 from dstack.domain import faults
+from dstack.domain.ports import SECOND, SystemClock
 from dstack.server.db.engine import declare_write
-from dstack.server.db.tables import chunks, doubtful_objects, packs
+from dstack.server.db.tables import artifacts, chunks, doubtful_objects, leases, packs
 from dstack.server.db.tables import runs as runs_table
 from dstack.server.services import delete as deleting
 from dstack.server.services import uploads
 from dstack.server.services.catalog import store_of
 from dstack.server.services.heal import Healer
 from dstack.server.services.ledger import Scope
+from dstack.server.services.named_leases import GC, UPKEEP, held
 from dstack.server.services.repositories import RepositoryRef
 from dstack.server.services.uploads import Upload, UploadedArtifact
 from dstack.server.services.verify import Check, scope_of
 from dstack.snapshots.capture import save
+from dstack.snapshots.checking import located
 from dstack.snapshots.chunking import digest
 from dstack.snapshots.errors import DamagedStore
 from dstack.snapshots.interfaces import pack_key
 from dstack.snapshots.manifests import FileEntry, encode_directory
-from dstack.snapshots.packs import FOOTER, PackBuilder
+from dstack.snapshots.packs import FOOTER, PackBuilder, read_index
 from dstack.snapshots.restore import restore
 from dstack.snapshots.spread import Spread
 from dstack.snapshots.statcache import FileCache
+from tests.support.ports import FakeClock
 from tests.support.trees import described
 from tests.support.world import REPOSITORY, World
 
@@ -60,8 +64,9 @@ class Shop:
         return root
 
     def upload(self, root: Path, path: str = "out", cache: FileCache | None = None) -> str:
-        """A finished run with this folder; its name."""
-        saved = save(root, store_of(self.context), cache=cache)
+        """A finished run with this folder; its name. With a cache, what did not change since is not read."""
+        later = FakeClock(SystemClock().now() + 3600 * SECOND)  # else files that were made just now are read again
+        saved = save(root, store_of(self.context), cache=cache, clock=later)
         artifact = UploadedArtifact(path, saved.manifest_id.hex(), saved.stored)
         return uploads.upload(self.context, Upload((artifact,), RepositoryRef(REPOSITORY, "digits")), None).name
 
@@ -71,12 +76,13 @@ class Shop:
             check = Check(self.context, scope, spread, quick=quick)
             found = list(check.frames())
             if repair and check.damages:
-                found += Healer(self.context, spread).repair()
+                with held(self.context, GC, UPKEEP) as lease:
+                    found += Healer(self.context, spread, lease).repair()
             return [*found, {"t": "end", **check.summary()}]
 
     def rebuild(self) -> Frames:
-        with Spread() as spread:
-            return list(Healer(self.context, spread).rebuild())
+        with Spread() as spread, held(self.context, GC, UPKEEP) as lease:
+            return list(Healer(self.context, spread, lease).rebuild())
 
     def pack_of(self, chunk_id: bytes) -> bytes:
         [row] = self.world.rows(chunks, chunk_id=chunk_id)
@@ -548,7 +554,7 @@ def test_a_repair_that_is_killed_at_any_step_loses_nothing_that_was_right(
     assert step > 10, "there are more steps than that"
 
 
-def killed_at(shop: Shop, monkeypatch: pytest.MonkeyPatch, step: int) -> bool:
+def killed_at(shop: Shop, monkeypatch: pytest.MonkeyPatch, step: int, work: Callable[[], object] | None = None) -> bool:
     """Repair, and end before the step with this number: a write to the store, or one side of a commit."""
     left = step
 
@@ -572,10 +578,166 @@ def killed_at(shop: Shop, monkeypatch: pytest.MonkeyPatch, step: int) -> bool:
         for name in ("put", "delete"):
             patched.setattr(shop.blobs, name, counted(getattr(shop.blobs, name)))
         try:
-            shop.check(repair=True)
+            work() if work is not None else shop.check(repair=True)
         except Killed:
-            return True
-    return False
+            killed = True
+        else:
+            killed = False
+    shop.hurt(delete(leases))  # the next server sees that who held it was killed
+    return killed
+
+
+@pytest.mark.parametrize("lost", ["pack", "rows"])
+def test_an_index_that_is_made_again_and_killed_at_any_step_says_nothing_that_is_not_so(
+    sqlite_shop: Shop, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Objects come back whose pieces are gone: with a lost pack, or as garbage that was collected half."""
+    shop = sqlite_shop
+    (shop.folder / "part").mkdir()
+    (shop.folder / "whole").mkdir()
+    for step in range(60):
+        empty(shop)
+        (shop.folder / "part" / "piece").write_text(f"piece {step}")
+        shop.upload(shop.folder / "part")  # so that the piece lies in another pack than what will name it
+        (shop.folder / "whole" / "piece").write_text(f"piece {step}")
+        cache = FileCache()
+        run = shop.upload(shop.folder / "whole", cache=cache)
+        gone = shop.pack_of(chunk_of(shop.folder / "part" / "piece"))
+        shop.blobs.delete([pack_key(gone)])
+        if lost == "pack":
+            shop.hurt(delete(chunks))
+            shop.hurt(delete(packs))
+        else:
+            shop.hurt(delete(chunks).where(chunks.c.pack_id.in_([gone, shop.pack_of(shop.manifest(run))])))
+            shop.hurt(delete(packs).where(packs.c.pack_id == gone))
+        killed = killed_at(shop, monkeypatch, step, shop.rebuild)
+        assert shop.manifest(shop.upload(shop.folder / "whole", cache=cache)) == shop.manifest(run)
+        assert shop.reads_as(run, shop.folder / "whole"), f"saved again after step {step}"
+        shop.rebuild()
+        assert shop.reads_as(run, shop.folder / "whole"), f"made again after step {step}"
+        if not killed:
+            assert step > 5, "there are more steps than that"
+            return
+    raise AssertionError("it never came to an end")
+
+
+def empty(shop: Shop) -> None:
+    for table in (chunks, packs, doubtful_objects):
+        shop.hurt(delete(table))
+    shop.blobs.delete([info.key for info in shop.blobs.list("")])
+
+
+def test_a_repair_that_is_killed_leaves_doubts_as_they_were(sqlite_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object is doubted, is damaged itself, and another copy of it is found: what it names is gone all the same."""
+    shop = sqlite_shop
+    (shop.folder / "part").mkdir()
+    root, cache = shop.tree("a"), FileCache()
+    (shop.folder / "part" / "piece").write_bytes((root / "1").read_bytes())
+    shop.upload(shop.folder / "part")
+    run = shop.upload(root, cache=cache)
+    shop.damage(chunk_of(root / "1"))
+    shop.check(repair=True)
+    manifest = shop.manifest(run)
+    assert shop.world.rows(doubtful_objects, object_id=manifest)
+    builder = PackBuilder()
+    builder.add(manifest, bytes(store_of(shop.context).read_chunk(manifest)))
+    sealed, index = builder.seal()
+    shop.blobs.put(pack_key(index.pack_id), sealed)
+    shop.damage(manifest)
+    for step in range(60):
+        if not killed_at(shop, monkeypatch, step):
+            break
+        assert not shop.world.rows(chunks, chunk_id=manifest) or shop.world.rows(doubtful_objects, object_id=manifest)
+    shop.upload(root, cache=cache)
+    assert shop.reads_as(run, root)
+
+
+def test_a_pack_that_goes_while_it_is_put_is_put_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repair that was killed had stored the new pack; that was condemned, and is deleted at this moment."""
+    root = shop.tree("a")
+    shop.upload(root)
+    shop.damage(chunk_of(root / "1"))
+    plain, gone = shop.blobs.put, list[str]()
+
+    def put(key: str, data: Any) -> bool:
+        done = plain(key, data)
+        if key.startswith("packs/") and not gone:
+            gone.append(key)
+            shop.blobs.delete([key])
+        return done
+
+    monkeypatch.setattr(shop.blobs, "put", put)
+    shop.check(repair=True)
+    assert gone
+    assert all(shop.blobs.stat(pack_key(bytes(row.pack_id))) for row in shop.world.rows(packs))
+    restore(store_of(shop.context), digest_of_run(shop), shop.folder / "rest", paths=[b"0", b"deep"])
+
+
+def digest_of_run(shop: Shop) -> bytes:
+    return next(bytes(row.manifest_id) for row in shop.world.rows(artifacts))
+
+
+def test_a_pack_that_was_freed_is_not_listed_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left behind by a save that was killed, seen in the store, and collected at that moment."""
+    root = shop.tree("a")
+    shop.upload(root)
+    copy = save_elsewhere(shop, root)
+    [info] = [info for info in shop.blobs.list("packs/") if info.key == pack_key(copy)]
+    infos = list(shop.blobs.list("packs/"))
+    shop.blobs.delete([info.key])
+    monkeypatch.setattr(shop.blobs, "list", lambda _: iter(infos))
+    assert of(shop.rebuild(), "rebuilt")
+    assert not shop.world.rows(packs, pack_id=copy)
+
+
+def test_how_far_damage_spreads_is_worked_out_while_others_can_write(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shop.tree("a")
+    shop.upload(root)
+    shop.damage(chunk_of(root / "1"))
+    write, spread, writing, spreads = shop.context.database.write, Spread.spread, [0], [0]
+
+    def counted(name: str, work: Callable[[Any], Any]) -> Any:
+        writing[0] += 1
+        try:
+            return write(name, work)
+        finally:
+            writing[0] -= 1
+
+    def free(self: Spread) -> None:
+        assert not writing[0]
+        spreads[0] += 1
+        spread(self)
+
+    monkeypatch.setattr(shop.context.database, "write", counted)
+    monkeypatch.setattr(Spread, "spread", free)
+    shop.check(repair=True)
+    assert spreads[0] == 2, "for the check, and for the repair"
+
+
+def test_what_is_saved_again_while_it_is_taken_out_stays(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = shop.tree("a")
+    run = shop.upload(root)
+    hurt = chunk_of(root / "1")
+    shop.damage(hurt)
+    copy = save_elsewhere(shop, root)
+    spread, spreads = Spread.spread, [0]
+
+    def late(self: Spread) -> None:
+        spread(self)
+        spreads[0] += 1
+        if spreads[0] == 2:  # the repair is about to take it out
+            index = located(read_index(shop.blobs, pack_key(copy), len(shop.blobs.get(pack_key(copy)))))
+            place = index[hurt]
+            where = update(chunks).where(chunks.c.chunk_id == hurt)
+            shop.hurt(where.values(pack_id=copy, offset=place.offset, stored_length=place.stored_length))
+
+    monkeypatch.setattr(Spread, "spread", late)
+    monkeypatch.setattr(Healer, "_find_copies", lambda *_, **__: iter(()))
+    shop.check(repair=True)
+    assert spreads[0] == 2
+    assert shop.reads_as(run, root)
 
 
 def test_damage_in_the_code_of_a_run(shop: Shop) -> None:

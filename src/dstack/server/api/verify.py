@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
@@ -15,6 +14,7 @@ from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest
 from dstack.server.services.heal import Healer
 from dstack.server.services.ledger import Frame, Scope
+from dstack.server.services.named_leases import GC, UPKEEP, Lease, held
 from dstack.server.services.repositories import RepositoryRef
 from dstack.server.services.verify import Check, scope_of
 from dstack.snapshots.spread import Spread
@@ -32,14 +32,12 @@ class VerifyBody(msgspec.Struct, frozen=True):
 
 
 def verify_routes(context: Context) -> list[tuple[str, str, Handler]]:
-    healing = threading.Lock()
-
     async def verify(request: Request) -> Response:
         body = await read_body(request, VerifyBody)
         if body.rebuild and (body.run or body.tag or body.quick or body.repair):
             raise BadRequest("the index is made again for the whole store, and by itself")
         scope = await context.database.aread(lambda tx: scope_of(tx, context, body.run, body.tag, body.repository))
-        frames = _heal_alone(context, scope, body, healing) if _heals(body) else _frames(context, scope, body)
+        frames = _heal_alone(context, scope, body) if _heals(body) else _check(context, scope, body, None)
         return stream(context, frames)
 
     return [("POST", "/store/verify", verify)]
@@ -49,24 +47,25 @@ def _heals(body: VerifyBody) -> bool:
     return body.repair or body.rebuild
 
 
-def _heal_alone(context: Context, scope: Scope, body: VerifyBody, healing: threading.Lock) -> Iterator[Frame]:
-    if not healing.acquire(blocking=False):
-        yield {"t": "error", "message": "the store is being repaired already: wait until that is done"}
-        return
-    try:
-        yield from _frames(context, scope, body)
-    finally:
-        healing.release()
+def _heal_alone(context: Context, scope: Scope, body: VerifyBody) -> Iterator[Frame]:
+    with held(context, GC, UPKEEP) as lease:
+        frames = _rebuild(context, lease) if body.rebuild else _check(context, scope, body, lease)
+        for frame in frames:
+            lease.keep()
+            yield frame
 
 
-def _frames(context: Context, scope: Scope, body: VerifyBody) -> Iterator[Frame]:
+def _rebuild(context: Context, lease: Lease) -> Iterator[Frame]:
     with Spread() as spread:
-        if body.rebuild:
-            yield from Healer(context, spread).rebuild()
-            yield {"t": "end"}
-            return
+        yield from Healer(context, spread, lease).rebuild()
+        yield {"t": "end"}
+
+
+def _check(context: Context, scope: Scope, body: VerifyBody, lease: Lease | None) -> Iterator[Frame]:
+    """With a lease, what is found is repaired."""
+    with Spread() as spread:
         check = Check(context, scope, spread, quick=body.quick)
         yield from check.frames()
-        if body.repair and check.damages:
-            yield from Healer(context, spread).repair()
+        if lease is not None and check.damages:
+            yield from Healer(context, spread, lease).repair()
         yield {"t": "end", **check.summary()}

@@ -23,11 +23,10 @@ from dstack.server.services.chunk_index import HELD, NEEDED, ChunkIndex
 from dstack.server.services.compaction import Compactor, alive_bytes, half_dead
 from dstack.server.services.context import Context
 from dstack.server.services.marking import Marker, Without, load_index
-from dstack.server.services.named_leases import GC, Lease, held
+from dstack.server.services.named_leases import GC, UPKEEP, Lease, held
 from dstack.server.services.sweeping import Sweeper, parts
 
 Frame = dict[str, Any]
-WHAT: Final = "collecting garbage"
 MOST_NAMED: Final = 100
 """Damaged objects that are named."""
 
@@ -85,7 +84,7 @@ def collect(context: Context, wanted: Wanted) -> Iterator[Frame]:
     grace = settings.gc_grace if wanted.grace is None else wanted.grace
     found.held_for = int(grace + settings.gc_asked_to)
     found.waits = int(min(settings.gc_condemned, grace))
-    holding: AbstractContextManager[Lease | None] = nullcontext() if wanted.dry_run else held(context, GC, WHAT)
+    holding: AbstractContextManager[Lease | None] = nullcontext() if wanted.dry_run else held(context, GC, UPKEEP)
     with holding as lease:
         collection = _Collection(context, found, lease, grace)
         if not (yield from collection.run(wanted)):

@@ -5,50 +5,59 @@ So `repair` takes them out. Objects that name them stay, for the rest of a snaps
 who saves them is told to write all of it again (docs/formats/snapshots.md, section 7). What is right in a damaged pack
 is put into a new one, and the damaged one moved aside. `rebuild` makes the catalog again from the packs' own indexes.
 Both may run beside saves and downloads; what is saved at that moment may name what is taken out: the next check tells.
+They may be killed at any step: until all is known, every object that is taken up is doubted.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, select, tuple_, update
 
-from dstack.sdk.blobs import ObjectInfo
+from dstack.sdk.blobs import Buffer, ObjectInfo
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import chunks, doubtful_objects, packs
 from dstack.server.db.types import Id
-from dstack.server.services.catalog import catalog_of, record_packs
+from dstack.server.services.catalog import catalog_of, chunk_rows, record_packs
 from dstack.server.services.context import Context
+from dstack.server.services.errors import BadRequest
 from dstack.server.services.ledger import Frame, Ledger, damage_frame, parts
+from dstack.server.services.named_leases import Lease
 from dstack.snapshots.checking import Damage, check_pack, located, possible_objects, read_through
 from dstack.snapshots.errors import BadPack, DamagedStore, StoreRefused
 from dstack.snapshots.interfaces import ChunkLocation, PackIndex, pack_key
 from dstack.snapshots.packs import CODEC_STORED, CODEC_ZSTD, PackBuilder, decode_chunk, id_of, read_index
 from dstack.snapshots.spread import Bad, Spread
-from dstack.snapshots.store import SnapshotStore
+from dstack.snapshots.store import Durable, SnapshotStore
 from dstack.snapshots.survey import Survey
 
+T = TypeVar("T")
 ASIDE: Final = "quarantine/"
 """Where damaged packs are moved: nothing reads or lists them there, and they may be deleted."""
 DROP = declare_write("heal.drop")
 LIST = declare_write("heal.list")
 CORRECT = declare_write("heal.correct")
+TAKE_UP = declare_write("heal.take_up")
 _LENGTH: Final = 32
 _ALIVE: Final[Frame] = {"t": "done", "bytes": 0}
 
 
 class Healer:
-    """Acts on what `spread` knows to be bad or broken."""
+    """Acts on what `spread` knows to be bad or broken, while `lease` is held; without one where nobody else is served.
 
-    def __init__(self, context: Context, spread: Spread) -> None:
+    The lease is `named_leases.GC`: whoever moves or takes out chunks at the same time would be misled.
+    """
+
+    def __init__(self, context: Context, spread: Spread, lease: Lease | None) -> None:
         self._context = context
         self._blobs = context.blobs
         self._database = context.database
         self._project_id = context.project_id
         self._spread = spread
+        self._lease = lease
         self._ledger = Ledger(context)
         self._catalog = catalog_of(context)
         self._store = SnapshotStore(context.blobs, self._catalog)
@@ -72,9 +81,13 @@ class Healer:
             yield from self._examine(pack_id)
         yield from self._find_copies()
         yield from self._forget()
+        yield from self.set_aside()
+        yield {"t": "repaired", **self._counts}
+
+    def set_aside(self) -> Iterator[Frame]:
+        """Have nothing lie in a broken pack any more: what is right is put into a new one, rows of the rest go."""
         for pack_id in self._spread.all_broken():
             yield from self._replace(pack_id)
-        yield {"t": "repaired", **self._counts}
 
     def rebuild(self) -> Iterator[Frame]:
         """Make the catalog again from the packs: rows that lie are corrected or dropped, lost ones restored."""
@@ -150,15 +163,29 @@ class Healer:
         for chunk_id, data in self._store.try_located((item, wanted[item]) for item in wanted if item in bad):
             if not isinstance(data, DamagedStore):
                 usable[chunk_id] = wanted[chunk_id]
-        if usable:
-            before = self._catalog.locate(list(usable))
-            for chunk_id, place in before.items():
-                if place != usable[chunk_id]:
-                    self._move_rows(place.pack_id, {chunk_id: usable[chunk_id]})
-            entries = tuple(entry for entry in index.chunks if entry.chunk_id in usable)
-            self._catalog.add([PackIndex(index.pack_id, index.size, entries)])
+        if not usable:
+            return
+        before = self._catalog.locate(list(usable))
+        for chunk_id, place in before.items():
+            if place != usable[chunk_id]:
+                self._move_rows(place.pack_id, {chunk_id: usable[chunk_id]})
+        entries = tuple(entry for entry in index.chunks if entry.chunk_id in usable)
+        with suppress(KeyError, BadRequest):  # the pack was freed meanwhile
+            objects = list(possible_objects(self._blobs, usable))
+            self._write(TAKE_UP, lambda tx: self._add(tx, PackIndex(index.pack_id, index.size, entries), objects))
             self._spread.forget_bad(usable)
             self._counts["restored"] += len(usable)
+
+    def _add(self, tx: Transaction, pack: PackIndex, objects: Sequence[bytes]) -> None:
+        """Record chunks of a pack. Whether there is all that `objects` name is known at the end only: until then they
+        are doubted, so that nobody who saves relies on them. One that was doubted before is no better for it."""
+        record_packs(tx, self._project_id, [pack], self._blobs)
+        tx.insert_missing(chunks, chunk_rows(self._project_id, pack))
+        self._doubt(tx, objects)
+
+    def _doubt(self, tx: Transaction, objects: Sequence[bytes]) -> None:
+        rows = [{"project_id": self._project_id, "object_id": object_id} for object_id in objects]
+        tx.insert_missing(doubtful_objects, rows)
 
     def _move_rows(self, pack_id: bytes, places: Mapping[bytes, ChunkLocation]) -> None:
         """Change where chunks are said to lie, of those that are still said to lie in `pack_id`."""
@@ -171,7 +198,7 @@ class Healer:
             for chunk_id, place in places.items()
         ]  # fmt: skip
         if values:
-            self._database.write(CORRECT, lambda tx: tx.execute(_MOVE_ROW, values))
+            self._write(CORRECT, lambda tx: tx.execute(_MOVE_ROW, values))
 
     # --- what cannot be had any more --------------------------------------------------------------------------------
 
@@ -184,31 +211,30 @@ class Healer:
             yield _ALIVE
         for _ in Survey(self._store, self._catalog, self._spread).link(missing=True):
             yield _ALIVE
-        dropped, doubtful = self._database.write(DROP, self._drop)
+        for part in parts(self._spread.all_bad()):
+            now = self._catalog.locate([bad.id for bad in part])
+            # Saved again since it was looked at: it is there, and so may be what names it.
+            self._spread.forget_bad(bad.id for bad in part if bad.id in now and now[bad.id].pack_id != bad.pack_id)
+        self._spread.spread()
+        dropped, doubtful = self._write(DROP, self._drop)
         self._counts["dropped"] += dropped
         self._counts["doubtful"] = doubtful
 
     def _drop(self, tx: Transaction) -> tuple[int, int]:
-        project = chunks.c.project_id == self._project_id
-        for part in parts(self._spread.all_bad()):
-            query = select(chunks.c.chunk_id, chunks.c.pack_id).where(
-                project, chunks.c.chunk_id.in_([bad.id for bad in part])
-            )
-            now = {bytes(row[0]): bytes(row[1]) for row in tx.execute(query)}
-            # Saved again since it was looked at: it is there, and so may be what names it.
-            self._spread.forget_bad(bad.id for bad in part if now.get(bad.id, bad.pack_id) != bad.pack_id)
-        self._spread.spread()
+        """How far damage spreads was worked out before: others wait for this transaction. So what is saved again at
+        this moment stays, for it does not lie where the damage was, and who names it is doubted without need."""
         dropped = 0
         for part in parts(self._spread.all_bad()):
-            where = project, chunks.c.chunk_id.in_([bad.id for bad in part])
-            dropped += tx.execute(delete(chunks).where(*where)).rowcount
+            lying = [(bad.id, bad.pack_id) for bad in part if bad.pack_id is not None]
+            if lying:
+                where = chunks.c.project_id == self._project_id, tuple_(chunks.c.chunk_id, chunks.c.pack_id).in_(lying)
+                dropped += tx.execute(delete(chunks).where(*where)).rowcount
         # Also what was doubted before and need not be any more.
         tx.execute(delete(doubtful_objects).where(doubtful_objects.c.project_id == self._project_id))
         doubtful = 0
         for part in parts(self._spread.hurt_objects()):
-            rows = [{"project_id": self._project_id, "object_id": object_id} for object_id in part]
-            tx.insert_missing(doubtful_objects, rows)
-            doubtful += len(rows)
+            self._doubt(tx, part)
+            doubtful += len(part)
         return dropped, doubtful
 
     # --- packs that are not as they were written ----------------------------------------------------------------------
@@ -232,7 +258,7 @@ class Healer:
                 pack_id, {chunk_id: place for chunk_id, place in found.right.items() if chunk_id in rows}, view
             )
             self._blobs.put(f"{ASIDE}{pack_id.hex()}", data)
-        except StoreRefused as error:
+        except (StoreRefused, BadRequest) as error:
             self._counts["left"] += 1
             yield {"t": "left", "pack": pack_id.hex(), "why": str(error)}
             return
@@ -250,26 +276,42 @@ class Healer:
         if index.pack_id == pack_id:
             # Nothing but the tail was wrong. The same pack under its own key would have to overwrite the damaged one.
             sealed, index = _packed(right, data, otherwise=next(iter(right)))
-        self._blobs.put(pack_key(index.pack_id), sealed)
-        self._record(index.pack_id, index.size)
+        self._store_pack(index, sealed)
         self._move_rows(pack_id, located(index))
         return len(right)
 
+    def _store_pack(self, index: PackIndex, sealed: Buffer) -> None:
+        """Raises StoreRefused, and BadRequest where something else has the pack's name."""
+        for is_last in (False, True):
+            self._blobs.put(pack_key(index.pack_id), sealed)
+            try:
+                self._record(index.pack_id, index.size)
+            except BadRequest:
+                # A repair that was killed had put it, and it was condemned: it went between the two lines above.
+                if is_last:
+                    raise
+            else:
+                break
+        if isinstance(self._blobs, Durable):
+            self._blobs.sync()  # the only copy, once the damaged pack is moved aside
+
     def _list(self, pack_id: bytes, size: int) -> None:
-        """Have the catalog list a pack that is stored, with its size."""
+        """Have the catalog list a pack that is stored, with its size; one that is gone by now is left alone."""
         if self._ledger.listed([pack_id]).get(pack_id) == size:
             return
-        self._counts["corrected"] += 1
-        self._record(pack_id, size)
+        with suppress(BadRequest):
+            self._record(pack_id, size)
+            self._counts["corrected"] += 1
 
     def _record(self, pack_id: bytes, size: int) -> None:
+        """Raises BadRequest where no blob of that size is there."""
 
         def write(tx: Transaction) -> None:
-            record_packs(tx, self._project_id, [PackIndex(pack_id, size, ())])
+            record_packs(tx, self._project_id, [PackIndex(pack_id, size, ())], self._blobs)
             where = packs.c.project_id == self._project_id, packs.c.pack_id == pack_id
             tx.execute(update(packs).where(*where).values(size=size))
 
-        self._database.write(LIST, write)
+        self._write(LIST, write)
 
     def _strike(self, pack_id: bytes) -> None:
         """Forget a pack whose blob is gone, with what is still said to lie in it."""
@@ -281,7 +323,17 @@ class Healer:
                 for table in (chunks, packs):
                     tx.execute(delete(table).where(table.c.project_id == self._project_id, table.c.pack_id == pack_id))
 
-        self._database.write(LIST, strike)
+        self._write(LIST, strike)
+
+    def _write(self, name: str, work: Callable[[Transaction], T]) -> T:
+        """Raises LeaseLost."""
+
+        def proved(tx: Transaction) -> T:
+            if self._lease is not None:
+                self._lease.write(tx)
+            return work(tx)
+
+        return self._database.write(name, proved)
 
     # --- what there is ----------------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ from dstack.server.services.errors import Conflict
 
 GC: Final = "gc"
 """For whoever takes chunks out of the catalog, or moves them."""
+UPKEEP: Final = "collecting garbage or repairing the store"
+"""What they do who hold it."""
 LASTS: Final = 300 * SECOND
 TAKE = declare_write("leases.take")
 KEEP = declare_write("leases.keep")

@@ -2,58 +2,194 @@
 
 Packs of live snapshots wait for no disk. A power cut may lose them, or leave them empty or full of zeros, while the
 catalog, whose commits came later to the disk or not at all, still names them; and who saves the same bytes again would
-be told that they are stored. So the packs of the last minutes before are read and hashed once after every boot, before
-anybody is served, and what is damaged is forgotten, as `dstack verify --repair` does.
+be told that they are stored. So the packs of the last minute before are read and hashed once after a boot. A server
+that ends in order puts them on the disk and notes so, and nothing is read.
+
+    look    before anybody is served, the newest first, for some seconds: what is damaged leaves the catalog, and all
+            that was saved at that time is doubted, for it may name what is damaged
+    begin   beside the first requests: the rest, and where something was damaged, all of the store is repaired
+    end     the server has ended in order
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from dstack.domain.ports import SECOND
-from dstack.server.db.engine import Transaction
-from dstack.server.db.tables import packs
+from dstack.server.db.engine import Transaction, declare_write
+from dstack.server.db.errors import DatabaseError
+from dstack.server.db.tables import chunks, doubtful_objects, packs
 from dstack.server.services.context import Context
+from dstack.server.services.errors import Conflict, ServiceError
 from dstack.server.services.heal import Healer
-from dstack.server.services.ledger import Ledger, Scope
+from dstack.server.services.ledger import Ledger, Scope, parts
+from dstack.server.services.named_leases import GC, UPKEEP, held
 from dstack.server.services.verify import Check
-from dstack.snapshots.checking import check_pack
+from dstack.snapshots.checking import check_pack, read_through
+from dstack.snapshots.errors import SnapshotError
 from dstack.snapshots.interfaces import pack_key
 from dstack.snapshots.spread import Bad, Spread
+from dstack.snapshots.store import Durable
 
-WINDOW: Final = 600
-"""Seconds before the newest pack; the kernel itself writes everything out within some 30."""
+WINDOW: Final = 60
+"""Seconds before the newest pack; the kernel itself writes everything out within some 35."""
+LOOK: Final = 5.0
+"""Seconds that nobody is served for the sake of this; whoever starts a server waits for it."""
+SYNC: Final = 10.0
+"""Seconds that a server that ends waits for the disk; the next one waits for it."""
+RETRY: Final = 15.0
+"""Seconds until it is tried again, where somebody else is at work on the store."""
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+FORGET = declare_write("power_cut.forget")
+_IN_ORDER: Final = "in-order"
 _log = logging.getLogger(__name__)
 
 
-def check_after_boot(context: Context, boot_id: Path = BOOT_ID) -> int:
-    """How many packs were found damaged; 0 also where the machine has not booted since this was last asked."""
-    noted = context.settings.home / "server" / "boot"
-    boot = _read(boot_id)
-    if not boot or boot == _read(noted):
-        return 0
-    recent = context.database.read(lambda tx: _recent(tx, context.project_id))
-    damaged = _forget_damaged(context, recent) if recent else 0
-    noted.write_text(boot, encoding="ascii")
-    return damaged
+class BootCheck:
+    """What one server does about it, from its start to its end."""
 
+    def __init__(self, context: Context, boot_id: Path = BOOT_ID) -> None:
+        self._context = context
+        self._ledger = Ledger(context)
+        self._noted = context.settings.home / "server" / "boot"
+        self._boot = _read(boot_id)
+        self._left: list[bytes] = []
+        self._bad: list[Bad] = []
+        self._damaged = 0
+        self._is_done = False
+        self._ending = threading.Event()
 
-def _forget_damaged(context: Context, recent: list[bytes]) -> int:
-    with Spread() as spread:
-        damaged = sum(1 for pack_id in recent if _is_damaged(context, pack_id, spread))
-        if damaged:
-            _log.warning("%d packs were lost in a power cut: what they held is stored again when it is saved", damaged)
-            for _ in Check(context, Scope(), spread, quick=True).frames():
-                pass
-            for _ in Healer(context, spread).repair():
-                pass
+    def look(self) -> int:
+        """How many packs were found damaged; 0 also where the machine has not booted, or only in order."""
+        noted, _, how = _read(self._noted).partition(" ")
+        if not self._boot or noted == self._boot or how == _IN_ORDER:
+            self._done()
+            return 0
+        recent = self._context.database.read(lambda tx: _recent(tx, self._context.project_id))
+        self._left = list(recent)
+        until = self._context.clock.monotonic() + LOOK
+        with Spread() as spread:
+            while self._left and self._context.clock.monotonic() < until:
+                self._damaged += self._is_damaged(self._left.pop(0), spread)
+            if self._damaged:
+                # They lie nowhere then: where one is said to lie later, somebody has saved it again.
+                self._bad = [bad._replace(pack_id=None) for bad in spread.all_bad()]
+                self._forget(recent, spread)
+        if not self._damaged and not self._left:
+            self._done()
+        return self._damaged
+
+    def begin(self) -> None:
+        """Do in the background what is left; a server that ends leaves it to the next."""
+        if not self._is_done:
+            threading.Thread(target=self._finish, name="dstack-boot-check", daemon=True).start()
+
+    def finish(self) -> int:
+        """Do what `look` has left; how many packs were damaged in all. Raises Conflict while others are at work."""
+        with Spread() as spread:
+            for bad in self._bad:
+                spread.mark_bad(bad)
+            damaged = self._damaged + sum(self._is_damaged(pack_id, spread) for pack_id in self._left)
+            if damaged:
+                self._repair(spread)
+        self._done()
         return damaged
+
+    def end(self) -> None:
+        """The server has ended in order and nothing is written to the database any more: put all on the disk."""
+        self._ending.set()
+        if not self._boot or not self._is_done:
+            return
+        # The disk may take its time, and whoever wants the next server waits for this one to let go of its home.
+        syncing = _Syncing(self._context)
+        syncing.start()
+        syncing.join(SYNC)
+        if syncing.is_done:
+            _write(self._noted, f"{self._boot} {_IN_ORDER}")
+
+    def _done(self) -> None:
+        if self._boot and _read(self._noted) != self._boot:
+            _write(self._noted, self._boot)
+        self._is_done = True
+
+    # --- what is looked at ------------------------------------------------------------------------------------------
+
+    def _is_damaged(self, pack_id: bytes, spread: Spread) -> bool:
+        rows = self._ledger.rows_of(pack_id)
+        try:
+            found = check_pack(pack_id, read_through(self._context.blobs, pack_key(pack_id)), rows)
+        except KeyError:
+            bad = dict.fromkeys(rows, "its pack is gone from the store")
+        else:
+            if not found.whole and not found.wrong:
+                return False
+            bad = found.wrong
+        spread.mark_broken(pack_id)
+        for chunk_id, why in bad.items():
+            if chunk_id in rows:
+                spread.mark_bad(Bad(chunk_id, pack_id, why))
+        return True
+
+    def _forget(self, recent: list[bytes], spread: Spread) -> None:
+        """Take what is bad out of the catalog, and doubt all else that came at that time: what names the bad came
+        after it. This takes as long as it takes to read the damaged packs, however large the store is."""
+        _log.warning("%d packs were damaged in a power cut: what they held is stored again when saved", self._damaged)
+        project = self._context.project_id
+        for pack_id in recent:
+            rows = [{"project_id": project, "object_id": chunk_id} for chunk_id in self._ledger.rows_of(pack_id)]
+            self._context.database.write(FORGET, lambda tx, rows=rows: tx.insert_missing(doubtful_objects, rows))
+        for part in parts(self._bad):
+            where = chunks.c.project_id == project, chunks.c.chunk_id.in_([bad.id for bad in part])
+            self._context.database.write(FORGET, lambda tx, where=where: tx.execute(delete(chunks).where(*where)))
+        for frame in Healer(self._context, spread, None).set_aside():
+            if frame["t"] == "left":
+                _log.warning("pack %s is damaged and stays: %s", frame["pack"], frame["why"])
+
+    # --- beside the first requests ------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        while not self._ending.is_set():
+            try:
+                self.finish()
+                return
+            except Conflict:
+                self._ending.wait(RETRY)
+            except (DatabaseError, ServiceError, SnapshotError, OSError) as error:
+                if not self._ending.is_set():
+                    _log.warning(
+                        "the check of the store after the boot goes on when this server starts again: %s", error
+                    )
+                return
+
+    def _repair(self, spread: Spread) -> None:
+        with held(self._context, GC, UPKEEP) as lease:
+            for _ in Check(self._context, Scope(), spread, quick=True).frames():
+                lease.keep()
+            for _ in Healer(self._context, spread, lease).repair():
+                lease.keep()
+
+
+class _Syncing(threading.Thread):
+    def __init__(self, context: Context) -> None:
+        super().__init__(name="dstack-last-sync", daemon=True)
+        self.is_done = False
+        self._blobs = context.blobs
+
+    def run(self) -> None:
+        try:
+            if isinstance(self._blobs, Durable):
+                self._blobs.sync()
+        except (SnapshotError, OSError) as error:
+            _log.warning("the store could not be written out to the disk: %s", error)
+        else:
+            self.is_done = True
 
 
 def _read(path: Path) -> str:
@@ -63,27 +199,19 @@ def _read(path: Path) -> str:
         return ""  # not Linux, or never noted
 
 
+def _write(path: Path, text: str) -> None:
+    """Waits for the disk: what was noted before must not come back with the next boot."""
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _recent(tx: Transaction, project_id: UUID) -> list[bytes]:
-    """The packs that were recorded last, however long ago that is."""
-    newest = tx.execute(select(func.max(packs.c.created_at)).where(packs.c.project_id == project_id)).scalar()
+    """The packs that were recorded last, however long ago that is, from the newest on."""
+    there = (packs.c.project_id == project_id, packs.c.condemned_at.is_(None))
+    newest = tx.execute(select(func.max(packs.c.created_at)).where(*there)).scalar()
     if newest is None:
         return []
-    recent = (packs.c.project_id == project_id, packs.c.created_at >= newest - WINDOW * SECOND)
-    return [bytes(row[0]) for row in tx.execute(select(packs.c.pack_id).where(*recent))]
-
-
-def _is_damaged(context: Context, pack_id: bytes, spread: Spread) -> bool:
-    rows = Ledger(context).rows_of(pack_id)
-    try:
-        found = check_pack(pack_id, context.blobs.get(pack_key(pack_id)), rows)
-    except KeyError:
-        bad = dict.fromkeys(rows, "its pack is gone from the store")
-    else:
-        if not found.whole and not found.wrong:
-            return False
-        bad = found.wrong
-    spread.mark_broken(pack_id)
-    for chunk_id, why in bad.items():
-        if chunk_id in rows:
-            spread.mark_bad(Bad(chunk_id, pack_id, why))
-    return True
+    recent = select(packs.c.pack_id).where(*there, packs.c.created_at >= newest - WINDOW * SECOND)
+    return [bytes(row[0]) for row in tx.execute(recent.order_by(packs.c.created_at.desc()))]
