@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 
 from dstack.server.api import streaming
 from dstack.server.api import verify as route
-from dstack.server.services import heal
+from dstack.server.services import heal, named_leases
 from dstack.server.services.catalog import store_of
 from dstack.server.services.ledger import Frame
 from dstack.server.services.verify import Check
@@ -155,6 +155,19 @@ def test_one_repair_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> 
             await asyncio.sleep(0)
 
     asyncio.run(asyncio.wait_for(run(), WAIT))
+
+
+@pytest.mark.parametrize("how", ["repair", "rebuild"])
+def test_no_repair_while_garbage_is_collected_whichever_server_does(asked: Asked, how: str) -> None:
+    with named_leases.held(asked.world.context, named_leases.GC, "collecting"):
+        [refused] = frames(asked, **{how: True})
+        assert frames(asked)[-1]["t"] == "end", "who only looks need not wait"
+    assert refused == {
+        "t": "error",
+        "message": "collecting garbage or repairing the store is under way already",
+        "hint": "wait for its end, then try again",
+    }
+    assert frames(asked, **{how: True})[-1]["t"] == "end"
 
 
 def test_a_disk_that_is_full_leaves_the_damaged_pack_where_it_is(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import bindparam, delete, select, tuple_, update
 
@@ -166,20 +166,28 @@ class Healer:
         if not usable:
             return
         before = self._catalog.locate(list(usable))
-        for chunk_id, place in before.items():
-            if place != usable[chunk_id]:
-                self._move_rows(place.pack_id, {chunk_id: usable[chunk_id]})
+        moves = [
+            self._row_move(before[chunk_id].pack_id, chunk_id, place)
+            for chunk_id, place in usable.items()
+            if chunk_id in before and before[chunk_id] != place
+        ]
         entries = tuple(entry for entry in index.chunks if entry.chunk_id in usable)
         with suppress(KeyError, BadRequest):  # the pack was freed meanwhile
             objects = list(possible_objects(self._blobs, usable))
-            self._write(TAKE_UP, lambda tx: self._add(tx, PackIndex(index.pack_id, index.size, entries), objects))
+            self._write(
+                TAKE_UP, lambda tx: self._add(tx, PackIndex(index.pack_id, index.size, entries), moves, objects)
+            )
             self._spread.forget_bad(usable)
             self._counts["restored"] += len(usable)
 
-    def _add(self, tx: Transaction, pack: PackIndex, objects: Sequence[bytes]) -> None:
+    def _add(
+        self, tx: Transaction, pack: PackIndex, moves: Sequence[Mapping[str, Any]], objects: Sequence[bytes]
+    ) -> None:
         """Record chunks of a pack. Whether there is all that `objects` name is known at the end only: until then they
         are doubted, so that nobody who saves relies on them. One that was doubted before is no better for it."""
         record_packs(tx, self._project_id, [pack], self._blobs)
+        if moves:
+            tx.execute(_MOVE_ROW, moves)
         tx.insert_missing(chunks, chunk_rows(self._project_id, pack))
         self._doubt(tx, objects)
 
@@ -189,16 +197,16 @@ class Healer:
 
     def _move_rows(self, pack_id: bytes, places: Mapping[bytes, ChunkLocation]) -> None:
         """Change where chunks are said to lie, of those that are still said to lie in `pack_id`."""
-        values = [
-            {
-                "project": self._project_id, "chunk": chunk_id, "before": pack_id, "pack_id": place.pack_id,
-                "offset": place.offset, "stored_length": place.stored_length, "raw_length": place.raw_length,
-                "codec": place.codec,
-            }
-            for chunk_id, place in places.items()
-        ]  # fmt: skip
+        values = [self._row_move(pack_id, chunk_id, place) for chunk_id, place in places.items()]
         if values:
             self._write(CORRECT, lambda tx: tx.execute(_MOVE_ROW, values))
+
+    def _row_move(self, pack_id: bytes, chunk_id: bytes, place: ChunkLocation) -> dict[str, Any]:
+        return {
+            "project": self._project_id, "chunk": chunk_id, "before": pack_id, "pack_id": place.pack_id,
+            "offset": place.offset, "stored_length": place.stored_length, "raw_length": place.raw_length,
+            "codec": place.codec,
+        }  # fmt: skip
 
     # --- what cannot be had any more --------------------------------------------------------------------------------
 
