@@ -58,6 +58,8 @@ class Player:
         self._ledger = folder / "ledger"
         self._ledger.mkdir(parents=True)
         self._gone: set[str] = set()
+        self._follows: dict[str, str] = {}
+        """Runs that began with what others had saved."""
         self.counts: dict[str, int] = {}
         self._home = Home(folder, **SETTINGS, DSTACK_SERVER_GC_GRACE=str(grace))
 
@@ -219,8 +221,11 @@ class Player:
         shutil.rmtree(target)
 
     def _assert_written(self, name: str, folder: Path, source: str) -> int:
-        """Every file is one that the writer of the run had written under that name, whole."""
-        states = {(row["path"], row["sha"]) for row in self._rows(name) if "path" in row}
+        """Every file is one that the writer of the run, or of one that it follows, had written under that name, whole."""
+        writers = [name]
+        while writers[-1] in self._follows:
+            writers.append(self._follows[writers[-1]])
+        states = {(row["path"], row["sha"]) for writer in writers for row in self._rows(writer) if "path" in row}
         found = _hashes(folder)
         torn = [path for path, sha in found.items() if (path, sha) not in states]
         assert not torn, f"{source} has files that nobody wrote: {torn[:5]}"
@@ -240,8 +245,9 @@ class Player:
         return [item["manifest_id"] for item in json.loads(done.stdout)] if done.returncode == 0 else []
 
     def _runs(self) -> list[Any]:
-        done = self._home.types("runs", "-a", "-n", "100", "--json")
-        return [run for run in json.loads(done.stdout) if run["name"] not in self._gone]
+        runs = json.loads(self._home.types("runs", "-a", "-n", "100", "--json").stdout)
+        self._follows.update((run["name"], run["resumed_from"]) for run in runs if run.get("resumed_from"))
+        return [run for run in runs if run["name"] not in self._gone]
 
     def _runs_known(self) -> list[str]:
         return [path.stem for path in self._ledger.iterdir()]
