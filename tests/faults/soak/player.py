@@ -221,7 +221,7 @@ class Player:
         shutil.rmtree(target)
 
     def _assert_written(self, name: str, folder: Path, source: str) -> int:
-        """Every file is one that the writer of the run, or of one that it follows, had written under that name, whole."""
+        """Every file is one that the run's writer, or that of a run before it, had written under that name, whole."""
         writers = [name]
         while writers[-1] in self._follows:
             writers.append(self._follows[writers[-1]])
@@ -246,7 +246,9 @@ class Player:
 
     def _runs(self) -> list[Any]:
         runs = json.loads(self._home.types("runs", "-a", "-n", "100", "--json").stdout)
-        self._follows.update((run["name"], run["resumed_from"]) for run in runs if run.get("resumed_from"))
+        for run in runs:
+            if run["resumed_from"]:
+                self._follows.setdefault(run["name"], run["resumed_from"])  # later it may have been deleted
         return [run for run in runs if run["name"] not in self._gone]
 
     def _runs_known(self) -> list[str]:
