@@ -17,8 +17,8 @@ from tests.support.postgres import PostgresServer
 
 DATABASES = ("sqlite", "postgresql")
 
-# Under nohup, and in the background of a script, these are ignored, here and by every program that the tests start; some
-# tests send them.
+# Under nohup, and in the background of a script, these are ignored, here and by every program that the tests start;
+# some tests send them.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
