@@ -167,9 +167,9 @@ def a_folder_of_a_larger_repository(folder: Path) -> State:
 @state
 def ignored_by_a_repository_above(folder: Path) -> State:
     git(folder, "init", "-q")
-    put(folder, ".gitignore", "/work/\n")
-    project(folder / "work")
-    return State(root="work")
+    put(folder, ".gitignore", "/copy/\n")
+    project(folder / "copy")
+    return State(root="copy")
 
 
 @state

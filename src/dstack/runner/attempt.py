@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
-from dstack.client.api import Unreachable
 from dstack.domain import faults
 from dstack.logs.masking import NOTHING
 from dstack.protocol import messages
@@ -20,19 +19,18 @@ from dstack.runner.folders import (
     append_to,
     disk_words,
     folder_of,
-    forget,
     read_environment,
     read_spec,
-    set_aside,
     write_spec,
 )
+from dstack.runner.leaving import Leavings
 from dstack.runner.metrics import MetricsReader
 from dstack.runner.reports import Reports
 from dstack.runner.saving import ArtifactSaver
 from dstack.runner.secrets import NO_SECRETS, Secrets, of_shell, telling_names
 from dstack.runner.setup import set_up
 from dstack.runner.shipper import Shipper, cancelled
-from dstack.runner.threads import whole
+from dstack.runner.working_copy import laid_again
 from dstack.runner.workshop import Workshop
 from dstack.snapshots.errors import SnapshotError
 
@@ -78,6 +76,7 @@ class Attempt:
             workshop.clock,
             workshop.settings.log_limit,
         )
+        self._leavings = Leavings(workshop, assignment, self._folder)
         self._reports = Reports(assignment.attempt_id, self._folder, self._shipper, workshop.clock)
         self._saver = ArtifactSaver(workshop, assignment, self._folder, self._send)
         self._metrics = MetricsReader(
@@ -222,21 +221,15 @@ class Attempt:
     async def _begin_saving(self) -> None:
         """A working copy that lay over its inputs does so no more after a boot, or in this agent's sight."""
         pid = 0 if self._process is None or self._process.exit is not None else self._process.pid
-        while (self._folder / LAYERS).exists():
-            try:
-                wrong = await self._shop.inputs().lay_over_again(self.assignment.attempt_id, self._folder, pid)
-            except Unreachable as error:
-                _log.info("attempt %s: its inputs wait for the server: %s", self.assignment.attempt_id, error)
-                await asyncio.sleep(self._shop.settings.retry_last)
-                continue
-            except OSError as error:
-                then = "; tried again when the job has ended" if pid else ""
-                self._say(f"no artifacts can be saved now: {error}{then}")
-                self._saver.withhold(str(error))
-                return
-            if wrong:
-                self._say(wrong)
-            break
+        try:
+            wrong = await laid_again(self._shop, self.assignment.attempt_id, self._folder, pid)
+        except OSError as error:
+            then = "; tried again when the job has ended" if pid else ""
+            self._say(f"no artifacts can be saved now: {error}{then}")
+            self._saver.withhold(str(error))
+            return
+        if wrong:
+            self._say(wrong)
         self._saver.begin()
 
     async def _mask_shell(self) -> None:
@@ -326,7 +319,7 @@ class Attempt:
             self._metrics.stop()
             self._saver.stop()
             return
-        self._remove()
+        self._leavings.remove()
 
     async def _setup_failed(self, detail: str, said: str = "") -> None:
         self._say(said or detail)
@@ -336,7 +329,7 @@ class Attempt:
     async def _give_up(self, detail: str) -> None:
         self.state = "ending"
         await self._send(self._reports.setup_failed(detail))
-        self._remove()
+        self._leavings.remove()
 
     async def _failed(self, detail: str) -> None:
         """End after a defect of ours with the event that the state allows: another would be refused, and nothing would
@@ -350,7 +343,7 @@ class Attempt:
         if before == "running":
             self._send(self._reports.lost(detail))
         await self._send(self._reports.refused(detail))
-        self._remove()
+        self._leavings.remove()
 
     async def _end_process(self) -> None:
         await cancelled(self._shipping)
@@ -401,23 +394,7 @@ class Attempt:
         if answer.save_again:
             return True
         if answer.outcome != "rejected":
-            self._remove()
+            self._leavings.remove()
             return False
-        aside = self._shop.settings.folder / "orphaned" / self.assignment.attempt_id.hex
-        try:
-            # In a thread: of a working copy over its inputs, all that was written goes to the disk first.
-            await whole(set_aside, self._folder, aside)
-        except OSError as error:
-            _log.error("the server does not take the end of %s, which stays there: %s", self._folder, error)
-            return False
-        self._shop.release_inputs(self.assignment.attempt_id)
-        _log.warning("the server does not take the end of attempt %s; its output is in %s", self._folder.name, aside)
+        await self._leavings.set_aside()
         return False
-
-    def _remove(self) -> None:
-        # On a busy disk a removal can wait for the file system's journal: no other job is to wait with it.
-        self._shop.cleaner.submit(self._clear)
-
-    def _clear(self) -> None:
-        forget(self._folder)
-        self._shop.release_inputs(self.assignment.attempt_id)

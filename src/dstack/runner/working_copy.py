@@ -6,15 +6,18 @@ asked (`runner.inputs`), which is imported only then.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
+from dstack.client.api import Unreachable
 from dstack.protocol.messages import Assignment, InputRef
 from dstack.runner.environments import SetupError
-from dstack.runner.folders import clear_work
+from dstack.runner.folders import LAYERS, clear_work
 from dstack.runner.threads import stoppable, whole
 from dstack.runner.workshop import Workshop
 from dstack.snapshots.restore import Restored
@@ -136,6 +139,21 @@ class WorkingCopy:
         if tree is not None and wanted not in below:
             below.append(wanted)
         return tree
+
+
+async def laid_again(shop: Workshop, attempt_id: UUID, folder: Path, pid: int) -> str:
+    """Have the working copy that an earlier agent laid over its inputs lie over them in this agent's sight; waits for
+    the server where that has to be asked. `pid` is a process that works in it, 0 for none.
+
+    Returns what is wrong with the working copy, in words. Raises OSError where nobody can look into it now.
+    """
+    while (folder / LAYERS).exists():
+        try:
+            return await shop.inputs().lay_over_again(attempt_id, folder, pid)
+        except Unreachable as error:
+            _log.info("attempt %s: its inputs wait for the server: %s", attempt_id, error)
+            await asyncio.sleep(shop.settings.retry_last)
+    return ""
 
 
 def inside(work: Path, path: str, what: str) -> Path:

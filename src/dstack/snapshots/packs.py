@@ -11,6 +11,7 @@ A pack is named by the BLAKE3 of all its bytes. See docs/formats/snapshots.md.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -82,6 +83,24 @@ def decode_chunk(chunk_id: bytes, location: ChunkLocation, stored: memoryview) -
     if len(raw) != location.raw_length or digest(raw) != chunk_id:
         raise CorruptChunk(chunk_id, location.pack_id, "its bytes do not have its BLAKE3")
     return raw
+
+
+def repacked(
+    chunks: Mapping[bytes, ChunkLocation], data: memoryview, otherwise: bytes = b""
+) -> tuple[bytearray, PackIndex]:
+    """A pack of chunks that lie in `data`, as they are; the one called `otherwise` in another form."""
+    builder = PackBuilder()
+    for chunk_id, place in sorted(chunks.items(), key=lambda item: item[1].offset):
+        stored = data[place.offset : place.offset + place.stored_length]
+        if chunk_id != otherwise:
+            builder.add_stored(chunk_id, stored, place.raw_length, place.codec)
+        elif place.codec == CODEC_STORED:
+            import zstandard  # this happens once in a pack's life, if ever
+
+            builder.add_stored(chunk_id, zstandard.compress(stored), place.raw_length, CODEC_ZSTD)
+        else:
+            builder.add(chunk_id, decode_chunk(chunk_id, place, stored))
+    return builder.seal()
 
 
 def read_index(blobs: BlobStore, key: str, size: int) -> PackIndex:

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
+from dstack.domain.parts import parts
 from dstack.sdk.blobs import BlobStore, Buffer
 from dstack.snapshots import manifests
 from dstack.snapshots.errors import BadManifest, CorruptChunk, DamagedStore, MissingChunk, StoreRefused
@@ -64,7 +65,7 @@ class SnapshotStore:
         """Those that no pack holds yet."""
         found: set[bytes] = set()
         with self._catalog_lock, _refusals("the catalog of the store does not answer"):
-            for batch in _batches(chunk_ids):
+            for batch in parts(chunk_ids, LOCATE):
                 found |= self._catalog.missing(batch)
         return found
 
@@ -102,7 +103,7 @@ class SnapshotStore:
 
         A chunk that is not where the catalog said is sought there once more: it may have been moved meanwhile.
         """
-        for batch in _batches(dict.fromkeys(chunk_ids)):
+        for batch in parts(dict.fromkeys(chunk_ids), LOCATE):
             located = self._locate(batch)
             for chunk_id in batch:
                 if chunk_id not in located:
@@ -213,12 +214,6 @@ def _refusals(what: str) -> Generator[None]:
         yield
     except OSError as error:
         raise StoreRefused(f"{what}: {error}") from error
-
-
-def _batches(chunk_ids: Iterable[bytes]) -> Iterator[list[bytes]]:
-    rest = iter(chunk_ids)
-    while batch := list(islice(rest, LOCATE)):
-        yield batch
 
 
 def _split(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Final, TypeVar
 
+from dstack.domain.parts import parts
 from dstack.snapshots import manifests
 from dstack.snapshots.checking import MAGIC_LENGTH, Damage, Names, is_root, names_in
 from dstack.snapshots.errors import BadManifest, CorruptChunk, DamagedStore, MissingChunk
@@ -60,7 +61,7 @@ class Survey:
             if names is not None:
                 objects = (*names.objects, *names.pages)
                 self._spread.link(object_id, objects)
-                for part in _parts(chain(objects, (chunk.chunk_id for chunk in names.chunks())), ASKED):
+                for part in parts(chain(objects, (chunk.chunk_id for chunk in names.chunks())), ASKED):
                     if missing:
                         self._mark_missing(part)
                     self._spread.link(object_id, self._spread.bad_among(part))
@@ -172,7 +173,7 @@ def hurt_paths(store: SnapshotStore, spread: Spread, manifest_id: bytes) -> Iter
 def _hurt(spread: Spread, entries: Iterable[AnyEntry]) -> Iterator[AnyEntry]:
     """Of a folder's entries, those that need something that is hurt."""
     last = None
-    for part in _parts(((entry, need) for entry in entries for need in _needs(entry)), ASKED):
+    for part in parts(((entry, need) for entry in entries for need in _needs(entry)), ASKED):
         hurt = spread.hurt_among([need for _, need in part])
         for entry, need in part:
             if need in hurt and entry is not last:
@@ -201,9 +202,3 @@ def _names(object_id: bytes, data: Found) -> Names | None:
         return names_in(object_id, data)
     except BadManifest:
         return None
-
-
-def _parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while part := list(islice(rest, size)):
-        yield part

@@ -352,7 +352,7 @@ def test_what_the_server_refuses_is_set_aside_while_the_agent_goes_on(
         return future
 
     sent: list[messages.AttemptEvent] = []
-    monkeypatch.setattr("dstack.runner.attempt.set_aside", put)
+    monkeypatch.setattr("dstack.runner.leaving.set_aside", put)
     monkeypatch.setattr(bench.server, "send", send)
 
     async def course() -> None:

@@ -6,13 +6,14 @@ were asked about: collecting garbage (`services/gc.py`) leaves alone what was as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import bindparam, delete, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from dstack.domain.parts import parts
 from dstack.domain.ports import SECOND
 from dstack.sdk.blobs import BlobStore
 from dstack.server.db.engine import Database, Transaction, declare_write
@@ -27,8 +28,6 @@ from dstack.snapshots.store import SnapshotStore
 
 ASKED_TO = 600 * SECOND
 """How exactly `packs.asked_at` is known, in microseconds: one that is younger is not written again."""
-_PART = 500
-
 ADD = declare_write("store.add")
 ASKED = declare_write("store.asked")
 
@@ -71,7 +70,7 @@ class DatabaseCatalog:
 
     def _known(self, tx: Transaction, chunk_ids: Sequence[bytes]) -> dict[bytes, ChunkLocation]:
         found: dict[bytes, ChunkLocation] = {}
-        for part in _parts(chunk_ids):
+        for part in parts(chunk_ids):
             for row in tx.rows(_LOCATE, {"project": self._project_id, "ids": part}):
                 found[bytes(row[0])] = ChunkLocation(bytes(row[1]), row[2], row[3], row[4], row[5])
         return found
@@ -107,7 +106,7 @@ def hold(tx: Transaction, project_id: UUID, chunk_ids: Iterable[bytes], *, asked
     if not found.stale:
         return found.missing
     of = (packs_table.c.project_id == project_id, packs_table.c.pack_id)
-    for part in _parts(sorted(set(found.stale.values()))):
+    for part in parts(sorted(set(found.stale.values()))):
         # In order, so that two who hold the same packs do not wait for each other; gc locks them the same way.
         tx.execute(select(of[1]).where(of[0], of[1].in_(part)).order_by(of[1]).with_for_update())
         tx.execute(update(packs_table).where(of[0], of[1].in_(part)).values(asked_at=tx.now))
@@ -181,6 +180,28 @@ def chunk_rows(project_id: UUID, pack: PackIndex) -> list[dict[str, object]]:
     ]
 
 
+class Move(NamedTuple):
+    """A chunk that lies in the pack `before` is to be found at `place` from now on."""
+
+    chunk_id: bytes
+    before: bytes
+    place: ChunkLocation
+
+
+def move_chunks(tx: Transaction, project_id: UUID, moves: Iterable[Move]) -> None:
+    """Change where chunks are said to lie; one that is said to lie elsewhere by now stays as it is."""
+    rows = [
+        {
+            "project": project_id, "chunk": move.chunk_id, "before": move.before, "pack_id": move.place.pack_id,
+            "offset": move.place.offset, "stored_length": move.place.stored_length,
+            "raw_length": move.place.raw_length, "codec": move.place.codec,
+        }
+        for move in moves
+    ]  # fmt: skip
+    if rows:
+        tx.execute(_MOVE, rows)
+
+
 class _Looked:
     """What the catalog has of some chunks."""
 
@@ -198,10 +219,10 @@ def _look(tx: Transaction, project_id: UUID, chunk_ids: Sequence[bytes], asked_t
     missing = set(chunk_ids)
     stale: dict[bytes, bytes] = {}
     asked: dict[bytes, int] = {}
-    for part in _parts(chunk_ids):
+    for part in parts(chunk_ids):
         found = tx.rows(_PACKS_OF, {"project": project_id, "ids": part})
         new = sorted({bytes(row[1]) for row in found} - asked.keys())
-        for some in _parts(new):
+        for some in parts(new):
             asked.update((bytes(row[0]), row[1]) for row in tx.rows(_ASKED_AT, {"project": project_id, "ids": some}))
         for chunk_id, pack_id in found:
             missing.discard(bytes(chunk_id))
@@ -214,20 +235,15 @@ def _doubtful(tx: Transaction, project_id: UUID, chunk_ids: Sequence[bytes]) -> 
     """Objects that are there and name what is damaged (`services/heal.py`): who saves is to write all of it again."""
     if not tx.rows(_ANY_DOUBT, {"project": project_id}):
         return set()
-    parts = (tx.rows(_DOUBTFUL, {"project": project_id, "ids": part}) for part in _parts(chunk_ids))
-    return {bytes(row[0]) for rows in parts for row in rows}
+    found = (tx.rows(_DOUBTFUL, {"project": project_id, "ids": part}) for part in parts(chunk_ids))
+    return {bytes(row[0]) for rows in found for row in rows}
 
 
 def _trust(tx: Transaction, project_id: UUID, chunk_ids: Sequence[bytes]) -> None:
     """What is written again has all that it names: that was written before it."""
     of = (doubtful_objects.c.project_id == project_id, doubtful_objects.c.object_id)
-    for part in _parts(sorted(_doubtful(tx, project_id, chunk_ids))):
+    for part in parts(sorted(_doubtful(tx, project_id, chunk_ids))):
         tx.execute(delete(doubtful_objects).where(of[0], of[1].in_(part)))
-
-
-def _parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Pieces that every database takes as bound parameters."""
-    return (ids[start : start + _PART] for start in range(0, len(ids), _PART))
 
 
 def _by_ids(columns: Sequence[Any], key: Any) -> Prepared:
@@ -251,4 +267,19 @@ _ASKED_AT = _by_ids([packs_table.c.pack_id, packs_table.c.asked_at], packs_table
 _DOUBTFUL = _by_ids([doubtful_objects.c.object_id], doubtful_objects.c.object_id)
 _ANY_DOUBT = Prepared(
     select(doubtful_objects.c.object_id).where(doubtful_objects.c.project_id == bindparam("project", type_=Id)).limit(1)
+)
+_MOVE = (
+    update(chunks)
+    .where(
+        chunks.c.project_id == bindparam("project", type_=Id),
+        chunks.c.chunk_id == bindparam("chunk"),
+        chunks.c.pack_id == bindparam("before"),
+    )
+    .values(
+        pack_id=bindparam("pack_id"),
+        offset=bindparam("offset"),
+        stored_length=bindparam("stored_length"),
+        raw_length=bindparam("raw_length"),
+        codec=bindparam("codec"),
+    )
 )

@@ -7,22 +7,18 @@ writer was told stays true, for the new packs count as asked about.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import bindparam, update
-
+from dstack.domain.parts import parts
 from dstack.server.db.engine import Transaction, declare_write
-from dstack.server.db.tables import chunks
-from dstack.server.db.types import Id
-from dstack.server.services.catalog import record_packs
+from dstack.server.services.catalog import Move, move_chunks, record_packs
 from dstack.server.services.chunk_index import GONE, ChunkIndex
 from dstack.server.services.context import Context
 from dstack.server.services.marking import Marker, Rows, Tick
 from dstack.server.services.named_leases import Lease
-from dstack.server.services.sweeping import parts
 from dstack.snapshots.checking import read_through
 from dstack.snapshots.errors import CorruptChunk
-from dstack.snapshots.interfaces import ChunkEntry, pack_key
+from dstack.snapshots.interfaces import ChunkEntry, ChunkLocation, pack_key
 from dstack.snapshots.packs import PackBuilder, decode_chunk
 from dstack.snapshots.store import Durable
 from dstack.snapshots.writer import is_full
@@ -113,17 +109,15 @@ class Compactor:
                 self._lease.write(tx)
                 if first:
                     record_packs(tx, self._context.project_id, [pack], blobs)
-                tx.execute(_MOVE, [self._moved(entry, pack.pack_id) for entry in part])
+                move_chunks(tx, self._context.project_id, [self._move(entry, pack.pack_id) for entry in part])
 
             self._context.database.write(MOVE, write)
             recorded = True
             yield
 
-    def _moved(self, entry: ChunkEntry, pack_id: bytes) -> dict[str, Any]:
-        return {
-            "project": self._context.project_id, "chunk": entry.chunk_id, "old": self._from.pop(entry.chunk_id),
-            "pack_id": pack_id, "offset": entry.offset, "stored_length": entry.stored_length,
-        }  # fmt: skip
+    def _move(self, entry: ChunkEntry, pack_id: bytes) -> Move:
+        place = ChunkLocation(pack_id, entry.offset, entry.stored_length, entry.raw_length, entry.codec)
+        return Move(entry.chunk_id, self._from.pop(entry.chunk_id), place)
 
 
 def alive_bytes(index: ChunkIndex) -> list[int]:
@@ -134,14 +128,3 @@ def alive_bytes(index: ChunkIndex) -> list[int]:
         if number >= 0:
             found[number] += index.length_of(position)
     return found
-
-
-_MOVE = (
-    update(chunks)
-    .where(
-        chunks.c.project_id == bindparam("project", type_=Id),
-        chunks.c.chunk_id == bindparam("chunk"),
-        chunks.c.pack_id == bindparam("old"),
-    )
-    .values(pack_id=bindparam("pack_id"), offset=bindparam("offset"), stored_length=bindparam("stored_length"))
-)

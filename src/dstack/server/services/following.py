@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from dstack.domain.lifecycle.job import TERMINAL as JOB_TERMINAL
 from dstack.domain.lifecycle.run import TERMINAL as RUN_TERMINAL
+from dstack.domain.parts import parts
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import attempts, events, runs
 from dstack.server.services import views, waiting
@@ -129,12 +130,12 @@ class _Follower:
             changed = list(tx.execute(query).scalars())
         self._seq = run.seq
         look = _Look(run, [])
-        for part in [None] if changed is None else _parts(changed):
+        for part in [None] if changed is None else parts(changed):
             look.jobs.extend(views.job_rows(tx, project_id, [self._run_id], part))
         if self._only is not None:
             look.jobs = [row for row in look.jobs if self._only in (row["name"], row["workflow"])]
         again = [row["id"] for row in look.jobs if row["attempt"] > 1]
-        for part in _parts(again):
+        for part in parts(again):
             query = select(attempts.c.job_id, attempts.c.number, attempts.c.id).where(
                 attempts.c.project_id == project_id, attempts.c.job_id.in_(part)
             )
@@ -235,7 +236,3 @@ def _joined(frames: Iterable[bytes], size: int = 65536) -> Iterable[bytes]:
             waiting, length = [], 0
     if waiting:
         yield b"".join(waiting)
-
-
-def _parts(ids: list[UUID], size: int = 500) -> list[list[UUID]]:
-    return [ids[start : start + size] for start in range(0, len(ids), size)]

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from dstack.domain.parts import parts
 from dstack.domain.ports import SECOND
 from dstack.server.db.tables import runs
 from dstack.server.services import removal, retention
@@ -24,7 +25,7 @@ from dstack.server.services.compaction import Compactor, alive_bytes, half_dead
 from dstack.server.services.context import Context
 from dstack.server.services.marking import Marker, Without, load_index
 from dstack.server.services.named_leases import GC, UPKEEP, Lease, held
-from dstack.server.services.sweeping import Sweeper, parts
+from dstack.server.services.sweeping import Sweeper
 
 Frame = dict[str, Any]
 MOST_NAMED: Final = 100

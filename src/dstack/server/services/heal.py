@@ -13,23 +13,23 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from sqlalchemy import bindparam, delete, select, tuple_, update
+from sqlalchemy import delete, select, tuple_, update
 
+from dstack.domain.parts import parts
 from dstack.sdk.blobs import Buffer, ObjectInfo
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import chunks, doubtful_objects, packs
-from dstack.server.db.types import Id
-from dstack.server.services.catalog import catalog_of, chunk_rows, record_packs
+from dstack.server.services.catalog import Move, catalog_of, chunk_rows, move_chunks, record_packs
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest
-from dstack.server.services.ledger import Frame, Ledger, damage_frame, parts
+from dstack.server.services.ledger import Frame, Ledger, damage_frame
 from dstack.server.services.named_leases import Lease
 from dstack.snapshots.checking import Damage, check_pack, located, possible_objects, read_through
 from dstack.snapshots.errors import BadPack, DamagedStore, StoreRefused
 from dstack.snapshots.interfaces import ChunkLocation, PackIndex, pack_key
-from dstack.snapshots.packs import CODEC_STORED, CODEC_ZSTD, PackBuilder, decode_chunk, id_of, read_index
+from dstack.snapshots.packs import id_of, read_index, repacked
 from dstack.snapshots.spread import Bad, Spread
 from dstack.snapshots.store import Durable, SnapshotStore
 from dstack.snapshots.survey import Survey
@@ -167,7 +167,7 @@ class Healer:
             return
         before = self._catalog.locate(list(usable))
         moves = [
-            self._row_move(before[chunk_id].pack_id, chunk_id, place)
+            Move(chunk_id, before[chunk_id].pack_id, place)
             for chunk_id, place in usable.items()
             if chunk_id in before and before[chunk_id] != place
         ]
@@ -180,14 +180,11 @@ class Healer:
             self._spread.forget_bad(usable)
             self._counts["restored"] += len(usable)
 
-    def _add(
-        self, tx: Transaction, pack: PackIndex, moves: Sequence[Mapping[str, Any]], objects: Sequence[bytes]
-    ) -> None:
+    def _add(self, tx: Transaction, pack: PackIndex, moves: Sequence[Move], objects: Sequence[bytes]) -> None:
         """Record chunks of a pack. Whether there is all that `objects` name is known at the end only: until then they
         are doubted, so that nobody who saves relies on them. One that was doubted before is no better for it."""
         record_packs(tx, self._project_id, [pack], self._blobs)
-        if moves:
-            tx.execute(_MOVE_ROW, moves)
+        move_chunks(tx, self._project_id, moves)
         tx.insert_missing(chunks, chunk_rows(self._project_id, pack))
         self._doubt(tx, objects)
 
@@ -197,16 +194,9 @@ class Healer:
 
     def _move_rows(self, pack_id: bytes, places: Mapping[bytes, ChunkLocation]) -> None:
         """Change where chunks are said to lie, of those that are still said to lie in `pack_id`."""
-        values = [self._row_move(pack_id, chunk_id, place) for chunk_id, place in places.items()]
-        if values:
-            self._write(CORRECT, lambda tx: tx.execute(_MOVE_ROW, values))
-
-    def _row_move(self, pack_id: bytes, chunk_id: bytes, place: ChunkLocation) -> dict[str, Any]:
-        return {
-            "project": self._project_id, "chunk": chunk_id, "before": pack_id, "pack_id": place.pack_id,
-            "offset": place.offset, "stored_length": place.stored_length, "raw_length": place.raw_length,
-            "codec": place.codec,
-        }  # fmt: skip
+        moves = [Move(chunk_id, pack_id, place) for chunk_id, place in places.items()]
+        if moves:
+            self._write(CORRECT, lambda tx: move_chunks(tx, self._project_id, moves))
 
     # --- what cannot be had any more --------------------------------------------------------------------------------
 
@@ -280,10 +270,10 @@ class Healer:
         """Store chunks of a pack in a new one, and have the catalog find them there."""
         if not right:
             return 0
-        sealed, index = _packed(right, data)
+        sealed, index = repacked(right, data)
         if index.pack_id == pack_id:
             # Nothing but the tail was wrong. The same pack under its own key would have to overwrite the damaged one.
-            sealed, index = _packed(right, data, otherwise=next(iter(right)))
+            sealed, index = repacked(right, data, otherwise=next(iter(right)))
         self._store_pack(index, sealed)
         self._move_rows(pack_id, located(index))
         return len(right)
@@ -368,43 +358,8 @@ class Healer:
         yield from self._ledger.unlisted()
 
 
-def _packed(
-    chunks: Mapping[bytes, ChunkLocation], data: memoryview, otherwise: bytes = b""
-) -> tuple[bytearray, PackIndex]:
-    """A pack of chunks that lie in `data`, as they are; the one called `otherwise` in another form."""
-    builder = PackBuilder()
-    for chunk_id, place in sorted(chunks.items(), key=lambda item: item[1].offset):
-        stored = data[place.offset : place.offset + place.stored_length]
-        if chunk_id != otherwise:
-            builder.add_stored(chunk_id, stored, place.raw_length, place.codec)
-        elif place.codec == CODEC_STORED:
-            import zstandard  # this happens once in a pack's life, if ever
-
-            builder.add_stored(chunk_id, zstandard.compress(stored), place.raw_length, CODEC_ZSTD)
-        else:
-            builder.add(chunk_id, decode_chunk(chunk_id, place, stored))
-    return builder.seal()
-
-
 def _is_pack(key: str) -> bool:
     try:
         return len(id_of(key)) == _LENGTH
     except BadPack:
         return False
-
-
-_MOVE_ROW = (
-    update(chunks)
-    .where(
-        chunks.c.project_id == bindparam("project", type_=Id),
-        chunks.c.chunk_id == bindparam("chunk"),
-        chunks.c.pack_id == bindparam("before"),
-    )
-    .values(
-        pack_id=bindparam("pack_id"),
-        offset=bindparam("offset"),
-        stored_length=bindparam("stored_length"),
-        raw_length=bindparam("raw_length"),
-        codec=bindparam("codec"),
-    )
-)

@@ -5,9 +5,8 @@ Everything comes in pages, each a read of its own: a check goes on for hours, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -125,13 +124,6 @@ class Ledger:
 def damage_frame(damage: Damage) -> Frame:
     pack = damage.pack_id.hex() if damage.pack_id is not None else None
     return {"t": "damage", "kind": damage.kind, "id": damage.id.hex(), "pack": pack, "what": damage.what}
-
-
-def parts(items: Iterable[T], size: int = PAGE) -> Iterator[list[T]]:
-    """`items`, some at a time."""
-    rest = iter(items)
-    while part := list(islice(rest, size)):
-        yield part
 
 
 _PROJECT = bindparam("project", type_=Id)

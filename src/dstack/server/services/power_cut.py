@@ -22,6 +22,7 @@ from uuid import UUID
 
 from sqlalchemy import delete, func, select
 
+from dstack.domain.parts import parts
 from dstack.domain.ports import SECOND
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.errors import DatabaseError
@@ -29,7 +30,7 @@ from dstack.server.db.tables import chunks, doubtful_objects, packs
 from dstack.server.services.context import Context
 from dstack.server.services.errors import Conflict, ServiceError
 from dstack.server.services.heal import Healer
-from dstack.server.services.ledger import Ledger, Scope, parts
+from dstack.server.services.ledger import Ledger, Scope
 from dstack.server.services.named_leases import GC, UPKEEP, held
 from dstack.server.services.verify import Check
 from dstack.snapshots.checking import check_pack, read_through

@@ -7,13 +7,13 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import delete, exists, select, update
 
+from dstack.domain.parts import parts
 from dstack.domain.ports import SECOND
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import chunks, packs, projects
 from dstack.server.services.catalog import take_blobs
 from dstack.server.services.context import Context
 from dstack.server.services.ledger import Ledger
-from dstack.server.services.sweeping import parts
 from dstack.snapshots.errors import BadPack
 from dstack.snapshots.interfaces import pack_key
 from dstack.snapshots.packs import id_of

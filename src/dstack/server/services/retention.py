@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import delete, exists, func, insert, select
 
 from dstack.domain.lifecycle.run import TERMINAL
+from dstack.domain.parts import parts
 from dstack.domain.retention import FOREVER, Retention, RuleError, Snapshot, changed, going, words
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import artifacts, jobs, retention, run_sources, runs, steps, tags
@@ -19,7 +20,6 @@ from dstack.server.services import delete as deleting
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest
 from dstack.server.services.stored import StoredPlan
-from dstack.server.services.sweeping import parts
 
 SET: Final = declare_write("retention.set")
 THIN: Final = declare_write("retention.thin")

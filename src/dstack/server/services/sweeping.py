@@ -8,12 +8,12 @@ Every transaction is short, and proves again, with the rows of its packs locked,
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from sqlalchemy import delete, exists, select, update
 
+from dstack.domain.parts import parts
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import chunks, packs
 from dstack.server.services.chunk_index import GONE, HELD, NEEDED, ChunkIndex
@@ -192,10 +192,3 @@ class Sweeper:
         for position in positions:
             self._index.mark(position, GONE)
             self.chunks += 1
-
-
-def parts(items: Iterable[T], size: int) -> Generator[list[T]]:
-    """`items`, `size` at a time."""
-    rest = iter(items)
-    while part := list(islice(rest, size)):
-        yield part
