@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.folders import Folder, discard
@@ -40,48 +41,17 @@ def versions() -> dict[str, str]:
 
 
 def cp(source: Folder, folder: Path) -> Keeper:
-    kept, name = folder / "cp", source.path.name
-    return Keeper(
-        "cp -a",
-        source,
-        plain_environment(folder / "home"),
-        kept,
-        lambda: _empty(kept),
-        ["cp", "-a", name, kept],
-        lambda target: ["cp", "-a", kept / name, target],
-        whens=("first",),
-    )
+    return replace(_copier("cp -a", source, folder / "cp"), whens=("first",))
 
 
 def rsync(source: Folder, folder: Path) -> Keeper:
-    kept, name = folder / "rsync", source.path.name
-    return Keeper(
-        "rsync -a",
-        source,
-        plain_environment(folder / "home"),
-        kept,
-        lambda: _empty(kept),
-        ["rsync", "-a", name, kept],
-        lambda target: ["rsync", "-a", kept / name, target],
-        lacking=_lacking("rsync"),
-    )
+    return _copier("rsync -a", source, folder / "rsync")
 
 
 def rsync_synced(source: Folder, folder: Path) -> Keeper:
     """As durable as what the others do."""
-    kept, name = folder / "rsync-fsync", source.path.name
-    return Keeper(
-        "rsync -a --fsync",
-        source,
-        plain_environment(folder / "home"),
-        kept,
-        lambda: _empty(kept),
-        ["rsync", "-a", "--fsync", name, kept],
-        lambda target: [],
-        whens=("first",),
-        restores=False,
-        lacking=_lacking("rsync") or _without_fsync(),
-    )
+    copier = _copier("rsync -a --fsync", source, folder / "rsync-fsync")
+    return replace(copier, whens=("first",), restores=False, lacking=copier.lacking or _without_fsync())
 
 
 def borg(source: Folder, folder: Path) -> Keeper:
@@ -169,6 +139,21 @@ def dvc(peer: Peer, source: Folder, scratch: Path) -> Keeper:
         [program, "add", "--quiet", own.path.name],
         lambda target: [program, "checkout", "--quiet", f"{own.path.name}.dvc"],
         restored_in=cwd,
+    )
+
+
+def _copier(tool: str, source: Folder, kept: Path) -> Keeper:
+    """The command `tool` puts a folder into another one, both ways."""
+    command, name = tool.split(), source.path.name
+    return Keeper(
+        tool,
+        source,
+        plain_environment(kept.parent / "home"),
+        kept,
+        lambda: _empty(kept),
+        [*command, name, kept],
+        lambda target: [*command, kept / name, target],
+        lacking=_lacking(command[0]),
     )
 
 
