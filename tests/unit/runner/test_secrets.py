@@ -21,7 +21,7 @@ from dstack.runner.link import LinkDown, Refused
 from dstack.runner.secrets import NO_SECRETS, WITHHELD, Secrets, SecretSource, telling_names
 from dstack.runner.settings import Settings
 from dstack.sdk.provider import JobSpec, secret_marker
-from tests.unit.runner.test_attempt import Bench, run, until
+from tests.support.attempts import Bench, until
 
 VALUE = "hf_s3cret-value"
 GIVEN = messages.SecretsReply(values={"TOKEN": VALUE, "env:SEED": "plain seed"}, masked=("TOKEN",))
@@ -78,7 +78,7 @@ class TestSource:
             events.identity = (uuid.UUID(int=2), uuid.UUID(int=3))
             await fetching
 
-        run(course())
+        asyncio.run(course())
 
     @pytest.mark.parametrize(
         ("answer", "words"),
@@ -182,11 +182,6 @@ def secret_attempt(bench: Bench, given: Given, *commands: str) -> Attempt:
     )
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
-
-
 def holding(folder: Path, value: str) -> set[str]:
     """The names of the files below `folder` that hold `value`."""
     return {path.name for path in folder.rglob("*") if path.is_file() and value.encode() in path.read_bytes()}
@@ -208,7 +203,7 @@ class TestAttempt:
             await bench.over(attempt)
             assert bench.logs.log == b"***\n"
 
-        run(course())
+        asyncio.run(course())
         bench.workshop.cleaner.shutdown()
         assert holding(bench.workshop.settings.home, VALUE) == set()
 
@@ -223,7 +218,7 @@ class TestAttempt:
             assert b"the key is lost" in bench.logs.log
             assert not bench.executor.processes
 
-        run(course())
+        asyncio.run(course())
 
     def adopted(self, bench: Bench, source: Given, check: Callable[[Attempt], Any]) -> None:
         """A job that an earlier agent started and that has ended, its output not yet sent."""
@@ -240,7 +235,7 @@ class TestAttempt:
             attempt.resume(process)
             await check(attempt)
 
-        run(course())
+        asyncio.run(course())
 
     def test_a_restarted_agent_sends_nothing_before_it_has_them(self, bench: Bench, given: Secrets) -> None:
         source = Given(given)
