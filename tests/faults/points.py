@@ -96,7 +96,7 @@ ELSEWHERE = {
     "input-complete": "only large inputs; test_inputs",
     "input-layers": "only large inputs; test_inputs",
     "input-removed": "only where the cache of inputs is full; tests/unit/runner/test_input_cache",
-    "input-uncovered": "only where an input is lost after a boot; tests/integration/runner/test_inputs kills at it",
+    "input-uncovered": "only where an input is lost after a boot; tests/integration/runner/inputs kills at it",
 }
 """Points that no plain run reaches (without `:before` and `:after`), and why that is right."""
 

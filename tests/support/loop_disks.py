@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 SIZE = 400 << 20
@@ -40,3 +40,20 @@ def loop_disk(kind: str, folder: Path) -> Generator[Path]:
     finally:
         subprocess.run(["umount", str(mounted)], check=True)
         image.unlink()
+
+
+class Disks:
+    """One of each kind, mounted when the first test needs it."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._mounted: dict[str, Path] = {}
+        self._homes = 0
+
+    def home(self, kind: str) -> Path:
+        """A new folder on the disk; "": on that of the tests."""
+        if kind not in self._mounted:
+            self._mounted[kind] = self._stack.enter_context(loop_disk(kind, self._folder)) if kind else self._folder
+        self._homes += 1
+        return self._mounted[kind] / f"home-{self._homes}"
