@@ -29,7 +29,7 @@ def loop_disk(kind: str, folder: Path) -> Generator[Path]:
     with open(image, "wb") as file:
         file.truncate(SIZE)
     subprocess.run([program, "-q", str(image)], check=True, capture_output=True)
-    mounted.mkdir()
+    mounted.mkdir(exist_ok=True)  # of a try before, where mounting is refused
     done = subprocess.run(
         ["mount", "-o", "loop", str(image), str(mounted)], capture_output=True, text=True, check=False
     )
