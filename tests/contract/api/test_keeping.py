@@ -13,7 +13,7 @@ from dstack.server.loops.upkeep import keep_house
 from dstack.server.services import delete
 from dstack.server.services.gc import GC
 from dstack.server.services.named_leases import held
-from tests.integration.server.test_gc import LATER, noise, uploaded
+from tests.support.garbage import LATER, noise, uploaded
 from tests.support.http import BASE, Asked
 
 URL = f"{BASE}/store/gc"

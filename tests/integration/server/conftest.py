@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.emptied import emptied_postgresql, emptied_url, shared_postgresql
+from tests.support.shop import Shop
 from tests.support.world import World
 
 __all__ = ["emptied_postgresql", "emptied_url", "shared_postgresql"]
@@ -32,3 +33,22 @@ def make_world(emptied_url: str, tmp_path: Path) -> Iterator[Callable[..., World
 def world(make_world: Callable[..., World]) -> World:
     """A world with the settings of embedded mode."""
     return make_world()
+
+
+@pytest.fixture
+def shop(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(world.context.blobs, "sync", lambda: None)  # no test here is about a power cut
+    folder = tmp_path / "trees"
+    folder.mkdir()
+    return Shop(world, folder)
+
+
+@pytest.fixture
+def sqlite_shop(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """For what takes long and is about the store, whatever the database."""
+    world = World(sqlite_url, tmp_path / "home")
+    monkeypatch.setattr(world.context.blobs, "sync", lambda: None)
+    folder = tmp_path / "trees"
+    folder.mkdir()
+    yield Shop(world, folder)
+    world.close()

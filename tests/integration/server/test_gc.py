@@ -1,10 +1,8 @@
-"""Collecting garbage, on both databases: what goes, what stays and why, and what it says of it."""
+"""Collecting garbage, on both databases: what goes, what stays for how long, and what is said of it."""
 
 from __future__ import annotations
 
-import errno
 import os
-import random
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,67 +13,17 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete as delete_rows
 
-from dstack.server.db.engine import declare_write
-from dstack.server.db.tables import artifacts, chunks, code_snapshots, packs, projects
-from dstack.server.db.tables import runs as runs_table
+from dstack.server.db.tables import chunks, packs, projects
 from dstack.server.loops.upkeep import keep_house
-from dstack.server.services import delete, runs, uploads
+from dstack.server.services import delete, removal
 from dstack.server.services.catalog import catalog_of, store_of
 from dstack.server.services.errors import BadRequest, Conflict
 from dstack.server.services.gc import Wanted, collect
-from dstack.server.services.repositories import RepositoryRef
-from dstack.server.services.uploads import Upload, UploadedArtifact
-from dstack.snapshots import writer
-from dstack.snapshots.capture import save
 from dstack.snapshots.interfaces import PackIndex, pack_key
 from dstack.snapshots.packs import PackBuilder, read_index
-from dstack.snapshots.restore import restore
 from tests.integration.server.test_locks import waits
-from tests.support.world import REPOSITORY, World
-
-FORGET = declare_write("test-gc-forget")
-DAY = 86400.0
-LATER = 3 * DAY
-JOB = """
-workflows:
-  - {name: train, provider: bash, commands: ["true"], artifacts: [out], deps: ["DEP"]}
-"""
-
-
-def uploaded(world: World, folder: Path, files: dict[str, bytes], **more: Any) -> str:
-    """The name of a run that was made of these files."""
-    folder.mkdir(exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    found = save(folder, store_of(world.context))
-    artifact = UploadedArtifact("out", found.manifest_id.hex(), found.stored)
-    return uploads.upload(world.context, Upload((artifact,), RepositoryRef(REPOSITORY, "digits"), **more), None).name
-
-
-def noise(seed: int, size: int = 100_000) -> bytes:
-    return random.Random(seed).randbytes(size)
-
-
-def gathered(world: World, **wanted: Any) -> dict[str, Any]:
-    """The end of a collection that frees."""
-    frames = list(collect(world.context, Wanted(dry_run=False, **wanted)))
-    assert frames[-1]["t"] == "end", frames[-1]
-    return frames[-1]
-
-
-def foreseen(world: World, **wanted: Any) -> dict[str, Any]:
-    return list(collect(world.context, Wanted(dry_run=True, **wanted)))[-1]
-
-
-def stored(world: World) -> int:
-    """Bytes in the store."""
-    return sum(info.size for info in world.context.blobs.list("packs/"))
-
-
-def is_whole(world: World, run: str, target: Path, files: dict[str, bytes]) -> bool:
-    [artifact] = world.run(run)["jobs"][0]["artifacts"]
-    restore(store_of(world.context), bytes.fromhex(artifact["manifest_id"]), target)
-    return {path.name: path.read_bytes() for path in target.iterdir()} == files
+from tests.support.garbage import DAY, FORGET, LATER, foreseen, gathered, is_whole, noise, stored, uploaded
+from tests.support.world import World
 
 
 def test_a_deleted_run_gives_back_what_only_it_had(world: World, tmp_path: Path) -> None:
@@ -135,98 +83,6 @@ def test_a_shorter_grace_frees_more_and_sooner(world: World, tmp_path: Path) -> 
     assert (end["chunks"], end["deleted"]["packs"], stored(world)) == (3, 1, 0)
 
 
-def test_of_a_pack_that_is_more_than_half_dead_the_rest_is_packed_anew(world: World, tmp_path: Path) -> None:
-    kept = {"kept": noise(1, 50_000)}
-    first = uploaded(world, tmp_path / "a", {**kept, "dead": noise(2, 200_000)})
-    second = uploaded(world, tmp_path / "b", kept)
-    delete.delete(world.context, [first], force=False, actor=None)
-    world.clock.advance(LATER)
-    would = foreseen(world)
-    end = gathered(world)
-    assert end["why"] == would["why"]
-    assert (end["why"]["half-dead"]["packs"], end["written"] > 50_000) == (1, True)
-    world.clock.advance(world.settings.gc_condemned)
-    keep_house(world.context)
-    assert stored(world) < 60_000
-    assert is_whole(world, second, tmp_path / "got", kept)
-    world.clock.advance(LATER)
-    assert gathered(world)["why"] == {}, "nothing is left to do"
-
-
-def test_packs_that_are_made_of_others_hold_no_more_chunks_than_any(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = {f"kept-{number}": noise(number, 700) for number in range(10)}
-    first = uploaded(world, tmp_path / "a", {**kept, "dead": noise(99)})
-    second = uploaded(world, tmp_path / "b", kept)
-    delete.delete(world.context, [first], force=False, actor=None)
-    world.clock.advance(LATER)
-    monkeypatch.setattr(writer, "PACK_CHUNKS", 4)
-    assert gathered(world)["why"]["half-dead"]["packs"] == 1
-    world.clock.advance(world.settings.gc_condemned)
-    keep_house(world.context)
-    blobs = world.context.blobs
-    counts = [len(read_index(blobs, info.key, info.size).chunks) for info in blobs.list("packs/")]
-    assert sum(counts) >= len(kept)
-    assert max(counts) == 4
-    assert is_whole(world, second, tmp_path / "got", kept)
-
-
-def test_a_damaged_pack_is_left_as_it_is(world: World, tmp_path: Path) -> None:
-    kept = {"kept": noise(1, 50_000)}
-    first = uploaded(world, tmp_path / "a", {**kept, "dead": noise(2, 200_000)})
-    uploaded(world, tmp_path / "b", kept)
-    delete.delete(world.context, [first], force=False, actor=None)
-    world.clock.advance(LATER)
-    for info in world.context.blobs.list("packs/"):
-        index = read_index(world.context.blobs, info.key, info.size)
-        for entry in index.chunks:
-            if entry.raw_length == 50_000:
-                damage(world, info.key, entry.offset)
-    end = gathered(world)
-    assert ("half-dead" in end["why"], end["written"], end["damaged"]) == (False, 0, 1)
-
-
-@pytest.mark.parametrize("lives", [True, False])
-def test_a_disk_that_fails_in_a_pack_ends_no_collection(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: bool
-) -> None:
-    """What is dead there is not needed; where what lives cannot be read, the rest is collected all the same."""
-    kept = {"kept": noise(1, 50_000)}
-    first = uploaded(world, tmp_path / "a", {**kept, "dead": noise(2, 200_000)})
-    second = uploaded(world, tmp_path / "b", kept)
-    gone = uploaded(world, tmp_path / "c", {"gone": noise(3)})
-    delete.delete(world.context, [first, gone], force=False, actor=None)
-    world.clock.advance(LATER)
-    [row] = [row for row in world.rows(chunks) if row.raw_length == (50_000 if lives else 200_000)]
-    plain, bad = world.context.blobs.get, row.offset + 20_000
-
-    def get(key: str, *, offset: int = 0, length: int | None = None) -> bytes:
-        data = plain(key, offset=offset, length=length)
-        if key == pack_key(bytes(row.pack_id)) and offset <= bad < offset + len(data):
-            raise OSError(errno.EIO, "Input/output error")
-        return data
-
-    monkeypatch.setattr(world.context.blobs, "get", get)
-    end = gathered(world)
-    assert end["damaged"] == lives
-    assert ("unreferenced" in end["why"], "half-dead" in end["why"]) == (True, not lives)
-    world.clock.advance(world.settings.gc_condemned)
-    assert keep_house(world.context) == 1 + (not lives)
-    if not lives:
-        assert is_whole(world, second, tmp_path / "got", kept)
-
-
-def damage(world: World, key: str, offset: int) -> None:
-    path = world.settings.home / "server" / "store" / key
-    path.chmod(0o600)
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
-
-
 def test_what_a_save_that_was_cut_off_has_left_goes(world: World) -> None:
     builder = PackBuilder()
     builder.add(b"c" * 32, b"content")
@@ -249,8 +105,6 @@ def put_at(path: Path, at: int) -> None:
 
 
 def test_one_that_is_put_again_and_recorded_meanwhile_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dstack.server.services import removal
-
     builder = PackBuilder()
     builder.add(b"c" * 32, b"content")
     data, pack = builder.seal()
@@ -337,100 +191,3 @@ def test_one_at_a_time(world: World) -> None:
         next(collect(world.context, Wanted(dry_run=False)))
     assert list(collect(world.context, Wanted(dry_run=True)))[-1]["t"] == "end", "who only looks need not wait"
     assert list(first)[-1]["t"] == "end"
-
-
-def test_inputs_of_open_runs_stay_though_their_run_has_gone(world: World, tmp_path: Path) -> None:
-    uploaded(world, tmp_path / "up", {"file": noise(1)}, workflow="prepare", tags=("v1",))
-    world.runner()
-    world.submit(JOB.replace("DEP", "prepare:v1"), "train")
-    world.context.database.write(FORGET, lambda tx: tx.execute(delete_rows(artifacts)))
-    world.clock.advance(LATER)
-    assert gathered(world)["chunks"] == 0
-
-
-def test_inputs_that_go_while_a_run_is_planned_are_named(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = uploaded(world, tmp_path / "up", {"file": noise(1)}, workflow="prepare")
-    plain = runs._plan  # pyright: ignore[reportPrivateUsage] - the moment between planning and storing
-
-    def plan(*given: Any) -> Any:
-        planned = plain(*given)
-        delete.delete(world.context, [source], force=False, actor=None)
-        world.clock.advance(LATER)
-        assert gathered(world)["chunks"] == 3
-        return planned
-
-    monkeypatch.setattr(runs, "_plan", plan)
-    with pytest.raises(Conflict, match=f"`out`, an input of `train`, was saved by run {source}, and is not in the"):
-        world.submit(JOB.replace("DEP", "prepare"), "train")
-    assert world.rows(runs_table) == []
-
-
-def test_inputs_of_a_run_that_was_just_stored_stay_though_marked_before(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their run is deleted between planning and storing, and garbage is collected around that."""
-    source = uploaded(world, tmp_path / "up", {"file": noise(1)}, workflow="prepare")
-    world.clock.advance(LATER)
-    collection: list[Any] = []
-    plain = runs._plan  # pyright: ignore[reportPrivateUsage]
-
-    def plan(*given: Any) -> Any:
-        planned = plain(*given)
-        delete.delete(world.context, [source], force=False, actor=None)
-        frames = collect(world.context, Wanted(dry_run=False))
-        # Marked, and not swept yet.
-        for frame in frames:
-            if frame.get("what") == "taking out what nothing refers to":
-                break
-        collection.append(frames)
-        return planned
-
-    monkeypatch.setattr(runs, "_plan", plan)
-    world.submit(JOB.replace("DEP", "prepare"), "train")
-    assert (list(collection[0])[-1]["chunks"], len(world.rows(chunks))) == (0, 3)
-
-
-def test_code_stays_with_its_run_and_for_a_while_without(world: World, tmp_path: Path) -> None:
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "x.py").write_bytes(noise(1))
-    found = save(tmp_path / "code", store_of(world.context))
-    from dstack.server.services.runs import CodeRef
-
-    code = CodeRef(found.manifest_id.hex(), found.content_id.hex(), 1, 1)
-    name = world.submit(JOB.replace(', deps: ["DEP"]', ""), "train", code=code)
-    world.clock.advance(LATER)
-    assert gathered(world)["chunks"] == 0
-    world.stop(name)
-    delete.delete(world.context, [name], force=False, actor=None)
-    world.clock.advance(LATER)
-    assert gathered(world)["chunks"] == 3
-    assert len(world.rows(code_snapshots)) == 1
-
-
-def test_a_submission_whose_code_went_is_told_to_ship_it_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the transaction that stores the run: before, it was still there."""
-    from dstack.server.services import artifacts as artifact_service
-    from dstack.server.services.errors import CodeMissing
-    from dstack.server.services.runs import CodeRef
-
-    monkeypatch.setattr(artifact_service, "require_code", lambda *_: None)
-    monkeypatch.setattr(artifact_service, "has_path", lambda *_: True)
-    with pytest.raises(CodeMissing, match="is not in the store"):
-        world.submit(JOB.replace(', deps: ["DEP"]', ""), "train", code=CodeRef("ab" * 32, "cd" * 32))
-
-
-def test_a_runner_hears_that_what_it_saved_is_not_there(world: World) -> None:
-    runner = world.runner()
-    name = world.submit(JOB.replace(', deps: ["DEP"]', ""), "train")
-    world.place()
-    runner.take()
-    runner.exit("train")
-    runner.stores = False
-    answer = runner.report(runner.saved("train"))
-    assert (answer.outcome, answer.save_again, world.states(name)) == ("rejected", True, {"train": "saving"})
-    assert "what was saved of out is not in the store" in answer.detail
-    runner.stores = True
-    assert runner.save("train").outcome == "applied"
-    assert world.states(name) == {"train": "done"}

@@ -15,7 +15,7 @@ from dstack.server.loops.upkeep import Upkeep, keep_house
 from dstack.server.services import history, retention
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest
-from tests.integration.server.test_gc import uploaded
+from tests.support.garbage import uploaded
 from tests.support.runner import FakeRunner
 from tests.support.world import World
 
