@@ -116,7 +116,10 @@ def _handler(stub: StubApi) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def handle_one_request(self) -> None:
-            self.raw_requestline = self.rfile.readline(65537)
+            try:
+                self.raw_requestline = self.rfile.readline(65537)
+            except ConnectionResetError:
+                self.raw_requestline = b""  # a client that left without reading all that it was sent
             if not self.raw_requestline or not self.parse_request():
                 self.close_connection = True
                 return

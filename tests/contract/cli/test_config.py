@@ -106,5 +106,6 @@ def test_the_server_of_a_profile_is_not_stopped_from_here(
     done = dstack("server", "stop")
     assert (done.code, f"the server is {stub.address}, by the profile `default`" in done.err) == (2, True)
     assert "DSTACK_SERVER=local" in done.err
+    monkeypatch.setattr("dstack.cli.session._DEPLOYED_PATIENCE", 0.1)
     stub.close()
     assert f"it is {stub.address}, by the profile `default` of {file}" in dstack("runs", "x").err

@@ -88,7 +88,10 @@ def test_another_folder_and_one_within_a_repository(dstack: Dstack, project: Pat
     assert (inner / ".dstack" / "workflows.yaml").exists()
 
 
-def test_a_server_that_is_away_does_not_matter(stub: StubApi, dstack: Dstack, project: Path) -> None:
+def test_a_server_that_is_away_does_not_matter(
+    stub: StubApi, dstack: Dstack, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dstack.cli.session._DEPLOYED_PATIENCE", 0.1)
     stub.close()
     done = dstack("init", "-y")
     assert (done.code, "which the first run does as well" in done.err) == (0, True)
