@@ -29,6 +29,7 @@ from dstack.runner.secrets import SecretSource
 from dstack.runner.senders import EventSender, LogSender
 from dstack.runner.settings import Settings
 from dstack.runner.slots import Slots
+from dstack.runner.threads import whole
 from dstack.runner.workshop import Workshop
 from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.store import SnapshotStore
@@ -129,13 +130,13 @@ class Agent:
                 assignment, _ = read_spec(path)
             except (OSError, msgspec.MsgspecError) as error:
                 _log.warning("%s holds no whole attempt (%s); it had not begun", path, error)
-                sweep(path)
+                await whole(sweep, path)
                 continue
             attempt = Attempt(self._shop, assignment, self._forget)
             self._attempts[assignment.attempt_id] = attempt
             process = await self._shop.executor.attach(path, assignment.attempt_id)
             if process is None:
-                clear_work(path)
+                await whole(clear_work, path)
                 attempt.begin()
             else:
                 attempt.resume(process)

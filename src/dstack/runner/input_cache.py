@@ -185,7 +185,8 @@ class InputCache:
 
     async def _make_room(self, key: str, size: int) -> bool:
         """Whether there is room for an entry of `size` bytes, which is then reserved."""
-        await self._remove_rubbish()  # before any entry goes for the room that it takes
+        if self._excess(size) > 0:
+            await self._remove_rubbish()  # before any entry goes for the room that it takes
         excess = self._excess(size)
         if sum(entry.size for entry in self._entries.values() if entry.key not in self._in_use()) < excess:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Sequence
 
 from dstack.protocol.messages import InputRef
@@ -14,34 +15,45 @@ from dstack.snapshots.store import SnapshotStore
 def clash(store: SnapshotStore, inputs: Sequence[InputRef]) -> str:
     """What is wrong, in words; "" where every path comes from one input, or with the same bytes from each.
 
-    Reads nothing where no two inputs have a path in common. Raises SnapshotError.
+    Reads nothing of an input that has no path in common with another. Raises SnapshotError.
     """
-    for index, one in enumerate(inputs):
-        for other in inputs[:index]:
-            if _overlap(one.path, other.path) and one.manifest_id != other.manifest_id:
-                path = _first_difference(store, other, one)
-                if path is not None:
-                    return (
-                        f"{_named(other)} and {_named(one)} bring different files for `{shown(path)}`: "
-                        "depend on one of them, or let them write to different folders"
-                    )
+    brought: dict[bytes, tuple[tuple[str, bytes], InputRef]] = {}
+    seen: set[tuple[str, bytes]] = set()
+    for given in _overlapping(inputs):
+        content = _normal(given), store.root(given.manifest_id).content_id
+        if content in seen:
+            continue
+        seen.add(content)
+        for entry in entries(store, given.manifest_id):
+            place, what = _place(given, entry), _what(entry)
+            known, other = brought.setdefault(place, (what, given))
+            if known != what:
+                return (
+                    f"{_named(other)} and {_named(given)} bring different files for `{shown(place)}`: "
+                    "depend on one of them, or let them write to different folders"
+                )
     return ""
 
 
-def _overlap(one: str, other: str) -> bool:
-    one, other = (posixpath.normpath(path) for path in (one, other))
-    return one == other or one == "." or other == "." or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+def _overlapping(inputs: Sequence[InputRef]) -> list[InputRef]:
+    """Those whose folder is that of another, lies in it or around it."""
+    many = Counter(map(_normal, inputs))
+    around = {above for path in many for above in _above(path) if above in many}
+    return [
+        given
+        for given in inputs
+        if many[path := _normal(given)] > 1 or path in around or any(above in many for above in _above(path))
+    ]
 
 
-def _first_difference(store: SnapshotStore, one: InputRef, other: InputRef) -> bytes | None:
-    if one.path == other.path and store.root(one.manifest_id).content_id == store.root(other.manifest_id).content_id:
-        return None
-    known = {_place(one, entry): _what(entry) for entry in entries(store, one.manifest_id)}
-    for entry in entries(store, other.manifest_id):
-        place = _place(other, entry)
-        if known.get(place, _what(entry)) != _what(entry):
-            return place
-    return None
+def _above(path: str) -> list[str]:
+    """The folders that a normal path lies in."""
+    parts = path.split("/")
+    return [] if path == "." else [".", *("/".join(parts[:count]) for count in range(1, len(parts)))]
+
+
+def _normal(given: InputRef) -> str:
+    return posixpath.normpath(given.path)
 
 
 def _place(given: InputRef, entry: Entry) -> bytes:

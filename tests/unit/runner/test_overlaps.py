@@ -60,3 +60,20 @@ def test_shards_of_one_folder_and_the_same_bytes_twice_are_fine(store: Recording
         given(store, tmp_path, "p4", "oo", a="4"),
     ]
     assert clash(store, inputs) == ""
+
+
+def test_what_has_no_path_in_common_is_not_read(store: RecordingStore, tmp_path: Path) -> None:
+    inputs = [
+        given(store, tmp_path, f"p{number}", path, a=path) for number, path in enumerate(["a", "ab", "b/c", "b/d"])
+    ]
+    store.log.clear()
+    assert clash(store, inputs) == ""
+    assert store.log == []
+
+
+def test_each_of_many_is_read_once(store: RecordingStore, tmp_path: Path) -> None:
+    inputs = [given(store, tmp_path, f"p{number}", "o", **{f"file{number}": "x"}) for number in range(30)]
+    store.log.clear()
+    assert clash(store, inputs) == ""
+    read = [key for what, key in store.log if what == "get"]
+    assert len(read) <= 3 * 30, "a root, for its content and again for its files, and a folder of each"
