@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from dstack.sdk.blobs import BlobStore, Buffer
 from dstack.snapshots.checking import check_pack
+from dstack.snapshots.chunking import digest
 from dstack.snapshots.errors import BadPack
-from dstack.snapshots.interfaces import Catalog, PackIndex
-from dstack.snapshots.packs import id_of, parse_index, read_index
+from dstack.snapshots.interfaces import Catalog, PackIndex, pack_key
+from dstack.snapshots.packs import PackBuilder, id_of, parse_index, read_index
+from dstack.snapshots.store import SnapshotStore
+
+
+def put_pack(store: SnapshotStore, *chunks: bytes) -> str:
+    """One pack with these chunks, known to the catalog; its key."""
+    builder = PackBuilder()
+    for chunk in chunks:
+        builder.add(digest(chunk), chunk)
+    data, index = builder.seal()
+    store.put(pack_key(index.pack_id), data)
+    store.add([index])
+    return pack_key(index.pack_id)
 
 
 def verify_pack(key: str, data: Buffer) -> PackIndex:

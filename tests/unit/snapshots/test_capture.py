@@ -15,59 +15,16 @@ from dstack.snapshots.errors import CaptureFailed, StoreRefused
 from dstack.snapshots.interfaces import pack_key
 from dstack.snapshots.listing import entries
 from dstack.snapshots.manifests import DirectoryEntry, FileEntry
-from dstack.snapshots.reading import FileReader
-from dstack.snapshots.restore import restore
-from dstack.snapshots.scanning import Stat
-from dstack.snapshots.statcache import FileCache, SavedSnapshot
-from dstack.snapshots.store import SnapshotStore
+from dstack.snapshots.statcache import FileCache
+from tests.support.snapshots import assert_restores, nested_files, paths
 from tests.support.stores import RecordingStore, later
-from tests.support.trees import described
 
 BIG = 3 * 1024 * 1024
 
 
 @pytest.fixture
-def store() -> RecordingStore:
-    return RecordingStore()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "root"
-    (folder / "sub" / "deep").mkdir(parents=True)
-    (folder / "a").write_bytes(b"alpha")
-    (folder / "sub" / "b").write_bytes(b"beta")
-    (folder / "sub" / "deep" / "big").write_bytes(os.urandom(BIG))
-    return folder
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Names of the files that are read, in order of asking."""
-    names: list[bytes] = []
-    small, large = FileReader.read_small, FileReader.read_large
-
-    def read_small(self: FileReader, folder: int, name: bytes, listed: Stat) -> object:
-        names.append(name)
-        return small(self, folder, name, listed)
-
-    def read_large(self: FileReader, folder: int, name: bytes, *rest: object) -> object:
-        names.append(name)
-        return large(self, folder, name, *rest)  # pyright: ignore[reportArgumentType] - handed through
-
-    monkeypatch.setattr(FileReader, "read_small", read_small)
-    monkeypatch.setattr(FileReader, "read_large", read_large)
-    return names
-
-
-def paths(store: SnapshotStore, saved: SavedSnapshot) -> list[bytes]:
-    return [entry.path for entry in entries(store, saved.manifest_id)]
-
-
-def assert_restores(store: SnapshotStore, saved: SavedSnapshot, root: Path, tmp_path: Path) -> None:
-    target = tmp_path / f"restored-{saved.manifest_id.hex()[:8]}"
-    restore(store, saved.manifest_id, target)
-    assert described(target) == described(root)
+def root(root: Path) -> Path:
+    return nested_files(root, BIG)
 
 
 def test_counts_files_and_bytes(store: RecordingStore, root: Path) -> None:
@@ -165,33 +122,33 @@ def test_a_change_in_a_folder_of_thousands_rewrites_a_page(store: RecordingStore
 
 
 def test_unchanged_files_are_not_read_again(
-    store: RecordingStore, root: Path, read: list[bytes], tmp_path: Path
+    store: RecordingStore, root: Path, files_read: list[bytes], tmp_path: Path
 ) -> None:
     cache = FileCache(tmp_path / "cache")
     first = save(root, store, cache=cache, clock=later())
-    assert sorted(read) == [b"a", b"b", b"big"]
-    read.clear()
+    assert sorted(files_read) == [b"a", b"b", b"big"]
+    files_read.clear()
     for known in (cache, FileCache.load(tmp_path / "cache")):
         assert save(root, store, cache=known, clock=later()) == first._replace(stored=0)
-    assert read == []
+    assert files_read == []
     (root / "sub" / "b").write_bytes(b"changed")
     changed = save(root, store, cache=FileCache.load(tmp_path / "cache"), clock=later())
-    assert read == [b"b"]
+    assert files_read == [b"b"]
     assert changed.manifest_id != first.manifest_id
     assert_restores(store, changed, root, tmp_path)
 
 
 def test_a_file_that_changed_just_before_it_was_read_is_read_again(
-    store: RecordingStore, root: Path, read: list[bytes]
+    store: RecordingStore, root: Path, files_read: list[bytes]
 ) -> None:
     cache = FileCache()
     save(root, store, cache=cache, clock=later(1.5))
-    read.clear()
+    files_read.clear()
     save(root, store, cache=cache, clock=later(10))
-    assert sorted(read) == [b"a", b"b", b"big"]
-    read.clear()
+    assert sorted(files_read) == [b"a", b"b", b"big"]
+    files_read.clear()
     save(root, store, cache=cache, clock=later(20))
-    assert read == []
+    assert files_read == []
 
 
 @pytest.mark.parametrize("what", ["removed", "added", "renamed", "mode", "folder removed", "link", "link moved"])
@@ -242,15 +199,17 @@ def test_what_the_store_lost_is_stored_again(store: RecordingStore, root: Path, 
     assert_restores(store, again, root, tmp_path)
 
 
-def test_a_damaged_cache_is_no_cache(store: RecordingStore, root: Path, read: list[bytes], tmp_path: Path) -> None:
+def test_a_damaged_cache_is_no_cache(
+    store: RecordingStore, root: Path, files_read: list[bytes], tmp_path: Path
+) -> None:
     path = tmp_path / "cache"
     first = save(root, store, cache=FileCache(path), clock=later())
     good = path.read_bytes()
     for damaged in (b"", b"garbage", good[:-1], good[:40] + bytes([good[40] ^ 1]) + good[41:], b"\0" * len(good)):
         path.write_bytes(damaged)
-        read.clear()
+        files_read.clear()
         assert save(root, store, cache=FileCache.load(path), clock=later()).manifest_id == first.manifest_id
-        assert sorted(read) == [b"a", b"b", b"big"]
+        assert sorted(files_read) == [b"a", b"b", b"big"]
 
 
 def test_a_cache_that_cannot_be_written_does_not_fail_the_save(
@@ -262,17 +221,19 @@ def test_a_cache_that_cannot_be_written_does_not_fail_the_save(
     assert "cannot be noted for the next save" in warning
 
 
-def test_special_files_are_left_out_and_named_each_time(store: RecordingStore, root: Path, read: list[bytes]) -> None:
+def test_special_files_are_left_out_and_named_each_time(
+    store: RecordingStore, root: Path, files_read: list[bytes]
+) -> None:
     os.mkfifo(root / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.path.relpath(root / "sub" / "sock"))
         cache = FileCache()
         first = save(root, store, cache=cache, clock=later())
-        read.clear()
+        files_read.clear()
         again = save(root, store, cache=cache, clock=later())
     assert set(first.warnings) == {"pipe: not saved, it is a named pipe", "sub/sock: not saved, it is a socket"}
     assert again == first._replace(stored=0)
-    assert read == []
+    assert files_read == []
     assert b"pipe" not in paths(store, first)
 
 

@@ -12,25 +12,13 @@ from dstack.snapshots.capture import save
 from dstack.snapshots.chunking import digest
 from dstack.snapshots.errors import MissingChunk, RestoreFailed
 from dstack.snapshots.listing import entries
+from tests.support.snapshots import sample_package
 from tests.support.stores import RecordingStore
 
 
 @pytest.fixture
-def store() -> RecordingStore:
-    return RecordingStore()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "root"
-    (folder / "pkg" / "empty").mkdir(parents=True)
-    (folder / "main.py").write_bytes(b"print()\n")
-    (folder / "pkg" / "tool").write_bytes(b"#!/bin/sh\n")
-    (folder / "pkg" / "tool").chmod(0o755)
-    (folder / "pkg" / "link").symlink_to("../main.py")
-    (folder / "pkg" / "big").write_bytes(os.urandom(9_000_000))
-    (folder / "a-first").write_bytes(b"")
-    return folder
+def root(root: Path) -> Path:
+    return sample_package(root)
 
 
 def test_a_folder_comes_before_what_is_in_it(store: RecordingStore, root: Path) -> None:

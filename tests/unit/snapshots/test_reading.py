@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,53 +15,10 @@ from dstack.snapshots.restore import restore
 from dstack.snapshots.scanning import stat_row, unpack_row
 from dstack.snapshots.statcache import FileCache, SavedSnapshot
 from tests.support.ports import FakeClock
+from tests.support.snapshots import Meddle
 from tests.support.stores import RecordingStore, later
 
 BIG = 5 * 1024 * 1024
-
-
-@pytest.fixture
-def store() -> RecordingStore:
-    return RecordingStore()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "root"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def meddle(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None]], list[float]]:
-    """Calls a function with 0, 1, 2, … after each reading of a file and before its second stat; no pause is waited
-    for. Gives the pauses that were asked for."""
-
-    def start(change: Callable[[int], None]) -> list[float]:
-        calls = iter(range(1000))
-        pauses: list[float] = []
-        real_read, real_preadv, real_init = os.read, os.preadv, FileReader.__init__
-
-        def read(fd: int, length: int) -> bytes:
-            data = real_read(fd, length)
-            change(next(calls))
-            return data
-
-        def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
-            count = real_preadv(fd, buffers, offset)
-            if offset == 0:
-                change(next(calls))
-            return count
-
-        def init(self: FileReader, *args: object, **keywords: object) -> None:
-            real_init(self, *args, pause=pauses.append, **keywords)  # pyright: ignore[reportArgumentType]
-
-        monkeypatch.setattr(reading.os, "read", read)
-        monkeypatch.setattr(reading.os, "preadv", preadv)
-        monkeypatch.setattr(FileReader, "__init__", init)
-        return pauses
-
-    return start
 
 
 def content(store: RecordingStore, saved: SavedSnapshot, tmp_path: Path, name: str = "f") -> bytes:
@@ -79,7 +35,7 @@ def rewrite(path: Path, data: bytes, second: int) -> None:
 
 @pytest.mark.parametrize("size", [1000, BIG])
 def test_a_file_that_changes_under_the_reader_is_read_again(
-    store: RecordingStore, root: Path, tmp_path: Path, meddle: Callable[[Callable[[int], None]], list[float]], size: int
+    store: RecordingStore, root: Path, tmp_path: Path, meddle: Meddle, size: int
 ) -> None:
     (root / "f").write_bytes(b"0" * size)
 
@@ -96,7 +52,7 @@ def test_a_file_that_changes_under_the_reader_is_read_again(
 
 @pytest.mark.parametrize("size", [1000, BIG])
 def test_a_file_that_never_rests_is_left_out_and_named(
-    store: RecordingStore, root: Path, meddle: Callable[[Callable[[int], None]], list[float]], size: int
+    store: RecordingStore, root: Path, meddle: Meddle, size: int
 ) -> None:
     (root / "f").write_bytes(b"0" * size)
     meddle(lambda call: rewrite(root / "f", os.urandom(size), call))
@@ -106,7 +62,7 @@ def test_a_file_that_never_rests_is_left_out_and_named(
 
 
 def test_a_file_that_never_rests_stays_as_it_was_saved_before(
-    store: RecordingStore, root: Path, tmp_path: Path, meddle: Callable[[Callable[[int], None]], list[float]]
+    store: RecordingStore, root: Path, tmp_path: Path, meddle: Meddle
 ) -> None:
     (root / "f").write_bytes(b"good")
     cache = FileCache()
@@ -125,7 +81,7 @@ def test_a_file_that_never_rests_stays_as_it_was_saved_before(
 
 @pytest.mark.parametrize("size", [1000, BIG])
 def test_a_file_that_shrinks_under_the_reader_is_read_again(
-    store: RecordingStore, root: Path, tmp_path: Path, meddle: Callable[[Callable[[int], None]], list[float]], size: int
+    store: RecordingStore, root: Path, tmp_path: Path, meddle: Meddle, size: int
 ) -> None:
     (root / "f").write_bytes(b"0" * size)
     meddle(lambda call: rewrite(root / "f", b"short", 1) if call == 0 else None)
@@ -134,7 +90,7 @@ def test_a_file_that_shrinks_under_the_reader_is_read_again(
 
 
 def test_a_small_file_that_becomes_large_meanwhile_is_taken_whole(
-    store: RecordingStore, root: Path, tmp_path: Path, meddle: Callable[[Callable[[int], None]], list[float]]
+    store: RecordingStore, root: Path, tmp_path: Path, meddle: Meddle
 ) -> None:
     (root / "f").write_bytes(b"0")
     big = os.urandom(BIG)
@@ -192,36 +148,23 @@ def test_a_file_of_this_very_tick_is_read_after_the_tick(root: Path) -> None:
 class TestGrownFiles:
     """Live snapshots may take a longer file for one that was appended to; the last one may not."""
 
-    @pytest.fixture
-    def read(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """Offsets at which reading of large files began or went on."""
-        offsets: list[int] = []
-        real = os.preadv
-
-        def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
-            offsets.append(offset)
-            return real(fd, buffers, offset)
-
-        monkeypatch.setattr(reading.os, "preadv", preadv)
-        return offsets
-
     def test_only_the_new_part_is_read(
-        self, store: RecordingStore, root: Path, tmp_path: Path, read: list[int]
+        self, store: RecordingStore, root: Path, tmp_path: Path, offsets: list[int]
     ) -> None:
         cache, data = FileCache(), os.urandom(BIG)
         (root / "f").write_bytes(data)
         saved = save(root, store, cache=cache, live=True, clock=later())
         for _ in range(3):
-            read.clear()
+            offsets.clear()
             data += os.urandom(700_000)
             with open(root / "f", "ab") as file:
                 file.write(data[-700_000:])
             saved = save(root, store, cache=cache, live=True, clock=later())
-            assert min(read) >= len(data) - 700_000 - DEFAULT.maximum
+            assert min(offsets) >= len(data) - 700_000 - DEFAULT.maximum
             assert content(store, saved, tmp_path) == data
-        read.clear()
+        offsets.clear()
         last = save(root, store, cache=cache, clock=later())
-        assert min(read) == 0
+        assert min(offsets) == 0
         assert last.content_id == saved.content_id
         assert last.manifest_id == save(root, RecordingStore()).manifest_id
 
@@ -268,11 +211,7 @@ class TestGrownFiles:
         assert content(store, saved, tmp_path) == (root / "f").read_bytes()
 
     def test_the_file_may_grow_while_a_live_snapshot_reads_it(
-        self,
-        store: RecordingStore,
-        root: Path,
-        tmp_path: Path,
-        meddle: Callable[[Callable[[int], None]], list[float]],
+        self, store: RecordingStore, root: Path, tmp_path: Path, meddle: Meddle
     ) -> None:
         data = os.urandom(BIG)
         (root / "f").write_bytes(data)

@@ -31,26 +31,14 @@ from dstack.snapshots.manifests import (
 from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.restore import Restored, restore
 from dstack.snapshots.writer import PackWriter
+from tests.support.snapshots import sample_package
 from tests.support.stores import RecordingStore
 from tests.support.trees import described
 
 
 @pytest.fixture
-def store() -> RecordingStore:
-    return RecordingStore()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "root"
-    (folder / "pkg" / "empty").mkdir(parents=True)
-    (folder / "main.py").write_bytes(b"print()\n")
-    (folder / "pkg" / "tool").write_bytes(b"#!/bin/sh\n")
-    (folder / "pkg" / "tool").chmod(0o755)
-    (folder / "pkg" / "link").symlink_to("../main.py")
-    (folder / "pkg" / "big").write_bytes(os.urandom(9_000_000))
-    (folder / "a-first").write_bytes(b"")
-    return folder
+def root(root: Path) -> Path:
+    return sample_package(root)
 
 
 @pytest.fixture

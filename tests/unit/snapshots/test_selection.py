@@ -8,29 +8,13 @@ from pathlib import Path
 import pytest
 
 from dstack.snapshots.capture import save
-from dstack.snapshots.listing import entries
-from dstack.snapshots.statcache import SavedSnapshot
-from dstack.snapshots.store import SnapshotStore
+from tests.support.snapshots import nested_files, paths
 from tests.support.stores import RecordingStore
 
 
 @pytest.fixture
-def store() -> RecordingStore:
-    return RecordingStore()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "root"
-    (folder / "sub" / "deep").mkdir(parents=True)
-    (folder / "a").write_bytes(b"alpha")
-    (folder / "sub" / "b").write_bytes(b"beta")
-    (folder / "sub" / "deep" / "big").write_bytes(os.urandom(3 * 1024 * 1024))
-    return folder
-
-
-def paths(store: SnapshotStore, saved: SavedSnapshot) -> list[bytes]:
-    return [entry.path for entry in entries(store, saved.manifest_id)]
+def root(root: Path) -> Path:
+    return nested_files(root, 3 * 1024 * 1024)
 
 
 def test_exactly_the_chosen_files(store: RecordingStore, root: Path) -> None:

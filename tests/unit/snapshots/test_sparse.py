@@ -34,18 +34,6 @@ FLAT = st.lists(st.integers(1, 50), max_size=12).map(
 
 
 @pytest.fixture
-def store() -> RecordingStore:
-    return RecordingStore()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "root"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many bytes each call read of files."""
     counts: list[int] = []

@@ -16,29 +16,13 @@ from dstack.snapshots.errors import BadPack, CorruptChunk, MissingChunk, Snapsho
 from dstack.snapshots.interfaces import ChunkEntry, ChunkLocation, PackIndex, pack_key
 from dstack.snapshots.packs import FOOTER, MAX_CHUNK, PackBuilder, read_index
 from dstack.snapshots.store import RANGE, SnapshotStore
-from tests.support.packs import rebuild, verify_pack
+from tests.support.packs import put_pack, rebuild, verify_pack
 from tests.support.stores import RecordingStore
-
-
-@pytest.fixture
-def store() -> RecordingStore:
-    return RecordingStore()
-
-
-def put(store: RecordingStore, chunks: list[bytes]) -> str:
-    """One pack with these chunks, known to the catalog; its key."""
-    builder = PackBuilder()
-    for chunk in chunks:
-        builder.add(digest(chunk), chunk)
-    data, index = builder.seal()
-    store.put(pack_key(index.pack_id), data)
-    store.add([index])
-    return pack_key(index.pack_id)
 
 
 def test_neighbours_come_with_one_read(store: RecordingStore) -> None:
     chunks = [os.urandom(5000) for _ in range(100)]
-    put(store, chunks)
+    put_pack(store, *chunks)
     wanted = [chunk for number, chunk in enumerate(chunks) if number % 3]
     store.log.clear()
     found = dict(store.read_chunks([digest(chunk) for chunk in reversed(wanted)]))
@@ -48,7 +32,7 @@ def test_neighbours_come_with_one_read(store: RecordingStore) -> None:
 
 def test_what_lies_far_apart_is_not_read_along(store: RecordingStore) -> None:
     first, between, last = os.urandom(10), os.urandom(400_000), os.urandom(10)
-    put(store, [first, between, last])
+    put_pack(store, first, between, last)
     store.log.clear()
     assert [bytes(data) for _, data in store.read_chunks([digest(last), digest(first)])] == [first, last]
     assert store.verbs() == ["get", "get"]
@@ -56,26 +40,26 @@ def test_what_lies_far_apart_is_not_read_along(store: RecordingStore) -> None:
 
 def test_a_read_has_an_upper_bound(store: RecordingStore) -> None:
     chunks = [os.urandom(RANGE // 4) for _ in range(9)]
-    put(store, chunks)
+    put_pack(store, *chunks)
     store.log.clear()
     assert sum(len(data) for _, data in store.read_chunks(map(digest, chunks))) == 9 * (RANGE // 4)
     assert store.verbs() == ["get", "get", "get"]
 
 
 def test_each_chunk_comes_once(store: RecordingStore) -> None:
-    put(store, [b"one", b"two"])
+    put_pack(store, b"one", b"two")
     ids = [digest(b"two"), digest(b"one"), digest(b"two")]
     assert [found for found, _ in store.read_chunks(ids)] == [digest(b"one"), digest(b"two")]
 
 
 def test_a_chunk_that_no_pack_has(store: RecordingStore) -> None:
-    put(store, [b"one"])
+    put_pack(store, b"one")
     with pytest.raises(MissingChunk, match=digest(b"two").hex()):
         list(store.read_chunks([digest(b"one"), digest(b"two")]))
 
 
 def test_a_pack_that_is_gone(store: RecordingStore) -> None:
-    key = put(store, [b"one"])
+    key = put_pack(store, b"one")
     store.blobs.delete([key])
     with pytest.raises(MissingChunk, match=f"its pack {key[-64:]} is gone"):
         store.read_chunk(digest(b"one"))
@@ -83,7 +67,7 @@ def test_a_pack_that_is_gone(store: RecordingStore) -> None:
 
 def test_every_flipped_bit_of_a_chunk_is_found(store: RecordingStore) -> None:
     chunk = b"sixteen bytes..."
-    key = put(store, [chunk])
+    key = put_pack(store, chunk)
     for position in range(len(chunk)):
         for bit in range(8):
             store.memory.damage(key, 8 + position, 1 << bit)
@@ -94,7 +78,7 @@ def test_every_flipped_bit_of_a_chunk_is_found(store: RecordingStore) -> None:
 
 
 def test_a_pack_cut_short(store: RecordingStore) -> None:
-    key = put(store, [os.urandom(1000)])
+    key = put_pack(store, os.urandom(1000))
     data = store.blobs.get(key)
     store.blobs.delete([key])
     store.blobs.put(key, data[:500])
@@ -103,7 +87,7 @@ def test_a_pack_cut_short(store: RecordingStore) -> None:
 
 
 def test_a_catalog_that_lies(store: RecordingStore) -> None:
-    key = put(store, [b"one", b"two"])
+    key = put_pack(store, b"one", b"two")
     pack_id = bytes.fromhex(key[-64:])
     catalog = MemoryCatalog()
     catalog.add([PackIndex(pack_id, 0, (ChunkEntry(digest(b"one"), 11, 3, 3), ChunkEntry(digest(b"two"), -1, 0, 3)))])
@@ -115,7 +99,7 @@ def test_a_catalog_that_lies(store: RecordingStore) -> None:
 
 @pytest.mark.parametrize("codec", [1, 2, 99])
 def test_an_unknown_or_wrong_codec_is_an_error_of_that_chunk(store: RecordingStore, codec: int) -> None:
-    key = put(store, [b"plain bytes"])
+    key = put_pack(store, b"plain bytes")
     catalog = MemoryCatalog()
     entry = ChunkEntry(digest(b"plain bytes"), 8, 11, 11, codec)
     catalog.add([PackIndex(bytes.fromhex(key[-64:]), 0, (entry,))])
@@ -128,7 +112,7 @@ def test_a_chunk_that_would_become_more_than_its_index_says(store: RecordingStor
     """A few bytes that would be gigabytes are refused before they are: `told` is whether their frame says how many."""
     bomb = zstandard.ZstdCompressor(write_content_size=told).compress(bytes(200_000_000))
     assert len(bomb) < 100_000
-    key = put(store, [bomb])
+    key = put_pack(store, bomb)
     catalog = MemoryCatalog()
     entry = ChunkEntry(digest(bomb), 8, len(bomb), 100, 1)
     catalog.add([PackIndex(bytes.fromhex(key[-64:]), 0, (entry,))])
@@ -143,15 +127,15 @@ def test_a_chunk_that_would_become_more_than_its_index_says(store: RecordingStor
 
 def test_a_lost_catalog_is_made_again_from_the_packs(store: RecordingStore) -> None:
     chunks = [os.urandom(100) for _ in range(3000)]
-    put(store, chunks[:2999])
-    put(store, chunks[2999:])
+    put_pack(store, *chunks[:2999])
+    put_pack(store, *chunks[2999:])
     catalog = MemoryCatalog()
     assert rebuild(store.blobs, catalog) == 2
     assert catalog.locate(list(map(digest, chunks))) == dict(store.catalog.chunks)
 
 
 def test_damage_anywhere_in_a_pack_is_found(store: RecordingStore) -> None:
-    key = put(store, [b"first chunk", b"second chunk"])
+    key = put_pack(store, b"first chunk", b"second chunk")
     size = len(store.blobs.get(key))
     assert verify_pack(key, store.blobs.get(key)).size == size
     for position in range(size):
@@ -162,7 +146,7 @@ def test_damage_anywhere_in_a_pack_is_found(store: RecordingStore) -> None:
 
 
 def test_a_damaged_index_is_never_taken_for_one(store: RecordingStore) -> None:
-    key = put(store, [b"first chunk", b"second chunk"])
+    key = put_pack(store, b"first chunk", b"second chunk")
     size = len(store.blobs.get(key))
     for position in range(8 + 11 + 12, size):
         store.memory.damage(key, position)
@@ -202,7 +186,7 @@ def test_an_index_that_does_not_describe_its_bytes(store: RecordingStore, entrie
 
 @pytest.mark.parametrize("key", ["packs/ab/name", "packs/00/" + "ab" * 32, "ab" * 32, "other/ab/" + "ab" * 32])
 def test_a_pack_under_another_name(store: RecordingStore, key: str) -> None:
-    good = store.blobs.get(put(store, [b"chunk"]))
+    good = store.blobs.get(put_pack(store, b"chunk"))
     with pytest.raises(BadPack, match="its name is not that of a pack"):
         verify_pack(key, good)
     other = pack_key(b"\xab" * 32)
@@ -241,8 +225,8 @@ class MovingCatalog(MemoryCatalog):
 
 def test_chunks_whose_pack_was_removed_under_the_reader_are_sought_once_more(store: RecordingStore) -> None:
     chunks = [os.urandom(5000) for _ in range(50)]
-    old = put(store, chunks[:25])
-    put(store, chunks[25:])
+    old = put_pack(store, *chunks[:25])
+    put_pack(store, *chunks[25:])
     moved = MovingCatalog(store.catalog)
     new = PackBuilder()
     for chunk in chunks:
@@ -257,7 +241,7 @@ def test_chunks_whose_pack_was_removed_under_the_reader_are_sought_once_more(sto
 
 
 def test_a_chunk_that_is_gone_for_good_is_missing_after_the_second_look(store: RecordingStore) -> None:
-    store.blobs.delete([put(store, [b"one"])])
+    store.blobs.delete([put_pack(store, b"one")])
     catalog = MovingCatalog(store.catalog)
     with pytest.raises(MissingChunk, match=digest(b"one").hex()):
         SnapshotStore(store.blobs, catalog).read_chunk(digest(b"one"))
@@ -265,8 +249,8 @@ def test_a_chunk_that_is_gone_for_good_is_missing_after_the_second_look(store: R
 
 
 def test_what_is_wrong_stands_in_the_place_of_the_bytes(store: RecordingStore) -> None:
-    gone = put(store, [b"gone"])
-    key = put(store, [b"kept", b"hurt"])
+    gone = put_pack(store, b"gone")
+    key = put_pack(store, b"kept", b"hurt")
     store.blobs.delete([gone])
     store.memory.damage(key, 12)
     found = dict(store.try_chunks([digest(name) for name in (b"gone", b"kept", b"hurt", b"none")]))
@@ -281,7 +265,7 @@ def test_what_is_wrong_stands_in_the_place_of_the_bytes(store: RecordingStore) -
 def test_a_sector_that_the_disk_cannot_read_has_the_name_of_its_chunk(
     store: RecordingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(store, [b"one"])
+    put_pack(store, b"one")
 
     def get(key: str, *, offset: int = 0, length: int | None = None) -> bytes:
         raise OSError(errno.EIO, "Input/output error")

@@ -11,7 +11,6 @@ from dstack.snapshots import manifests
 from dstack.snapshots.checking import Damage, begins_like_an_object, names_in
 from dstack.snapshots.chunking import DEFAULT, digest
 from dstack.snapshots.errors import BadManifest
-from dstack.snapshots.interfaces import pack_key
 from dstack.snapshots.manifests import (
     ChunkRef,
     DirectoryEntry,
@@ -24,30 +23,16 @@ from dstack.snapshots.manifests import (
     encode_root,
     pack_chunks,
 )
-from dstack.snapshots.packs import PackBuilder
 from dstack.snapshots.spread import Bad, Spread
 from dstack.snapshots.survey import Survey, hurt_paths
+from tests.support.packs import put_pack
 from tests.support.stores import RecordingStore
-
-
-@pytest.fixture
-def store() -> RecordingStore:
-    return RecordingStore()
 
 
 @pytest.fixture
 def spread() -> Iterator[Spread]:
     with Spread() as made:
         yield made
-
-
-def put(store: RecordingStore, *chunks: bytes) -> None:
-    builder = PackBuilder()
-    for chunk in chunks:
-        builder.add(digest(chunk), chunk)
-    data, index = builder.seal()
-    store.put(pack_key(index.pack_id), data)
-    store.add([index])
 
 
 def file_of(name: bytes, *pieces: bytes) -> FileEntry:
@@ -80,8 +65,8 @@ def test_a_snapshot_that_is_whole(store: RecordingStore, spread: Spread) -> None
     top = encode_directory([folder_of(b"x", below), file_of(b"y", b"three"), file_of(b"z")])
     links = encode_links([[b"x/a", b"y"]])
     root = root_of(top[-1].id, links.id)
-    put(store, b"one", b"two", b"three")
-    put(store, *(item.data for item in (*below, *top, links, root)))
+    put_pack(store, b"one", b"two", b"three")
+    put_pack(store, *(item.data for item in (*below, *top, links, root)))
     assert survey(store, spread, root.id) == []
     assert not spread.any_bad
     assert not spread.hurt_among([root.id])
@@ -93,8 +78,8 @@ def test_only_the_way_to_what_is_damaged_is_hurt(store: RecordingStore, spread: 
     gone = encode_directory([file_of(b"c", b"five")])
     top = encode_directory([folder_of(b"gone", gone), folder_of(b"hurt", hurt), folder_of(b"whole", whole)])
     root = root_of(top[-1].id)
-    put(store, b"one", b"three", b"four")
-    put(store, *(item.data for item in (*hurt, *whole, *top, root)))
+    put_pack(store, b"one", b"three", b"four")
+    put_pack(store, *(item.data for item in (*hurt, *whole, *top, root)))
     found = survey(store, spread, root.id)
     assert {(damage.kind, damage.id) for damage in found} == {("chunk", digest(b"two")), ("chunk", gone[-1].id)}
     assert spread.hurt_among([root.id, top[-1].id, hurt[-1].id, whole[-1].id]) == {root.id, top[-1].id, hurt[-1].id}
@@ -106,8 +91,8 @@ def test_pages_of_a_large_folder(store: RecordingStore, spread: Spread) -> None:
     objects = encode_directory(entries)
     assert len(objects) > 3, "the folder has pages"
     root = root_of(objects[-1].id)
-    put(store, *(b"%d" % number for number in range(5000) if number != 4321))
-    put(store, *(item.data for item in objects), root.data)
+    put_pack(store, *(b"%d" % number for number in range(5000) if number != 4321))
+    put_pack(store, *(item.data for item in objects), root.data)
     assert [damage.id for damage in survey(store, spread, root.id)] == [digest(b"4321")]
     assert list(hurt_paths(store, spread, root.id)) == [b"04321"]
 
@@ -121,7 +106,7 @@ def test_a_snapshot_whose_root_is_gone(store: RecordingStore, spread: Spread) ->
 def test_hard_links_that_cannot_be_read(store: RecordingStore, spread: Spread) -> None:
     top = encode_directory([file_of(b"a", b"one")])
     root = root_of(top[-1].id, digest(b"gone"))
-    put(store, b"one", *(item.data for item in (*top, root)))
+    put_pack(store, b"one", *(item.data for item in (*top, root)))
     assert [damage.id for damage in survey(store, spread, root.id)] == [digest(b"gone")]
     assert list(hurt_paths(store, spread, root.id)) == [b"."]
 
@@ -130,7 +115,7 @@ def test_an_object_that_gives_a_chunk_another_length(store: RecordingStore, spre
     lying = FileEntry(b"a", 0o644, 1, 4, digest(b"one"))
     top = encode_directory([lying])
     root = root_of(top[-1].id)
-    put(store, b"one", *(item.data for item in (*top, root)))
+    put_pack(store, b"one", *(item.data for item in (*top, root)))
     [damage] = survey(store, spread, root.id)
     assert (damage.kind, damage.id) == ("object", top[-1].id)
     assert "4 bytes, and there are 3" in damage.what
@@ -150,7 +135,7 @@ def test_objects_that_break_a_rule_are_named(store: RecordingStore, spread: Spre
         case _:
             bad = outer = directory((first.id,), (file_of(b"b", b"one"),))
     root = root_of(outer.id)
-    put(store, b"one", *{item.id: item.data for item in (first, second, bad, outer, root)}.values())
+    put_pack(store, b"one", *{item.id: item.data for item in (first, second, bad, outer, root)}.values())
     [damage] = survey(store, spread, root.id)
     assert (damage.kind, damage.id) == ("object", bad.id)
     assert spread.hurt_among([root.id])
@@ -160,7 +145,7 @@ def test_an_object_of_another_kind_is_not_what_was_named(store: RecordingStore, 
     top = encode_directory([file_of(b"a", b"one")])
     links = encode_links([[b"a", b"b"]])
     root = root_of(links.id)
-    put(store, b"one", *(item.data for item in (*top, links, root)))
+    put_pack(store, b"one", *(item.data for item in (*top, links, root)))
     assert [damage.id for damage in survey(store, spread, root.id)] == [links.id]
     assert [damage.id for damage in survey(store, spread, top[-1].id)] == [top[-1].id]
 

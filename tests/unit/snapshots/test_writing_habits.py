@@ -8,49 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from dstack.snapshots import capture, reading, scanning
+from dstack.snapshots import capture, scanning
 from dstack.snapshots.capture import save
 from dstack.snapshots.chunking import DEFAULT, ChunkerParameters
-from dstack.snapshots.reading import FileReader
 from dstack.snapshots.restore import restore
-from dstack.snapshots.scanning import Stat
-from dstack.snapshots.statcache import FileCache, SavedSnapshot
+from dstack.snapshots.statcache import FileCache
+from tests.support.snapshots import Meddle, assert_restores
 from tests.support.stores import RecordingStore, later
 from tests.support.trees import described
 
 BIG = 3 * 1024 * 1024
-
-
-@pytest.fixture
-def store() -> RecordingStore:
-    return RecordingStore()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "root"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def small_reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Names of the small files that are read."""
-    names: list[bytes] = []
-    real = FileReader.read_small
-
-    def read_small(self: FileReader, folder: int, name: bytes, listed: Stat) -> object:
-        names.append(name)
-        return real(self, folder, name, listed)
-
-    monkeypatch.setattr(FileReader, "read_small", read_small)
-    return names
-
-
-def assert_same(store: RecordingStore, saved: SavedSnapshot, root: Path, tmp_path: Path) -> None:
-    restore(store, saved.manifest_id, tmp_path / "out")
-    assert described(tmp_path / "out") == described(root)
-    shutil.rmtree(tmp_path / "out")
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -63,29 +30,12 @@ def replace(path: Path, data: bytes) -> None:
 class TestRenamedIntoPlace:
     @pytest.mark.parametrize("size", [1000, BIG])
     def test_while_it_is_read(
-        self, store: RecordingStore, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+        self, store: RecordingStore, root: Path, tmp_path: Path, meddle: Meddle, size: int
     ) -> None:
         """The reader holds the file that was replaced: it takes the new one, whole, and none of the old one."""
         (root / "last.ckpt").write_bytes(b"1" * size)
         left = [b"2", b"3"]
-        real_read, real_preadv = os.read, os.preadv
-
-        def meddle() -> None:
-            if left:
-                replace(root / "last.ckpt", left.pop(0) * size)
-
-        def read(fd: int, length: int) -> bytes:
-            data = real_read(fd, length)
-            meddle()
-            return data
-
-        def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
-            count = real_preadv(fd, buffers, offset)
-            meddle()
-            return count
-
-        monkeypatch.setattr(reading.os, "read", read)
-        monkeypatch.setattr(reading.os, "preadv", preadv)
+        meddle(lambda _: replace(root / "last.ckpt", left.pop(0) * size) if left else None)
         saved = save(root, store, live=True, cache=FileCache(), clock=later())
         assert saved.warnings == ()
         assert (left, (root / "last.ckpt").read_bytes()) == ([], b"3" * size)
@@ -100,11 +50,11 @@ class TestRenamedIntoPlace:
         new = os.urandom(BIG)
         (root / "last.ckpt.tmp").write_bytes(new)
         between = save(root, store, cache=cache, live=True, clock=later())
-        assert_same(store, between, root, tmp_path)
+        assert_restores(store, between, root, tmp_path)
         os.replace(root / "last.ckpt.tmp", root / "last.ckpt")
         after = save(root, store, cache=cache, live=True, clock=later())
         assert (root / "last.ckpt").read_bytes() == new
-        assert_same(store, after, root, tmp_path)
+        assert_restores(store, after, root, tmp_path)
         assert between.stored > BIG
         assert after.stored < 10_000
 
@@ -117,7 +67,7 @@ class TestRenamedIntoPlace:
         save(root, store, cache=cache, live=True, clock=later())
         replace(root / "f", os.urandom(BIG) + tail + b"more")
         saved = save(root, store, cache=cache, live=True, clock=later())
-        assert_same(store, saved, root, tmp_path)
+        assert_restores(store, saved, root, tmp_path)
 
     def test_a_folder_renamed_into_place(self, store: RecordingStore, root: Path, tmp_path: Path) -> None:
         """As the Trainer's `tmp-checkpoint-10` and Lightning's folders are."""
@@ -129,24 +79,16 @@ class TestRenamedIntoPlace:
         save(root, store, cache=cache, live=True, clock=later())
         (root / "tmp-checkpoint-10").rename(root / "checkpoint-10")
         saved = save(root, store, cache=cache, live=True, clock=later())
-        assert_same(store, saved, root, tmp_path)
+        assert_restores(store, saved, root, tmp_path)
         assert saved.stored < 10_000
         assert set(cache.records) == {b"", b"checkpoint-10"}
 
 
 class TestAppended:
     def test_an_event_file_is_read_from_where_it_ended(
-        self, store: RecordingStore, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, store: RecordingStore, root: Path, tmp_path: Path, offsets: list[int]
     ) -> None:
         """Each record of TensorBoard's is appended and flushed; the last snapshot reads it whole once more."""
-        offsets: list[int] = []
-        real = os.preadv
-
-        def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
-            offsets.append(offset)
-            return real(fd, buffers, offset)
-
-        monkeypatch.setattr(reading.os, "preadv", preadv)
         cache = FileCache()
         with open(root / "events.out.tfevents.1.host", "wb") as events:
             events.write(os.urandom(2 * BIG))
@@ -158,7 +100,7 @@ class TestAppended:
                 events.flush()
                 saved = save(root, store, cache=cache, live=True, clock=later())
                 assert min(offsets) > 2 * BIG - DEFAULT.maximum
-                assert_same(store, saved, root, tmp_path)
+                assert_restores(store, saved, root, tmp_path)
         offsets.clear()
         last = save(root, store, cache=cache, clock=later())
         assert min(offsets) == 0
@@ -173,7 +115,7 @@ class TestAppended:
             with open(root / "log", "ab") as log:
                 log.write(os.urandom(120_000))
             saved = save(root, store, cache=cache, live=True, clock=later())
-            assert_same(store, saved, root, tmp_path)
+            assert_restores(store, saved, root, tmp_path)
 
 
 class TestFoldersThatComeAndGo:
@@ -187,7 +129,7 @@ class TestFoldersThatComeAndGo:
             os.utime(root / "out" / "f", (5, 5))
             os.utime(root / "out", (5, 5))
             saved = save(root, store, cache=cache, live=True, clock=later())
-            assert_same(store, saved, root, tmp_path)
+            assert_restores(store, saved, root, tmp_path)
 
     @pytest.mark.parametrize("gone", ["folder", "files"])
     def test_removed_between_listing_and_reading(
@@ -216,7 +158,7 @@ class TestFoldersThatComeAndGo:
         found = {path: entry.what for path, entry in described(tmp_path / "at once").items()}
         assert {path for path in found if path.startswith(b"b/")} == set()
         assert found[b"c/2"] == b"c" * 300_000
-        assert_same(store, save(root, store, clock=later()), root, tmp_path)
+        assert_restores(store, save(root, store, clock=later()), root, tmp_path)
 
 
 class TestVeryManyFiles:
@@ -234,7 +176,7 @@ class TestVeryManyFiles:
         store: RecordingStore,
         many: Path,
         tmp_path: Path,
-        small_reads: list[bytes],
+        files_read: list[bytes],
         monkeypatch: pytest.MonkeyPatch,
         how: str,
     ) -> None:
@@ -244,7 +186,7 @@ class TestVeryManyFiles:
         assert len(before) > 6
         decoded: list[int] = []
         monkeypatch.setattr(capture, "unpack_row", lambda row: decoded.append(1) or scanning.unpack_row(row))
-        small_reads.clear()
+        files_read.clear()
         match how:
             case "changed":
                 (many / "sample-002000.json").write_bytes(b"changed")
@@ -253,23 +195,23 @@ class TestVeryManyFiles:
             case _:
                 (many / "sample-002000.json").unlink()
         saved = save(many, store, cache=cache, live=True, clock=later())
-        assert (len(small_reads), len(decoded)) == ((0, 0) if how == "removed" else (1, 1))
+        assert (len(files_read), len(decoded)) == ((0, 0) if how == "removed" else (1, 1))
         after = cache.records[b""].parts
         assert len({id(part) for part in after} - {id(part) for part in before}) == 1
         assert saved.stored < 100_000
-        assert_same(store, saved, many, tmp_path)
+        assert_restores(store, saved, many, tmp_path)
 
     def test_a_border_that_goes_changes_two_parts(
-        self, store: RecordingStore, many: Path, small_reads: list[bytes]
+        self, store: RecordingStore, many: Path, files_read: list[bytes]
     ) -> None:
         cache = FileCache()
         save(many, store, cache=cache, live=True, clock=later())
         before = cache.records[b""].parts
         last, _ = list(scanning.parse_rows(before[2].rows))[-1]
-        small_reads.clear()
+        files_read.clear()
         os.unlink(bytes(many) + b"/" + last)
         save(many, store, cache=cache, live=True, clock=later())
-        assert small_reads == []
+        assert files_read == []
         assert len(cache.records[b""].parts) == len(before) - 1
 
 
@@ -287,4 +229,4 @@ def test_the_content_id_does_not_depend_on_the_chunker(
     other = save(root, store)
     assert other.content_id == usual.content_id
     assert (other.manifest_id == usual.manifest_id) == (parameters == DEFAULT)
-    assert_same(store, other, root, tmp_path)
+    assert_restores(store, other, root, tmp_path)
