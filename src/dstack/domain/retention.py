@@ -119,7 +119,7 @@ def _value(name: str, text: str) -> int:
         )
     if name == "last":
         if not re.fullmatch(r"[1-9]\d{0,5}", text):
-            raise RuleError(f"last={text[:50]}: it is a number of snapshots, 1 or more", "as in last=3")
+            raise RuleError(f"last: `{text[:50]}` is not a number of snapshots, 1 or more", "as in last=3")
         return int(text)
     return duration(name, text.strip().lower())
 
@@ -134,7 +134,7 @@ def duration(name: str, text: str) -> int:
     if match is None or unit not in _UNITS or (name == "every" and not int(match[1])):
         near = difflib.get_close_matches(text, _NO_END, 1) if name != "every" else []
         ways = "as in 90s, 10m, 1h, 7d or 4w" + (", or never" if name != "every" else "")
-        raise RuleError(f"{name}={text[:50]}: it is a length of time", f"did you mean `{near[0]}`?" if near else ways)
+        raise RuleError(f"{name}: `{text[:50]}` is not a length of time", f"did you mean `{near[0]}`?" if near else ways)
     return int(match[1]) * _UNITS[unit]
 
 

@@ -75,8 +75,8 @@ def test_rules_are_shown_and_set(asked: Asked) -> None:
     [
         ({"last": "5", "lvie": "2h"}, "there is no rule `lvie`", "did you mean `live`?"),
         ({"last": "5", "xyzzy": "1"}, "there is no rule `xyzzy`", "the rules are live, every, last, partials, runs"),
-        ({"last": "5", "runs": "nevr"}, "runs=nevr: it is a length of time", "did you mean `never`?"),
-        ({"live": "2h", "last": "0"}, "last=0: it is a number of snapshots", "as in last=3"),
+        ({"last": "5", "runs": "nevr"}, "runs: `nevr` is not a length of time", "did you mean `never`?"),
+        ({"live": "2h", "last": "0"}, "last: `0` is not a number of snapshots", "as in last=3"),
     ],
 )
 def test_one_wrong_rule_changes_none(asked: Asked, rules: dict[str, str], message: str, hint: str) -> None:

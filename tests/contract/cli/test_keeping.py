@@ -74,7 +74,7 @@ class TestGc:
     def test_a_grace_that_is_no_length_of_time(self, stub: StubApi, dstack: Dstack, grace: str) -> None:
         done = dstack("gc", "--grace", grace)
         assert (done.code, stub.calls) == (2, [])
-        assert f"--grace={grace}: it is a length of time: as in 90s, 10m, 1h, 7d or 4w" in done.err
+        assert f"--grace: `{grace}` is not a length of time: as in 90s, 10m, 1h, 7d or 4w" in done.err
 
     def test_a_damaged_store_is_named(self, stub: StubApi, dstack: Dstack) -> None:
         found = [{"id": f"{number:064x}", "why": f"object {number} is damaged"} for number in range(7)]

@@ -117,12 +117,12 @@ def test_the_defaults() -> None:
     [
         ("lve", "1h", "there is no rule `lve`", "did you mean `live`?"),
         ("xyz", "1h", "there is no rule `xyz`", "the rules are live, every, last, partials, runs"),
-        ("last", "0", "last=0: it is a number of snapshots, 1 or more", "as in last=3"),
-        ("last", "3h", "last=3h: it is a number of snapshots, 1 or more", "as in last=3"),
-        ("live", "1x", "live=1x: it is a length of time", "as in 90s, 10m, 1h, 7d or 4w, or never"),
-        ("every", "never", "every=never: it is a length of time", "as in 90s, 10m, 1h, 7d or 4w"),
-        ("every", "0s", "every=0s: it is a length of time", "as in 90s, 10m, 1h, 7d or 4w"),
-        ("runs", "nevr", "runs=nevr: it is a length of time", "did you mean `never`?"),
+        ("last", "0", "last: `0` is not a number of snapshots, 1 or more", "as in last=3"),
+        ("last", "3h", "last: `3h` is not a number of snapshots, 1 or more", "as in last=3"),
+        ("live", "1x", "live: `1x` is not a length of time", "as in 90s, 10m, 1h, 7d or 4w, or never"),
+        ("every", "never", "every: `never` is not a length of time", "as in 90s, 10m, 1h, 7d or 4w"),
+        ("every", "0s", "every: `0s` is not a length of time", "as in 90s, 10m, 1h, 7d or 4w"),
+        ("runs", "nevr", "runs: `nevr` is not a length of time", "did you mean `never`?"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read(name: str, text: str, message: str, hint: str) -> None:
