@@ -134,7 +134,9 @@ def duration(name: str, text: str) -> int:
     if match is None or unit not in _UNITS or (name == "every" and not int(match[1])):
         near = difflib.get_close_matches(text, _NO_END, 1) if name != "every" else []
         ways = "as in 90s, 10m, 1h, 7d or 4w" + (", or never" if name != "every" else "")
-        raise RuleError(f"{name}: `{text[:50]}` is not a length of time", f"did you mean `{near[0]}`?" if near else ways)
+        raise RuleError(
+            f"{name}: `{text[:50]}` is not a length of time", f"did you mean `{near[0]}`?" if near else ways
+        )
     return int(match[1]) * _UNITS[unit]
 
 
