@@ -29,14 +29,28 @@ def main() -> int:
     parser.add_argument("--ready-fd", type=int)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    starter = _Starter(options.ready_fd)
     try:
-        _serve(options.embedded, options.ready_fd)
+        _serve(options.embedded, starter)
     except (embedded.EmbeddedError, DatabaseError, OSError, ValueError) as error:
-        return _fail(options.ready_fd, str(error))
+        return _fail(starter, str(error))
     return 0
 
 
-def _serve(is_embedded: bool, ready_fd: int | None) -> None:
+class _Starter:
+    """Whoever started this server, and hears one word of it through a pipe: the first."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    def tell(self, text: str) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.write(fd, text.encode())
+            os.close(fd)
+
+
+def _serve(is_embedded: bool, starter: _Starter) -> None:
     home = embedded.home_folder()
     settings = from_environment(Settings(home=Path(home)))
     door: Door
@@ -52,15 +66,13 @@ def _serve(is_embedded: bool, ready_fd: int | None) -> None:
         context = build_context(settings)
         boot = BootCheck(context)
         boot.look()
-    except BaseException:
+        server = Server(context)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        boot.begin()
+        asyncio.run(server.run(door, lambda: starter.tell(f"ok\n{note}")))
+        boot.end()
+    finally:
         door.close()  # whoever started this server is told why it ends, and is not to find the home still taken
-        raise
-    server = Server(context)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    boot.begin()
-    asyncio.run(server.run(door, lambda: _ready(ready_fd, note)))
-    boot.end()
-    door.close()
 
 
 def _placed(settings: Settings) -> tuple[Settings, str]:
@@ -75,16 +87,8 @@ def _placed(settings: Settings) -> tuple[Settings, str]:
     return replace(settings, database_url=f"sqlite:///{folder / 'dstack.db'}"), note
 
 
-def _ready(fd: int | None, note: str) -> None:
-    if fd is not None:
-        os.write(fd, f"ok\n{note}".encode())
-        os.close(fd)
-
-
-def _fail(fd: int | None, text: str) -> int:
-    if fd is not None:
-        os.write(fd, text.encode())
-        os.close(fd)
+def _fail(starter: _Starter, text: str) -> int:
+    starter.tell(text)
     try:
         sys.stderr.write(f"error: {text}\n")
         sys.stderr.flush()

@@ -252,3 +252,92 @@ def test_only_the_newest_are_read(world: World, boot: Machine, tmp_path: Path, r
 
 def test_a_store_with_nothing_in_it(boot: Machine) -> None:
     assert boot("second") == 0
+
+
+def test_what_is_left_is_not_forgotten_for_what_comes_after(world: World, boot: Machine, tmp_path: Path) -> None:
+    """The server is killed before it has looked at all; what is saved by then is newer by more than is looked at."""
+    store = store_of(world.context)
+    lost = save(tree(tmp_path / "lost", b"a"), store, live=True)
+    packs = {info.key for info in world.context.blobs.list("packs/")}
+    lose(world, packs, "zeros")
+    with held(world.context, GC, "collecting"):
+        assert boot.start("second").look() == len(packs), "the repair of the store waits"
+    world.clock.advance(2 * WINDOW)
+    save(tree(tmp_path / "later", b"b"), store)
+    server = boot.start("second")
+    assert server.look() == 0
+    server.finish()
+    assert not world.rows(doubtful_objects), "all that was saved with it was looked at"
+    assert (world.context.settings.home / "server" / "boot").read_text() == "second"
+    assert save(tmp_path / "lost", store).manifest_id == lost.manifest_id
+    restore(store, lost.manifest_id, tmp_path / "out")
+    assert described(tmp_path / "out") == described(tmp_path / "lost")
+
+
+def test_packs_nobody_has_read_are_read_by_the_next_server(
+    world: World, boot: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(world.context)
+    save(tree(tmp_path / "first", b"a"), store, live=True)
+    oldest = {info.key for info in world.context.blobs.list("packs/")}
+    world.clock.advance(1)
+    save(tree(tmp_path / "second", b"b"), store, live=True)
+    lose(world, oldest, "half")
+    get = world.context.blobs.get
+
+    def dragging(key: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        world.clock.advance(LOOK)
+        return get(key, offset=offset, length=length)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(world.context.blobs, "get", dragging)
+        assert boot.start("second").look() == 0, "it has read the newest, and is killed"
+    world.clock.advance(2 * WINDOW)
+    save(tree(tmp_path / "later", b"c"), store)
+    assert boot("second") == len(oldest), "of the same boot"
+
+
+def test_a_note_that_is_lost_has_more_looked_at(world: World, boot: Machine, tmp_path: Path) -> None:
+    """A server that starts waits for no disk to say that it does; what was noted before may come back."""
+    save(tree(tmp_path / "one", b"a"), store_of(world.context), live=True)
+    server = boot.start("first")
+    server.look()
+    server.end()
+    note = world.context.settings.home / "server" / "boot"
+    before = note.read_text()
+    assert "in-order" in before
+    assert boot("second") == 0
+    kept = {info.key for info in world.context.blobs.list("packs/")}
+    world.clock.advance(1)
+    save(tree(tmp_path / "two", b"b"), store_of(world.context), live=True)
+    newer = {info.key for info in world.context.blobs.list("packs/")} - kept
+    lose(world, newer, "zeros")
+    note.write_text(before)
+    assert boot("third") == len(newer)
+
+
+def test_a_disk_that_takes_no_note_keeps_no_server_from_starting_or_ending(
+    world: World, boot: Machine, tmp_path: Path, read: list[str]
+) -> None:
+    save(tree(tmp_path / "one", b"a"), store_of(world.context), live=True)
+    note = world.context.settings.home / "server" / "boot"
+    note.unlink()
+    note.mkdir()
+    server = boot.start("second")
+    assert server.look() == 0
+    server.end()
+    note.rmdir()
+    read.clear()
+    assert boot("third") == 0
+    assert read, "nothing is known of the end, so the newest are read"
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a in-order x", "a in-order 1 2", "a never 1", "\xff"])
+def test_a_note_that_says_nothing_has_the_newest_looked_at(
+    world: World, boot: Machine, tmp_path: Path, read: list[str], text: str
+) -> None:
+    save(tree(tmp_path / "one", b"a"), store_of(world.context), live=True)
+    (world.context.settings.home / "server" / "boot").write_text(text, encoding="latin-1")
+    read.clear()
+    assert boot("second") == 0
+    assert read

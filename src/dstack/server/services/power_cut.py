@@ -3,7 +3,8 @@
 Packs of live snapshots wait for no disk. A power cut may lose them, or leave them empty or full of zeros, while the
 catalog, whose commits came later to the disk or not at all, still names them; and who saves the same bytes again would
 be told that they are stored. So the packs of the last minute before are read and hashed once after a boot. A server
-that ends in order puts them on the disk and notes so, and nothing is read.
+that ends in order puts them on the disk and notes so, and nothing is read. What was begun is noted until it is done:
+packs that are saved meanwhile are newer, and would hide those that nobody has looked at.
 
     look    before anybody is served, the newest first, for some seconds: what is damaged leaves the catalog, and all
             that was saved at that time is doubted, for it may name what is damaged
@@ -17,7 +18,7 @@ import logging
 import os
 import threading
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import delete, func, select
@@ -50,6 +51,8 @@ RETRY: Final = 15.0
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 FORGET = declare_write("power_cut.forget")
 _IN_ORDER: Final = "in-order"
+_LOOKING: Final = "looking"
+_REPAIRING: Final = "repairing"
 _log = logging.getLogger(__name__)
 
 
@@ -64,17 +67,21 @@ class BootCheck:
         self._left: list[bytes] = []
         self._bad: list[Bad] = []
         self._damaged = 0
+        self._since = 0
+        self._is_hurt = False
+        """Whether something was damaged, also when an earlier server looked: all of the store is to be repaired."""
         self._is_done = False
         self._ending = threading.Event()
 
     def look(self) -> int:
         """How many packs were found damaged; 0 also where the machine has not booted, or only in order."""
-        noted, _, how = _read(self._noted).partition(" ")
-        if not self._boot or noted == self._boot or how == _IN_ORDER:
+        note = _Note.of(_read(self._noted))
+        if not self._boot or (note.boot == self._boot and not note.is_pending):
             self._done()
             return 0
-        recent = self._context.database.read(lambda tx: _recent(tx, self._context.project_id))
+        recent, self._since = self._context.database.read(lambda tx: _recent(tx, self._context.project_id, note))
         self._left = list(recent)
+        self._is_hurt = note.how == _REPAIRING
         until = self._context.clock.monotonic() + LOOK
         with Spread() as spread:
             while self._left and self._context.clock.monotonic() < until:
@@ -82,9 +89,12 @@ class BootCheck:
             if self._damaged:
                 # They lie nowhere then: where one is said to lie later, somebody has saved it again.
                 self._bad = [bad._replace(pack_id=None) for bad in spread.all_bad()]
+                self._note_damage()
                 self._forget(recent, spread)
-        if not self._damaged and not self._left:
+        if not self._left and not self._is_hurt:
             self._done()
+        elif not self._is_hurt:
+            self._note(_LOOKING, self._since)
         return self._damaged
 
     def begin(self) -> None:
@@ -99,6 +109,8 @@ class BootCheck:
                 spread.mark_bad(bad)
             damaged = self._damaged + sum(self._is_damaged(pack_id, spread) for pack_id in self._left)
             if damaged:
+                self._note_damage()
+            if self._is_hurt:
                 self._repair(spread)
         self._done()
         return damaged
@@ -113,12 +125,26 @@ class BootCheck:
         syncing.start()
         syncing.join(SYNC)
         if syncing.is_done:
-            _write(self._noted, f"{self._boot} {_IN_ORDER}")
+            self._note(_IN_ORDER, self._context.clock.now())
 
     def _done(self) -> None:
+        """The note may be lost in a power cut: the one before it has more looked at."""
         if self._boot and _read(self._noted) != self._boot:
-            _write(self._noted, self._boot)
+            self._note()
         self._is_done = True
+
+    def _note_damage(self) -> None:
+        """What is damaged may be out of the catalog before the store is repaired, and is found by no look then."""
+        self._is_hurt = True
+        self._note(_REPAIRING, self._since)
+
+    def _note(self, how: str = "", at: int = 0) -> None:
+        """A disk that does not take it keeps no server from starting or ending."""
+        text = f"{self._boot} {how} {at}" if how else self._boot
+        try:
+            _write(self._noted, text, durable=bool(how))
+        except OSError as error:
+            _log.warning("what is known of the newest packs cannot be noted for the next boot: %s", error)
 
     # --- what is looked at ------------------------------------------------------------------------------------------
 
@@ -200,19 +226,51 @@ def _read(path: Path) -> str:
         return ""  # not Linux, or never noted
 
 
-def _write(path: Path, text: str) -> None:
-    """Waits for the disk: what was noted before must not come back with the next boot."""
-    with open(path, "w", encoding="ascii") as file:
+def _write(path: Path, text: str, *, durable: bool) -> None:
+    """In place: a full disk leaves what was noted before. With `durable` it waits for the disk."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="ascii") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        file.truncate()
+        if durable:
+            os.fsync(fd)
 
 
-def _recent(tx: Transaction, project_id: UUID) -> list[bytes]:
-    """The packs that were recorded last, however long ago that is, from the newest on."""
+class _Note(NamedTuple):
+    """What an earlier server noted: in which boot, and since when (`at`) packs are to be looked at.
+
+    Nothing: it looked at all, and may have been killed. `in-order`: all that was recorded before is on the disk.
+    `looking`: it was not over with what was recorded since. `repairing`: nor with the repair of the store.
+    """
+
+    boot: str
+    how: str
+    at: int
+
+    @classmethod
+    def of(cls, text: str) -> _Note:
+        """One that cannot be read says nothing."""
+        match text.split():
+            case [boot, how, at] if how in (_IN_ORDER, _LOOKING, _REPAIRING) and at.isdecimal():
+                return cls(boot, how, int(at))
+            case [boot]:
+                return cls(boot, "", 0)
+            case _:
+                return cls("", "", 0)
+
+    @property
+    def is_pending(self) -> bool:
+        return self.how in (_LOOKING, _REPAIRING)
+
+
+def _recent(tx: Transaction, project_id: UUID, note: _Note) -> tuple[list[bytes], int]:
+    """The packs that were recorded last, however long ago that is, from the newest on; and the time they begin at."""
     there = (packs.c.project_id == project_id, packs.c.condemned_at.is_(None))
     newest = tx.execute(select(func.max(packs.c.created_at)).where(*there)).scalar()
-    if newest is None:
-        return []
-    recent = select(packs.c.pack_id).where(*there, packs.c.created_at >= newest - WINDOW * SECOND)
-    return [bytes(row[0]) for row in tx.execute(recent.order_by(packs.c.created_at.desc()))]
+    since = note.at if newest is None else newest - WINDOW * SECOND
+    if note.is_pending:
+        since = min(since, note.at)
+    elif note.how == _IN_ORDER:
+        since = max(since, note.at + 1)
+    recent = select(packs.c.pack_id).where(*there, packs.c.created_at >= since)
+    return [bytes(row[0]) for row in tx.execute(recent.order_by(packs.c.created_at.desc()))], since
