@@ -1,4 +1,4 @@
-"""How SQLite looks up the chunks of one pack: gc and verify ask for each of thousands of packs, beside other work."""
+"""How SQLite looks up chunks: gc, verify and a repair ask for those of thousands of packs, beside other work."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy.dialects import sqlite
 
 from dstack.server.db.upgrade import ensure_schema
-from dstack.server.services import ledger, marking
+from dstack.server.services import heal, ledger, marking
 
 
 @pytest.mark.parametrize(
@@ -21,11 +22,23 @@ from dstack.server.services import ledger, marking
 )
 def test_chunks_of_a_pack_are_found_without_a_look_at_other_packs(tmp_path: Path, query: Any) -> None:
     """2,000 packs of 100,000 chunks took 85 seconds in place of 5."""
-    ensure_schema(f"sqlite:///{tmp_path / 'plan.db'}")
-    statement = query.compile(dialect=sqlite.dialect())
-    with closing(sqlite3.connect(tmp_path / "plan.db")) as connection:
-        names = statement.positiontup or ()
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", [b""] * len(names)).fetchall()
-    searches = [str(row[-1]) for row in plan if "chunks" in str(row[-1])]
+    searches = searches_of(tmp_path, query)
     assert any("ix_chunks_pack (project_id=? AND pack_id=?)" in search for search in searches), searches
     assert all("(project_id=?)" not in search and "SCAN" not in search for search in searches), searches
+
+
+def test_damaged_chunks_are_dropped_without_a_look_at_others(tmp_path: Path) -> None:
+    """Nobody else can write meanwhile."""
+    lying = [(b"%d" % number, b"pack") for number in range(500)]
+    searches = searches_of(tmp_path, heal._delete(UUID(int=1), lying))  # pyright: ignore[reportPrivateUsage]
+    assert searches == ["SEARCH chunks USING PRIMARY KEY (project_id=? AND chunk_id=?)"]
+
+
+def searches_of(folder: Path, query: Any) -> list[str]:
+    """The lines of SQLite's plan that tell how it looks up chunks."""
+    ensure_schema(f"sqlite:///{folder / 'plan.db'}")
+    statement = query.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True})
+    with closing(sqlite3.connect(folder / "plan.db")) as connection:
+        names = statement.positiontup or ()
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", [b""] * len(names)).fetchall()
+    return [str(row[-1]) for row in plan if "chunks" in str(row[-1])]

@@ -14,8 +14,9 @@ import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
+from uuid import UUID
 
-from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy import Delete, delete, select, tuple_, update
 
 from dstack.domain.parts import parts
 from dstack.sdk.blobs import Buffer, ObjectInfo
@@ -225,8 +226,7 @@ class Healer:
         for part in parts(self._spread.all_bad()):
             lying = [(bad.id, bad.pack_id) for bad in part if bad.pack_id is not None]
             if lying:
-                where = chunks.c.project_id == self._project_id, tuple_(chunks.c.chunk_id, chunks.c.pack_id).in_(lying)
-                dropped += tx.execute(delete(chunks).where(*where)).rowcount
+                dropped += tx.execute(_delete(self._project_id, lying)).rowcount
         # Also what was doubted before and need not be any more.
         tx.execute(delete(doubtful_objects).where(doubtful_objects.c.project_id == self._project_id))
         doubtful = 0
@@ -363,3 +363,13 @@ def _is_pack(key: str) -> bool:
         return len(id_of(key)) == _LENGTH
     except BadPack:
         return False
+
+
+def _delete(project_id: UUID, lying: Sequence[tuple[bytes, bytes]]) -> Delete:
+    """Take chunks out that lie in the packs given with them."""
+    return delete(chunks).where(
+        chunks.c.project_id == project_id,
+        # SQLite uses no index for pairs: by these alone it would look through all chunks of the project.
+        chunks.c.chunk_id.in_([chunk_id for chunk_id, _ in lying]),
+        tuple_(chunks.c.chunk_id, chunks.c.pack_id).in_(lying),
+    )
