@@ -19,11 +19,13 @@ MAX_PORTS = 100
 
 _FILE = "-r "
 _PACKAGE = re.compile(r"[A-Za-z][\w-]*([\[=<>~! ].*)?")
-_PACKAGES = re.compile(r"[A-Za-z][\w.-]*(\s*[,\s]\s*[A-Za-z][\w.-]*)+")
+_NAME = re.compile(r"[A-Za-z][\w.-]*")
 _FILES = (".txt", ".in")
 """What the names of requirements files end in."""
 _MOST_LINES = 20
 """Wrong lines of one file that are told."""
+_MOST_TOLD = 10
+"""Packages that are put into a hint."""
 _VERSION = re.compile(r"3(\.\d{1,3}){0,2}")
 
 
@@ -129,7 +131,13 @@ def missing_file(name: str, path: str, at: tuple[str | int, ...], ctx: PlanConte
     """The error that `name`, a file at `path` of the code, is not there."""
     near = ctx.near(path) if not ctx.excluded(path) else ""
     hint = (f"did you mean `{near}`? " if near else "") + absent(path, ctx, "create it")
-    return PlanError(f"there is no file `{name}` in the code that is sent", at=at, hint=hint)
+    return PlanError(f"there is no file {_cut(name)} in the code that is sent", at=at, hint=hint)
+
+
+def _cut(name: str) -> str:
+    """What stands in place of a file's name, in one line: it may be a whole list of packages."""
+    words = " ".join(name[:1000].split())
+    return f"`{words if len(words) <= 100 else words[:100] + '…'}`"
 
 
 def _checked(workflow: InterpreterConfig, line: str, index: int, ctx: PlanContext) -> str:
@@ -153,12 +161,19 @@ def _checked(workflow: InterpreterConfig, line: str, index: int, ctx: PlanContex
             return _FILE + path
     workflow.check_folder(ctx)
     path = posixpath.normpath(posixpath.join(workflow.working_dir, name))
-    several = _PACKAGES.fullmatch(name) is not None
-    if (several or _PACKAGE.fullmatch(name) is not None) and not ctx.near(path).endswith(_FILES):
-        packages = ", ".join(name.replace(",", " ").split() if several else [name])
-        hint = f"packages stand in a file such as requirements.txt, or in a list: `requirements: [{packages}]`"
-        raise PlanError(f"there is no file `{name}` in the code that is sent", at=at, hint=hint)
+    if (packages := _packages(name)) and not ctx.near(path).endswith(_FILES):
+        told = ", ".join(packages[:_MOST_TOLD]) + (", …" if len(packages) > _MOST_TOLD else "")
+        hint = f"packages stand in a file such as requirements.txt, or in a list: `requirements: [{told}]`"
+        raise PlanError(f"there is no file {_cut(name)} in the code that is sent", at=at, hint=hint)
     raise missing_file(name, path, at, ctx)
+
+
+def _packages(name: str) -> list[str]:
+    """The packages that somebody named in place of a file; empty where it looks like none."""
+    words = name.replace(",", " ").split()
+    if len(words) > 1 and all(_NAME.fullmatch(word) for word in words):
+        return words
+    return [name] if _PACKAGE.fullmatch(name) is not None else []
 
 
 def _as_file(line: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from dstack.providers import registry
 from dstack.workflows import Diagnostic, Invalid, load, plan
+from tests.support.growth import TIMES, growth
 
 
 def told(keys: str, files: Mapping[str, str], *args: str, root: str = "") -> list[Diagnostic]:
@@ -52,6 +53,24 @@ def test_packages_in_place_of_a_file(requirements: str, files: list[str], hint: 
     assert error.message == f"there is no file `{requirements}` in the code that is sent"
     assert hint in error.hint
     assert "m.py" not in error.hint
+
+
+def test_very_many_packages_in_place_of_a_file() -> None:
+    packages = "".join(f"    package-{number}\n" for number in range(3000))
+
+    (error,) = told(f"commands: [echo]\n  requirements: |\n{packages}", {})
+
+    assert error.message.startswith("there is no file `package-0 package-1 package-2")
+    assert "`requirements: [package-0, package-1, " in error.hint
+    assert len(error.message) < 200
+    assert len(error.hint) < 300
+
+
+def test_a_long_text_in_place_of_a_file_takes_no_longer_than_its_length() -> None:
+    def keys(size: int) -> str:
+        return f"commands: [echo]\n  requirements: 'a{' ' * size}='"
+
+    assert growth(keys, lambda text: told(text, {}), 4000) < 3 * TIMES
 
 
 @pytest.mark.parametrize("name", ["python", "python3", "python3.11"])
