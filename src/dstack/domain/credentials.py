@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 _NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?|AUTH)$")
-_ADDRESS = re.compile(r"://(?P<user>[^/@\s:]*)(?::(?P<password>[^/@\s]*))?@")
-"""Such as that of a private package index or a proxy (RFC 3986, 3.2.1)."""
+_ADDRESS = re.compile(r"://(?P<user>[^/@\s:]*)(?::(?P<password>[^/\s]*))?@")
+"""Such as that of a private package index, a proxy, or a database (RFC 3986, 3.2.1); `@` may stand in the password."""
 
 
 def names_credential(name: str) -> bool:

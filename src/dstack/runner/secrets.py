@@ -139,7 +139,9 @@ class SecretSource:
 
 
 async def _secrets(reply: messages.SecretsReply) -> Secrets:
+    # Also passwords within addresses, whatever their variables are called: a program may print them alone.
     values = [reply.values[name].encode() for name in reply.masked]
+    values += [value.encode() for value in credentials(reply.values)]
     # In a thread: all forms of a long key take a moment.
     return Secrets(reply.values, await asyncio.to_thread(MaskSet.of, values))
 

@@ -75,6 +75,22 @@ def test_passwords_of_the_shells_addresses_show_in_no_log(home: Home) -> None:
     assert said == "http://me:***@127.0.0.1:1\nhttp://***@127.0.0.1:1/simple\nval_loss\n***\nme\n"
 
 
+def test_the_password_of_an_address_that_a_job_is_given_shows_nowhere(home: Home) -> None:
+    given = ("-e", "DATABASE_URL=postgres://me:hunter2%40home@host/db")
+    job = ("bash", "-c", "printenv DATABASE_URL | tee /dev/stderr | cut -d: -f3 | cut -d@ -f1; false $DATABASE_URL")
+    planned = [home.run("run", *options, *given, *job) for options in (("--plan",), ("--plan", "--json"))]
+    done = home.run("run", *given, *job, check=1)
+    assert {"postgres://me:***@host/db", "***"} <= set(done.stdout.splitlines())
+    [run] = home.json("runs", "-a")
+    told = [
+        home.run(*words, run["name"])
+        for words in (("explain",), ("explain", "--json"), ("logs",), ("resume", "--plan", *given))
+    ]
+    told += [home.run("runs", "-a", "--json")]
+    for said in (*planned, done, *told):
+        assert "hunter2" not in said.stdout + said.stderr
+
+
 def test_a_pipe_that_was_left_early_fails_and_says_what_to_do(home: Home) -> None:
     done = home.run("run", "bash", "-c", "yes | head -n 1", check=141)
     assert done.stdout == "y\n"

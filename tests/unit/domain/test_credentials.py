@@ -13,6 +13,8 @@ from dstack.domain.credentials import credentials, holds_credential
         ("HTTP_PROXY", "http://me:hunter2@host:1", ["hunter2"]),
         ("UV_INDEX_URL", "https://a:p%40ss@one/simple https://t0k3n@two/simple", ["p%40ss", "p@ss", "t0k3n"]),
         ("PIP_INDEX_URL", "https://me:@host/simple", ["me"]),
+        ("DATABASE_URL", "postgres://me:p@ss:w@rd@host/db?x=a@b", ["p@ss:w@rd"]),
+        ("BROKERS", "amqp://a:one@x,amqp://b:two@y", ["one", "two"]),
         ("HF_TOKEN", "abc", ["abc"]),
         ("HTTP_PROXY", "http://host:1/a@b", []),
         ("PATH", "/usr/bin:/home/me@work/bin", []),

@@ -57,6 +57,14 @@ def given(tmp_path: Path) -> Secrets:
 
 
 class TestSource:
+    def test_a_password_within_an_address_is_masked_by_itself(self, tmp_path: Path) -> None:
+        """The name of the variable says nothing; of a secret, a program may print the password alone."""
+        values = {"env:DATABASE_URL": "postgres://me:p%40ss-word@host/db", "STORE": "s3://user:hunter2-s3@host"}
+        reply = messages.SecretsReply(values=values, masked=("STORE",))
+        found = asyncio.run(source(Channel(reply), tmp_path).fetch(ATTEMPT))
+        text = f"{values['env:DATABASE_URL']} p@ss-word me host {values['STORE']} hunter2-s3"
+        assert found.words(text) == "postgres://me:***@host/db *** me host *** ***"
+
     def test_asks_until_there_is_an_answer_for_this_process(self, tmp_path: Path) -> None:
         channel = Channel(LinkDown("away"), messages.SecretsReply(register=True), LinkDown("away"), GIVEN)
         found = asyncio.run(source(channel, tmp_path).fetch(ATTEMPT))
