@@ -25,6 +25,7 @@ KINDS = {
     "untag name": "tag-or-run",
     "tag name": "tag",
     "tag option": "tag",
+    "tags add words": "run",
     "config name": "profile",
     "config delete name": "profile",
 }

@@ -11,7 +11,7 @@ import click
 from dstack.cli.arguments import current_repository, moment
 from dstack.cli.artifact_files import cat, cp, diff
 from dstack.cli.artifact_history import log, show_snapshots, show_versions
-from dstack.cli.errors import UserError
+from dstack.cli.errors import UserError, near
 from dstack.cli.interrupts import has_terminal
 from dstack.cli.questions import agreed
 from dstack.cli.render import ago, count, say, size_words, write_json, write_table
@@ -22,7 +22,18 @@ from dstack.client.sources import find, history, parse, plain_path, within
 from dstack.client.types import Artifact, SavedFile
 
 
-@click.group()
+class _Artifacts(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            of_run = f"dstack artifacts list {name}, or dstack artifacts download {name} -o DIR"
+            raise UserError(f"there is no command `artifacts {name}`", near(name, self.list_commands(ctx)) or of_run)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Artifacts)
 def artifacts() -> None:
     """List, read, compare, download and upload what runs have saved, by run or by tag.
 

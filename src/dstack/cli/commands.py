@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "open": ("dstack.cli.open", "open_run", "Open the folder with a run's results."),
     "tag": ("dstack.cli.tag", "tag", "Give a run's artifacts a name to refer to them by."),
     "untag": ("dstack.cli.untag", "untag", "Remove a tag, or all tags of a run."),
-    "tags": ("dstack.cli.tags", "tags", "List tags."),
+    "tags": ("dstack.cli.tags", "tags", "List, set and remove tags."),
     "secrets": ("dstack.cli.secrets", "secrets", "Set, list and delete values that never show."),
     "workflows": ("dstack.cli.workflows", "workflows", "List the workflows of this repository."),
     "validate": ("dstack.cli.validate", "validate", "Check the workflow files of this repository."),
@@ -37,6 +37,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "runner": ("dstack.cli.runner", "runner", "Run jobs on this machine for a server."),
 }
 ALIASES = {"ps": "runs", "status": "runs"}
+FORMER = {
+    "ls": "artifacts list",
+    "pull": "artifacts download",
+    "push": "artifacts upload",
+    "cp": "artifacts cp",
+    "login": "config",
+    "logout": "config delete",
+    "token": "config",
+}
+"""What earlier versions had under another name, and where it is now."""
 EPILOGUE = "Help on one command: dstack COMMAND --help"
 
 

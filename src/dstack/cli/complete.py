@@ -84,7 +84,8 @@ def candidates(words: list[str], current: str) -> Iterable[Candidate]:
     if rest and values.get(rest[-1]):
         yield from _of_kind(values[rest[-1]])
     elif current.startswith("-"):
-        yield from ((flags[-1], about) for flags, _, about in options)
+        # The first long spelling is the one of today; more are of 2022.
+        yield from ((next(flag for flag in flags if flag.startswith("--")), about) for flags, _, about in options)
     else:
         kinds = ARGUMENTS.get(command, ())
         at = len(_positional(rest, values))

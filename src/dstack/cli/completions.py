@@ -11,20 +11,22 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
     'runs': (
         (('-a', '--all'), '', 'All runs there are, of all repositories'),
         (('-n', '--last'), 'files', 'The newest N instead of 10, and the unfinished'),
+        (('--no-jobs',), '', 'RUN without its jobs'),
         (('--diff',), '', 'What the code of RUN had beyond its commit, as `git diff` shows it'),
         (('--json',), '', 'A list of objects, newest first'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
     'logs': (
-        (('-f', '--follow'), '', 'Go on until the run ends'),
+        (('-f', '--follow', '-a', '--attach'), '', 'Go on until the run ends'),
         (('--json',), '', "JSON lines: jobs' changes, and what they wrote as text"),
         (('-s', '--since'), 'files', 'From that time on: 5m, 2h, 1d, or 2022-07-01T12:00'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
     'stop': (
+        (('-a', '--all'), '', 'All unfinished runs of this repository that are yours'),
         (('-y', '--yes'), '', 'Do not ask'),
-        (('--abort',), '', 'At once, without saving what its jobs have written'),
-        (('--json',), '', 'The run as it is now, in a list'),
+        (('-x', '--abort'), '', 'At once, without saving what its jobs have written'),
+        (('--json',), '', 'The runs as they are now, as a list of objects'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
     'resume': (
@@ -32,7 +34,7 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
         (('-t', '--tag'), 'files', 'Tag it when it is done'),
         (('--set',), 'files', 'Change a variable'),
         (('--with-local-changes',), '', 'Use the code and workflow files as they are here now'),
-        (('--fresh',), '', 'Begin without the last snapshots'),
+        (('-c', '--fresh', '--clear'), '', 'Begin without the last snapshots'),
         (('--plan',), '', 'Show what is reused and what starts from where; run nothing'),
         (('--json',), '', "Print data as JSON; a job's output goes to stderr"),
         (('-e', '--env'), 'files', "A value for the jobs; without one, the shell's own"),
@@ -46,7 +48,7 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
         (('-t', '--tag'), 'files', 'Tag it when it is done'),
         (('--set',), 'files', 'Change a variable'),
         (('--with-local-changes',), '', 'Use the code and workflow files as they are here now'),
-        (('--fresh',), '', 'Begin without the last snapshots'),
+        (('-c', '--fresh', '--clear'), '', 'Begin without the last snapshots'),
         (('--plan',), '', 'Show what is reused and what starts from where; run nothing'),
         (('--json',), '', "Print data as JSON; a job's output goes to stderr"),
         (('-e', '--env'), 'files', "A value for the jobs; without one, the shell's own"),
@@ -127,6 +129,7 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
     ),
     'untag': (
         (('-w', '--workflow'), 'workflow', 'Only of this workflow'),
+        (('-f', '--force'), '', 'Accepted from 2022; nothing is asked anyway'),
         (('--json',), '', 'The tags that were removed'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
@@ -138,6 +141,18 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
     'tags list': (
         (('-a', '--all'), '', 'Of all repositories, not only the one you are in'),
         (('--json',), '', 'A list of objects, newest first'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
+    'tags add': (
+        (('-r', '--run'), 'run', 'The same as the second argument'),
+        (('-a', '--artifact'), 'files', 'Local files or a folder'),
+        (('-y', '--yes'), '', 'Accepted from 2022; nothing is asked anyway'),
+        (('--json',), '', 'The tags that were set; with -a the run, in a list'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
+    'tags delete': (
+        (('-y', '--yes'), '', 'Do not ask'),
+        (('--json',), '', 'The tags that were removed'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
     'secrets': (
@@ -187,7 +202,7 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
         (("-h", "--help"), "", "Show the command's help."),
     ),
     'prune': (
-        (('-y', '--yes'), '', 'Delete them; without it they are only listed'),
+        (('-y', '--yes', '-f', '--force'), '', 'Delete them; without it they are only listed'),
         (('-a', '--all'), '', 'Of all repositories, not only the one you are in'),
         (('--before',), 'files', 'Only those submitted before: 12h, 30d, 4w ago, or 2022-07-01'),
         (('--json',), '', 'The runs, and with -y what became of each'),
@@ -292,6 +307,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     'open': ('run',),
     'tag': ('run', 'tag'),
     'untag': ('tag-or-run',),
+    'tags add': ('tag', 'run*'),
+    'tags delete': ('tag',),
     'secrets add': ('', ''),
     'secrets update': ('', ''),
     'secrets delete': ('',),

@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-from dstack.cli.commands import ALIASES, COMMANDS, EPILOGUE
+from dstack.cli.commands import ALIASES, COMMANDS, EPILOGUE, FORMER
 from dstack.cli.errors import near
 
 
@@ -25,7 +25,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            hint = near(name, [*COMMANDS, *ALIASES])
+            now = FORMER.get(name)
+            hint = f"write `dstack {now}`" if now else near(name, [*COMMANDS, *ALIASES])
             raise click.UsageError(f"there is no command `{name}`" + (f"; {hint}" if hint else ""), ctx)
         return super().resolve_command(ctx, args)
 

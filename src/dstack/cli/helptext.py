@@ -22,7 +22,7 @@ Commands:
   open        Open the folder with a run's results.
   tag         Give a run's artifacts a name to refer to them by.
   untag       Remove a tag, or all tags of a run.
-  tags        List tags.
+  tags        List, set and remove tags.
   secrets     Set, list and delete values that never show.
   workflows   List the workflows of this repository.
   validate    Check the workflow files of this repository.

@@ -18,15 +18,16 @@ from dstack.client.types import Run
 
 
 @click.command()
-@click.argument("run", metavar="RUN|:TAG")
+@click.argument("run", metavar="RUN|:TAG[/JOB]")
 @click.argument("job", required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("-f", "--follow", "-a", "--attach", is_flag=True, help="Go on until the run ends.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: jobs' changes, and what they wrote as text.")
 @click.option(
     "-s", "--since", type=parse_since, metavar="TIME", help="From that time on: 5m, 2h, 1d, or 2022-07-01T12:00."
 )
 def logs(run: str, job: str | None, follow: bool, since: int | None, as_json: bool) -> int:
     """Show the output of RUN, or of its JOB only, exactly as it was written."""
+    run, job = _parts(run, job)
     session = Session()
     session.accept_newer_server()
     try:
@@ -41,6 +42,16 @@ def logs(run: str, job: str | None, follow: bool, since: int | None, as_json: bo
         forget_stdout()
         return BROKEN_PIPE
     return 0
+
+
+def _parts(run: str, job: str | None) -> tuple[str, str | None]:
+    """The run and its job of `RUN JOB` and of `RUN/JOB`."""
+    name, _, part = run.partition("/")
+    if not name:
+        return run, job
+    if part and job and part != job:
+        raise click.UsageError(f"two jobs were given: {part} and {job}")
+    return name, part or job
 
 
 def _follower(

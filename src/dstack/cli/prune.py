@@ -13,7 +13,7 @@ from dstack.cli.session import Session
 
 
 @click.command()
-@click.option("-y", "--yes", is_flag=True, help="Delete them; without it they are only listed.")
+@click.option("-y", "--yes", "-f", "--force", is_flag=True, help="Delete them; without it they are only listed.")
 @click.option("-a", "--all", "everywhere", is_flag=True, help="Of all repositories, not only the one you are in.")
 @click.option(
     "--before", type=since, metavar="TIME", help="Only those submitted before: 12h, 30d, 4w ago, or 2022-07-01."

@@ -27,7 +27,7 @@ _OPTIONS = (
     click.option("-t", "--tag", "tags", multiple=True, metavar="TAG", help="Tag it when it is done. Repeatable."),
     click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a variable. Repeatable."),
     click.option("--with-local-changes", is_flag=True, help="Use the code and workflow files as they are here now."),
-    click.option("--fresh", is_flag=True, help="Begin without the last snapshots."),
+    click.option("-c", "--fresh", "--clear", is_flag=True, help="Begin without the last snapshots."),
     click.option("--plan", is_flag=True, help="Show what is reused and what starts from where; run nothing."),
     click.option("--json", "as_json", is_flag=True, help="Print data as JSON; a job's output goes to stderr."),
     click.option(

@@ -8,7 +8,7 @@ from dstack.cli.arguments import current_repository
 from dstack.cli.deleting import delete_runs, is_finished_and_untagged
 from dstack.cli.errors import UserError
 from dstack.cli.interrupts import has_terminal
-from dstack.cli.questions import agreed
+from dstack.cli.questions import agreed, listed
 from dstack.cli.render import count, say, write_json
 from dstack.cli.session import Session
 from dstack.client.types import Run
@@ -49,7 +49,7 @@ def _goes(run: Run, *, force: bool) -> bool:
 
 
 def _ask(names: list[str]) -> None:
-    told = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    told = listed(names)
     if not has_terminal():
         raise UserError(f"{told}: not deleted without asking, and there is no terminal", "add -y")
     if not agreed(f"Delete {count(len(names), 'run')} ({told})?"):

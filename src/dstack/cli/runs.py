@@ -28,9 +28,10 @@ REASON = 60
     metavar="N",
     help=f"The newest N instead of {RECENT}, and the unfinished.",
 )
+@click.option("--no-jobs", is_flag=True, help="RUN without its jobs.")
 @click.option("--diff", is_flag=True, help="What the code of RUN had beyond its commit, as `git diff` shows it.")
 @click.option("--json", "as_json", is_flag=True, help="A list of objects, newest first.")
-def runs(run: str | None, everything: bool, last: int | None, diff: bool, as_json: bool) -> None:
+def runs(run: str | None, everything: bool, last: int | None, no_jobs: bool, diff: bool, as_json: bool) -> None:
     """List the unfinished and the newest runs, or show RUN with its jobs.
 
     Within a repository these are its own runs, elsewhere those of all.
@@ -49,12 +50,16 @@ def runs(run: str | None, everything: bool, last: int | None, diff: bool, as_jso
         else:
             found, elsewhere = _recent(api, current_repository(), last or RECENT)
     if as_json:
-        write_json(found)
+        write_json([_without_jobs(item) for item in found] if no_jobs else found)
     elif run:
-        _show_one(found[0])
+        _show_one(found[0], jobs=[] if no_jobs else found[0].get("jobs", []))
     else:
         _show_list(found)
         _say_what_is_not_shown(len(found), elsewhere)
+
+
+def _without_jobs(run: Run) -> Run:
+    return {**run, "jobs": []}
 
 
 def _show_diff(run: str | None, *, as_json: bool) -> None:
@@ -107,14 +112,13 @@ def _show_list(found: list[Run]) -> None:
     write_table(columns, rows, [status_colour(item) for item in found])
 
 
-def _show_one(run: Run) -> None:
+def _show_one(run: Run, *, jobs: list[Job]) -> None:
     _show_list([run])
     if run.get("resumed_from"):
         sys.stdout.write(f"\nfollows {run.get('resumed_from')}\n")
     variables = run.get("variables") or {}
     if variables:
         sys.stdout.write("\n" + "  ".join(f"--{name} {value}" for name, value in variables.items()) + "\n")
-    jobs = run.get("jobs", [])
     if not jobs:
         return
     sys.stdout.write("\n")

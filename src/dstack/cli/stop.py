@@ -4,32 +4,63 @@ from __future__ import annotations
 
 import click
 
+from dstack.cli.arguments import current_repository
 from dstack.cli.errors import UserError
 from dstack.cli.interrupts import has_terminal
-from dstack.cli.questions import agreed
-from dstack.cli.render import say, write_json
-from dstack.cli.session import open_api
+from dstack.cli.questions import agreed, listed
+from dstack.cli.render import count, say, write_json
+from dstack.cli.session import Session
+from dstack.client.types import Run
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", required=False)
+@click.option("-a", "--all", "everything", is_flag=True, help="All unfinished runs of this repository that are yours.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--abort", is_flag=True, help="At once, without saving what its jobs have written.")
-@click.option("--json", "as_json", is_flag=True, help="The run as it is now, in a list.")
-def stop(run: str, yes: bool, abort: bool, as_json: bool) -> None:
+@click.option("-x", "--abort", is_flag=True, help="At once, without saving what its jobs have written.")
+@click.option("--json", "as_json", is_flag=True, help="The runs as they are now, as a list of objects.")
+def stop(run: str | None, everything: bool, yes: bool, abort: bool, as_json: bool) -> None:
     """Stop RUN: its processes get SIGTERM, time to end, and then SIGKILL; artifacts are saved."""
-    if not yes and not _is_sure(run, abort=abort):
-        raise UserError(f"{run} was left alone", exit_code=1)
-    with open_api() as api:
-        stopped = api.stop(run, abort=abort)
+    if run and everything:
+        raise UserError(
+            f"{run} is one run, and `-a` means all of yours",
+            f"to stop it: dstack stop {run}; to abort it: dstack stop --abort {run}",
+        )
+    if not run and not everything:
+        raise click.UsageError("name a RUN, or `--all`")
+    session = Session()
+    with session.api as api:
+        names = [run] if run else _unfinished(session)
+        if names and not yes:
+            _ask(names, "--all" if everything else names[0], abort=abort)
+        stopped = [api.stop(name, abort=abort) for name in names]
     if as_json:
-        write_json([stopped])
-        return
-    message = stopped.get("message")
-    say(f"{run}: {message}" if message else f"{run}: {'aborting' if abort else 'stopping'}")
+        write_json(stopped)
+    elif not names:
+        say("You have no unfinished run here.")
+    else:
+        for name, item in zip(names, stopped, strict=True):
+            _tell(name, item, abort=abort)
 
 
-def _is_sure(run: str, *, abort: bool) -> bool:
+def _unfinished(session: Session) -> list[str]:
+    found = session.api.runs(repository=current_repository(), active=True)
+    return [item.get("name", "") for item in found if item.get("user") == session.user]
+
+
+def _ask(names: list[str], words: str, *, abort: bool) -> None:
+    told = listed(names)
+    several = len(names) > 1
     if not has_terminal():
-        raise UserError(f"{run} is not stopped without asking, and there is no terminal", f"dstack stop -y {run}")
-    return agreed(f"{'Abort' if abort else 'Stop'} {run}?")
+        verb = "are" if several else "is"
+        raise UserError(
+            f"{told} {verb} not stopped without asking, and there is no terminal", f"dstack stop -y {words}"
+        )
+    question = f"{count(len(names), 'run')} ({told})" if several else told
+    if not agreed(f"{'Abort' if abort else 'Stop'} {question}?"):
+        raise UserError(f"{told} {'were' if several else 'was'} left alone", exit_code=1)
+
+
+def _tell(name: str, run: Run, *, abort: bool) -> None:
+    message = run.get("message")
+    say(f"{name}: {message}" if message else f"{name}: {'aborting' if abort else 'stopping'}")

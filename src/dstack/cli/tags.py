@@ -1,4 +1,4 @@
-"""`dstack tags`: the tags there are."""
+"""`dstack tags`: the tags there are, and the forms of 2022 to set and remove one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import sys
 import click
 
 from dstack.cli.arguments import current_repository
+from dstack.cli.errors import UserError
+from dstack.cli.interrupts import has_terminal
+from dstack.cli.questions import agreed
 from dstack.cli.render import ago, write_json, write_table
 from dstack.cli.session import open_api
+from dstack.cli.tag import tag as set_tag
+from dstack.cli.untag import untag
 
 _everywhere = click.option(
     "-a", "--all", "everywhere", is_flag=True, help="Of all repositories, not only the one you are in."
@@ -21,7 +26,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="A list of objec
 @_as_json
 @click.pass_context
 def tags(context: click.Context, everywhere: bool, as_json: bool) -> None:
-    """List tags. Alone, the same as `dstack tags list`."""
+    """List, set and remove tags. Alone, the same as `dstack tags list`."""
     if context.invoked_subcommand is None:
         _list(everywhere=everywhere, as_json=as_json)
     elif everywhere or as_json:
@@ -34,6 +39,46 @@ def tags(context: click.Context, everywhere: bool, as_json: bool) -> None:
 def list_tags(everywhere: bool, as_json: bool) -> None:
     """List the tags of this repository; outside of one, of all."""
     _list(everywhere=everywhere, as_json=as_json)
+
+
+@tags.command()
+@click.argument("tag")
+@click.argument("words", metavar="(RUN | -a PATH...)", nargs=-1)
+@click.option("-r", "--run", metavar="RUN", help="The same as the second argument.")
+@click.option("-a", "--artifact", "paths", metavar="PATH", multiple=True, help="Local files or a folder. Repeatable.")
+@click.option("-y", "--yes", is_flag=True, expose_value=False, help="Accepted from 2022; nothing is asked anyway.")
+@click.option("--json", "as_json", is_flag=True, help="The tags that were set; with -a the run, in a list.")
+@click.pass_context
+def add(
+    context: click.Context, tag: str, words: tuple[str, ...], run: str | None, paths: tuple[str, ...], as_json: bool
+) -> None:
+    """Tag RUN, or local files, which are uploaded: as `dstack tag` and `dstack artifacts upload -t` do."""
+    if paths and not run:
+        from dstack.cli.upload import upload
+
+        # `-a` took many paths in 2022: those behind the first one arrive as arguments.
+        context.invoke(upload, paths=(*paths, *words), tags=(tag,), workflow=None, as_json=as_json)
+        return
+    runs = [*words, *([run] if run else [])]
+    if paths or len(runs) != 1:
+        raise click.UsageError("name one RUN, or local files with -a", context)
+    context.invoke(set_tag, run=runs[0], name=tag, option=None, force=False, as_json=as_json)
+
+
+@tags.command()
+@click.argument("tag")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="The tags that were removed.")
+@click.pass_context
+def delete(context: click.Context, tag: str, yes: bool, as_json: bool) -> None:
+    """Remove TAG, as `dstack untag TAG` does."""
+    if not yes and not has_terminal():
+        raise UserError(
+            f"{tag} is not removed without asking, and there is no terminal", f"dstack tags delete -y {tag}"
+        )
+    if not yes and not agreed(f"Remove {tag}?"):
+        raise UserError(f"{tag} was left alone", exit_code=1)
+    context.invoke(untag, name=tag, workflow=None, as_json=as_json)
 
 
 def _list(*, everywhere: bool, as_json: bool) -> None:

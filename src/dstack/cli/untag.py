@@ -12,6 +12,7 @@ from dstack.cli.session import open_api
 @click.command()
 @click.argument("name", metavar="TAG|RUN")
 @click.option("-w", "--workflow", help="Only of this workflow.")
+@click.option("-f", "--force", is_flag=True, expose_value=False, help="Accepted from 2022; nothing is asked anyway.")
 @click.option("--json", "as_json", is_flag=True, help="The tags that were removed.")
 def untag(name: str, workflow: str | None, as_json: bool) -> None:
     """Remove the tag TAG, or all tags of RUN. The run and its artifacts stay."""

@@ -175,7 +175,8 @@ def test_a_folder_that_was_deleted(shared_home: Home, tmp_path: Path) -> None:
 
 def test_a_job_where_a_run_is_asked_for(shared_home: Home) -> None:
     [name] = [run["name"] for run in shared_home.json("runs", "-n", "1")]
-    for command in ("runs", "logs", "explain", "metrics"):
+    assert shared_home.run("logs", f"{name}/hello").stdout == "hello\n"
+    for command in ("runs", "explain", "metrics"):
         err = shared_home.run(command, f"{name}/hello", check=2).stderr
         assert err == (
             f"error: there is no run `{name}/hello`\n  hint: `{name}` is the run; `dstack runs {name}` lists its jobs\n"

@@ -43,6 +43,11 @@ def offered(capsys: pytest.CaptureFixture[str]):
     return offered
 
 
+def test_of_several_spellings_that_of_today_is_offered(offered) -> None:
+    assert offered("dstack logs --") == ["--follow", "--json", "--since", "--help"]
+    assert "--yes" in offered("dstack prune -")
+
+
 def test_the_table_is_current() -> None:
     spec = importlib.util.spec_from_file_location("generate_help", ROOT / "scripts" / "generate_help.py")
     assert spec is not None
