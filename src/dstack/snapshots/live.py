@@ -10,11 +10,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from watchfiles import watch
+from watchfiles import Change, watch
 
 from dstack.domain.ports import Clock, SystemClock
 from dstack.snapshots.capture import save
@@ -149,7 +149,7 @@ class LiveCapture:
 
     def again(self) -> None:
         """Tell of the snapshots once more, after saving them anew: they are not in the store any more."""
-        self._latest.clear()
+        self._latest = dict.fromkeys(self._latest, b"")
         self._schedule.changed(self._clock.monotonic())
 
     def join(self, timeout: float | None = None) -> None:
@@ -163,6 +163,7 @@ class LiveCapture:
             if not present:
                 self._stopped.wait(LOOK / 1000)
                 continue
+            self._schedule.changed(self._clock.monotonic())  # what was written before the watch is up, nobody tells of
             try:
                 self._watch(present, watched)
             except FileNotFoundError:
@@ -170,7 +171,6 @@ class LiveCapture:
             except (OSError, RuntimeError) as error:  # no more watches to be had (inotify's limits)
                 _log.warning("cannot be told of changes (%s): looking every %s s instead", error, self._rescan)
                 self._poll()
-            self._schedule.changed(self._clock.monotonic())
 
     def _poll(self) -> None:
         """Look without being told, until stopped."""
@@ -178,8 +178,9 @@ class LiveCapture:
             if self._is_due(self._clock.monotonic(), always=True):
                 self._take()
 
-    def _watch(self, folders: Iterable[Path], watched: Mapping[str, object]) -> None:
+    def _watch(self, folders: Sequence[Path], watched: Mapping[str, object]) -> None:
         """Follow changes until told to stop, or until a folder is no longer the one that is watched."""
+        gone = {(Change.deleted, os.fspath(folder)) for folder in folders}
         for changes in watch(
             *folders,
             watch_filter=None,
@@ -199,7 +200,8 @@ class LiveCapture:
                 began = time.thread_time()
                 self._take()
                 self._schedule.ended(self._clock.monotonic(), time.thread_time() - began)
-            if self._identities() != watched:
+            # A folder made anew may have got the number of the one that was removed.
+            if not gone.isdisjoint(changes) or self._identities() != watched:
                 return
 
     def _is_due(self, now: float, *, always: bool = False) -> bool:
@@ -223,6 +225,8 @@ class LiveCapture:
             changed: dict[str, SavedSnapshot] = {}
             problem: Exception | None = None
             for path, folder in self._folders.items():
+                if path not in self._latest and _is_empty(folder):
+                    continue  # the job has not begun to write
                 try:
                     snapshot = self._save(path, live=True)
                 except CaptureFailed:
@@ -264,3 +268,11 @@ class LiveCapture:
             else:
                 found[path] = status.st_dev, status.st_ino
         return found
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as found:
+            return next(found, None) is None
+    except OSError:
+        return False  # `save` tells what is wrong with it

@@ -24,14 +24,14 @@ PATIENCE = 30.0
 class Watched:
     """A capture of `checkpoint` and `logs`, and the snapshots that it reported."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, rescan: float = 2.0) -> None:
         self.root = root
         for name in ("checkpoint", "logs"):
             (root / name).mkdir(parents=True)
         self.store = RecordingStore()
         self.taken: queue.Queue[Snapshots] = queue.Queue()
         self.capture = LiveCapture(
-            root, ["checkpoint", "logs"], self.store, self.taken.put, quiet=0.2, max_interval=1.0, rescan=2.0
+            root, ["checkpoint", "logs"], self.store, self.taken.put, quiet=0.2, max_interval=1.0, rescan=rescan
         )
 
     def until(self, path: str, files: dict[bytes, bytes]) -> SavedSnapshot:
@@ -47,6 +47,15 @@ class Watched:
         found = {path: entry.what for path, entry in described(target).items()}
         shutil.rmtree(target)
         return found
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Iterator[Watched]:
+    """A capture that was not started, and that never looks without being told."""
+    watched = Watched(tmp_path / "root", rescan=3600.0)
+    yield watched
+    watched.capture.stop()
+    watched.capture.join(PATIENCE)
 
 
 @pytest.fixture
@@ -119,6 +128,56 @@ def test_a_folder_that_is_made_anew_is_watched_again(watched: Watched) -> None:
     watched.until("checkpoint", {b"2": b"two"})
     (checkpoint / "3").write_bytes(b"three")
     watched.until("checkpoint", {b"2": b"two", b"3": b"three"})
+
+
+def test_what_was_written_before_the_watch_was_up_is_saved_without_another_change(begun: Watched) -> None:
+    (begun.root / "checkpoint" / "1").write_bytes(b"one")
+    begun.capture.start()
+    taken = begun.taken.get(timeout=PATIENCE)
+    assert {path: begun.files(saved) for path, saved in taken.items()} == {"checkpoint": {b"1": b"one"}}
+
+
+def test_a_folder_that_comes_later_is_saved_with_what_is_in_it(begun: Watched) -> None:
+    for name in ("checkpoint", "logs"):
+        (begun.root / name).rmdir()
+    begun.capture.start()
+    made = begun.root / "made"
+    made.mkdir()
+    (made / "1").write_bytes(b"one")
+    made.rename(begun.root / "checkpoint")
+    begun.until("checkpoint", {b"1": b"one"})
+    (begun.root / "checkpoint" / "2").write_bytes(b"two")
+    begun.until("checkpoint", {b"1": b"one", b"2": b"two"})
+
+
+def test_a_folder_that_is_made_anew_as_the_same_inode_is_watched_again(
+    begun: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many file systems give the number of an inode that was freed to the next one that is made."""
+    monkeypatch.setattr(begun.capture, "_identities", lambda: {"checkpoint": (1, 1), "logs": (1, 2)})
+    checkpoint = begun.root / "checkpoint"
+    (checkpoint / "1").write_bytes(b"one")
+    begun.capture.start()
+    begun.until("checkpoint", {b"1": b"one"})
+    shutil.rmtree(checkpoint)
+    checkpoint.mkdir()
+    begun.until("checkpoint", {})
+    (checkpoint / "2").write_bytes(b"two")
+    begun.until("checkpoint", {b"2": b"two"})
+
+
+def test_folders_below_it_that_are_made_anew_are_followed(begun: Watched) -> None:
+    version = begun.root / "checkpoint" / "version"
+    folders = {b"version": b"", b"version/deep": b""}
+    (version / "deep").mkdir(parents=True)
+    begun.capture.start()
+    begun.until("checkpoint", folders)
+    shutil.rmtree(version)
+    (version / "deep").mkdir(parents=True)
+    (version / "deep" / "1").write_bytes(b"one")
+    begun.until("checkpoint", {**folders, b"version/deep/1": b"one"})
+    (version / "deep" / "2").write_bytes(b"two")
+    begun.until("checkpoint", {**folders, b"version/deep/1": b"one", b"version/deep/2": b"two"})
 
 
 def test_a_store_that_fails_for_a_while_costs_only_that_while(
