@@ -121,21 +121,25 @@ class _Filler:
 
     def command(self, node: ScalarNode, template: Template) -> str:
         """A command with secrets: each becomes a reference that fits the quotes that it stands in."""
-        text = ""
+        command = shell.Command()
+        pieces: list[str] = []
         for part in template.parts:
             secret = None if isinstance(part, str) else secrets.name_of(part.name)
             if isinstance(part, str):
-                text += part
-            elif secret is None:
-                text += text_of(self.lookup(node, part))
-            else:
-                if not self.budget.spend(text):
+                if not self.budget.spend(part):
                     raise _TooLarge(node)
-                reference = shell.reference(text, secrets.variable(secret))
+                piece = part
+            elif secret is None:
+                piece = text_of(self.lookup(node, part))
+            else:
+                reference = command.reference(secrets.variable(secret))
                 if reference is None:
                     self.hidden.append(Missing(node, part))
-                text += reference or _PLACEHOLDER
-        return text
+                pieces.append(reference or _PLACEHOLDER)
+                continue
+            command.write(piece)
+            pieces.append(piece)
+        return "".join(pieces)
 
     def lookup(self, node: ScalarNode, name: Name) -> Scalar:
         if (secret := secrets.name_of(name.name)) is not None:

@@ -32,19 +32,21 @@ class Delivery:
         found = list(uses(subject.node)) if uses_secrets and isinstance(subject.node, MapNode) else []
         in_commands = dict.fromkeys(use.name for use in found if use.key in COMMANDS)
         given = tuple([_with_secrets(job, in_commands) for job in jobs]) if in_commands else tuple(jobs)
+        places: dict[str, list[SecretUse]] = {}
+        for use in found:
+            places.setdefault(use.name, []).append(use)
         for name in dict.fromkeys(name for job in given for name in job.secrets):
             if name.startswith(CALLERS):
                 self._check_value(subject, name.removeprefix(CALLERS))
             else:
-                self._check_secret(subject, name, found)
+                self._check_secret(subject, name, places.get(name, ()))
         return given
 
-    def _check_secret(self, subject: Subject, name: str, found: Sequence[SecretUse]) -> None:
+    def _check_secret(self, subject: Subject, name: str, places: Sequence[SecretUse]) -> None:
         if self._secrets is None or name in self._secrets:
             return
         message = f"there is no secret `{name}`"
         hint = self._report.near(name, self._secrets) or f"add it with `dstack secrets add {name}`"
-        places = [use for use in found if use.name == name]
         for use in places:
             at = expression_position(subject.source, use.node, use.place.ordinal, use.place.offset)
             self._report.error(subject.source, at, message, hint)

@@ -28,6 +28,7 @@ _MAX_SOURCE = 200
 _MAX_WORD = 40
 _MANY = 500
 """Names that are compared with a word one by one; of more, those that begin like it."""
+_OPENING = re.compile(r"\$\{\{")
 # The line breaks of YAML 1.1, which PyYAML counts.
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
@@ -69,7 +70,7 @@ class UnknownTag(Exception):
 class Source:
     """The text of one file."""
 
-    __slots__ = ("_starts", "file", "text")
+    __slots__ = ("_openings", "_starts", "file", "text")
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
@@ -77,6 +78,7 @@ class Source:
         self.text = text.removeprefix("\ufeff")
         self._starts: list[int] = []
         """Where lines begin; made when the first position is asked for."""
+        self._openings: list[int] | None = None
 
     def line(self, number: int) -> str:
         """Line `number`, counted from 1; empty past the end, cut where it is very long."""
@@ -97,6 +99,14 @@ class Source:
         starts = self._line_starts()
         line = bisect.bisect_right(starts, index)
         return line, index - starts[line - 1] + 1
+
+    def opening(self, ordinal: int, start: int, end: int) -> int | None:
+        """The index of the `ordinal`-th `${{`, counted from 0, between two indices."""
+        if self._openings is None:
+            self._openings = [match.start() for match in _OPENING.finditer(self.text)]
+        number = bisect.bisect_left(self._openings, start) + ordinal
+        found = self._openings[number] if number < len(self._openings) else end
+        return found if found + len("${{") <= end else None
 
     def index(self, at: tuple[int, int]) -> int:
         """The character at a line and column: the opposite of `position`."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Collection, Sequence
 from typing import Any, cast
 
@@ -11,8 +9,6 @@ from dstack.sdk.scalars import Scalar, parse_scalar
 from dstack.workflows import expressions
 from dstack.workflows.aliases import Use
 from dstack.workflows.diagnostics import Source
-
-_OPENING = re.compile(r"\$\{\{")
 
 
 class Node:
@@ -121,6 +117,5 @@ def expression_position(source: Source, node: ScalarNode, ordinal: int, offset: 
     if offset >= 0:
         start = source.text.find(node.text, node.start, node.end)
         return node.at if start < 0 else source.position(start + offset)
-    openings = _OPENING.finditer(source.text, node.start, node.end)
-    opening = next(itertools.islice(openings, ordinal, None), None)
-    return node.at if opening is None else source.position(opening.start())
+    opening = source.opening(ordinal, node.start, node.end)
+    return node.at if opening is None else source.position(opening)

@@ -12,11 +12,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dstack.workflows.diagnostics import Report, Source
-from dstack.workflows.expressions import Name
+from dstack.workflows.expressions import Condition, Name
 from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode, expression_position
 
 CALLERS = "env:"
@@ -35,6 +35,8 @@ class SecretUse(NamedTuple):
     key: str
     node: ScalarNode
     place: Name
+    in_name: bool
+    """Whether it stands before the `=` of an environment's `NAME=value`."""
 
 
 def name_of(expression: str) -> str | None:
@@ -53,30 +55,35 @@ def uses(workflow: MapNode) -> Iterator[SecretUse]:
     for key, value in workflow.entries.items():
         if not value.dynamic:
             continue
+        listed = key in ENVIRONMENTS and isinstance(value, ListNode)
         for scalar in _scalars(value):
-            for place in scalar.template.names if scalar.template is not None else ():
-                if (name := name_of(place.name)) is not None:
-                    yield SecretUse(name, key, scalar, place)
+            in_name = listed
+            for part in _parts(scalar):
+                if isinstance(part, str):
+                    in_name = in_name and "=" not in part
+                elif (name := name_of(part.name)) is not None:
+                    yield SecretUse(name, key, scalar, part, in_name)
+
+
+def _parts(scalar: ScalarNode) -> Sequence[str | Name]:
+    template = scalar.template
+    if template is None:
+        return ()
+    return template.names if isinstance(template, Condition) else template.parts
 
 
 def check_places(source: Source, workflow: MapNode, report: Report) -> None:
     """Report secrets that stand where they would be stored or shown."""
     for use in uses(workflow):
-        at = expression_position(source, use.node, use.place.ordinal, use.place.offset)
-        if use.key in ENVIRONMENTS:
-            if isinstance(workflow.entries[use.key], ListNode) and "=" not in _before(use):
-                report.error(source, at, "a secret cannot name a variable", f"write `NAME=${{{{ {use.place.name} }}}}`")
-        elif use.key not in COMMANDS:
+        if use.in_name:
+            message, hint = "a secret cannot name a variable", f"write `NAME=${{{{ {use.place.name} }}}}`"
+        elif use.key not in COMMANDS | ENVIRONMENTS:
             message = f"the secret `{use.name}` cannot stand in `{use.key}`: it would be stored and shown"
-            report.error(
-                source, at, message, f"put it into `environment`, and use `${variable(use.name)}` or your own name"
-            )
-
-
-def _before(use: SecretUse) -> str:
-    """What stands before a secret in its scalar."""
-    parts = use.node.template.parts if use.node.template is not None else ()
-    return "".join(part for part in parts[: parts.index(use.place)] if isinstance(part, str))
+            hint = f"put it into `environment`, and use `${variable(use.name)}` or your own name"
+        else:
+            continue
+        place = use.node, use.place.ordinal, use.place.offset
+        report.error(source, use.node.at if report.full else expression_position(source, *place), message, hint)
 
 
 def _scalars(node: Node) -> Iterator[ScalarNode]:

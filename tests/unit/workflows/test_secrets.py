@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from dstack.sdk.provider import JobSpec, secret_marker
+from dstack.workflows import Invalid
+from tests.support.growth import TIMES, growth
 
 Make = Callable[..., Any]
 
@@ -101,6 +104,35 @@ def test_a_secret_that_nobody_added_is_pointed_at_wherever_it_stands(project: Ma
     assert second.hint == "add it with `dstack secrets add OTHER`"
     assert example.plan("train", secrets=["TOKN", "OTHER"]).steps
     assert example.plan("train", secrets=None).steps
+
+
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        (lambda size: "  commands: ['" + "a ${{ secrets.K }}; " * size + "']", 400),
+        (lambda size: "  commands: [\"cat <<X\\n" + "a ${{ secrets.K }}\\n" * size + 'X"]', 400),
+        (lambda size: "  commands: ['" + "( ${{ secrets.K }}; " * size + "']", 400),
+        (lambda size: "  commands: ['# " + "a ${{ secrets.K }}; " * size + "']", 400),
+        (lambda size: "  env: ['A=" + "${{ secrets.K }}" * size + "']", 1000),
+        (lambda size: "  env: ['" + "${{ secrets.K }}" * size + "=']", 1000),
+        (lambda size: "  help: '" + "${{ secrets.K }}" * size + "'", 1000),
+        (lambda size: "  env: {A: '" + "".join(f"${{{{ secrets.K{i} }}}}" for i in range(size)) + "'}", 1000),
+    ],
+    ids=["commands", "here-document", "parentheses", "comment", "value", "name", "help", "many names"],
+)  # fmt: skip
+def test_many_secrets_take_no_longer_than_their_number(make: Callable[[int], str], size: int, project: Make) -> None:
+    def attempt(text: str) -> None:
+        with contextlib.suppress(Invalid):
+            project(text).plan("train", secrets=["K"])
+
+    assert growth(lambda times: workflow(make(times)), attempt, size) < 3 * TIMES
+
+
+def test_many_secrets_in_a_long_command_are_not_too_much(project: Make) -> None:
+    """A command of 2 MB cannot be looked at once for each of them."""
+    found = job(project, "  commands: ['" + f"echo {'x' * 10_000} ${{{{ secrets.K }}}}; " * 150 + "']")
+
+    assert found.commands[0].count('"${DSTACK_SECRET_K}"') == 150
 
 
 # --- values of the caller's shell --------------------------------------------------------------------------------
