@@ -46,12 +46,12 @@ def cat(source: str, when: str | None) -> None:
 
 @click.command()
 @click.argument("source", metavar="RUN:PATH")
-@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("dest")
 @_at
 @click.option("-f", "--force", is_flag=True, help="Overwrite files that differ.")
 @click.option("--json", "as_json", is_flag=True, help="What was copied, as a list of one object.")
-def cp(source: str, dest: Path, when: str | None, force: bool, as_json: bool) -> None:
-    """Copy the file or folder at PATH of RUN to DEST, or into DEST where that is a folder."""
+def cp(source: str, dest: str, when: str | None, force: bool, as_json: bool) -> None:
+    """Copy the file or folder at PATH of RUN to DEST, or into DEST where that is a folder or ends with `/`."""
     from dstack.cli.transfer import Measured, transfer
     from dstack.client import saved
     from dstack.client.artifacts import Differs
@@ -64,7 +64,8 @@ def cp(source: str, dest: Path, when: str | None, force: bool, as_json: bool) ->
         store, blobs = counted_store(api)
         artifact, located = saved.one(store, found, wanted.path or "")
         name = (wanted.path or "").rstrip("/").rpartition("/")[2]
-        target = dest / name if dest.is_dir() and name not in ("", ".") else dest
+        is_into = (dest.endswith("/") or Path(dest).is_dir()) and name not in ("", ".")
+        target = Path(dest, name) if is_into else Path(dest)
         size = saved.size_of(artifact, located)
         measured = Measured()
         try:

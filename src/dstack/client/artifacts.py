@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import blake3
 
@@ -18,6 +19,7 @@ from dstack.snapshots.restore import Entry, entries, restore
 from dstack.snapshots.store import SnapshotStore
 
 Paths = Sequence[bytes] | None
+_ELSEWHERE: Final = "move it away, or choose another place"
 
 
 class Differs(ArtifactError):
@@ -57,10 +59,11 @@ def download(
 
     Nothing is written before everything was compared; `is_ours` says of what differs that it may be overwritten. `only`
     names the paths to restore within artifacts, by job and path; None there, or no entry, is all of it. `watch` is told
-    of bytes as they are written. Raises Differs unless `overwrite`, ArtifactError, SnapshotError.
+    of bytes as they are written. Raises Differs unless `overwrite`; ArtifactError, SnapshotError.
     """
     for artifact, place in places:
         _stay_within(target, artifact, place)
+        see_room(place, is_folder=True)
     store = store or remote_store(api)
     if not overwrite:
         differing = [
@@ -112,6 +115,17 @@ def _stay_within(target: Path, artifact: Artifact, place: Path) -> None:
             f"a link there leads to {real}",
             "choose another folder, or move the link away",
         )
+
+
+def see_room(place: Path, *, is_folder: bool) -> None:
+    """Raises ArtifactError where something stands at `place`, or on the way to it, that is not overwritten for it."""
+    way = next((folder for folder in place.parents if os.path.lexists(folder)), place)
+    if not way.is_dir():
+        raise ArtifactError(f"{quoted(str(way))} is no folder: nothing can be put below it", _ELSEWHERE)
+    if is_folder and os.path.lexists(place) and not place.is_dir():
+        raise ArtifactError(f"{quoted(str(place))} is in the way: a folder is to be there", _ELSEWHERE)
+    if not is_folder and place.is_dir() and not place.is_symlink():
+        raise ArtifactError(f"{quoted(str(place))} is a folder: a file is to be there", _ELSEWHERE)
 
 
 def _of(artifact: Artifact, only: Mapping[tuple[str, str], Paths] | None) -> Paths:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from dstack.client.artifacts import Differs, is_same
+from dstack.client.artifacts import Differs, is_same, see_room
 from dstack.client.saved import manifest_of
 from dstack.client.types import Artifact
 from dstack.snapshots.listing import entries
@@ -33,8 +33,10 @@ def copy(
 ) -> None:
     """Make `target` a copy of what was located in `artifact`: files there are replaced, others stay.
 
-    Raises Differs unless `overwrite`, before anything is written; SnapshotError, OSError.
+    Raises before anything is written Differs unless `overwrite`, and ArtifactError where something is in the way;
+    SnapshotError, OSError.
     """
+    see_room(target, is_folder=not isinstance(located.entry, FileEntry))
     if not overwrite:
         differing = list(_differing(store, artifact, located, target))
         if differing:

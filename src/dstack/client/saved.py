@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dstack.client.sources import ArtifactError, paths_of, plain_path, within
 from dstack.client.types import Artifact, SavedFile, SavedSnapshot, SavedVersion
@@ -14,6 +15,9 @@ from dstack.snapshots.listing import entries
 from dstack.snapshots.lookup import Located, NotThere, locate
 from dstack.snapshots.manifests import DirectoryEntry, FileEntry, SymlinkEntry
 from dstack.snapshots.store import SnapshotStore
+
+_ESCAPE: Final = re.compile(rb"\\x([0-9a-f]{2})")
+"""How `shown_path` writes a byte that is no UTF-8."""
 
 
 class Part(NamedTuple):
@@ -173,7 +177,7 @@ def _standing(
         if inside is None:
             continue
         try:
-            located = locate(store, manifest_of(artifact), os.fsencode(inside), follow=follow)
+            located = _located(store, manifest_of(artifact), inside, follow=follow)
         except NotThere as error:
             problem = problem or error
             continue
@@ -181,6 +185,20 @@ def _standing(
         yield index, located
     if not found:
         raise _not_there(artifacts, path, problem)
+
+
+def _located(store: SnapshotStore, manifest_id: bytes, path: str, *, follow: bool) -> Located:
+    """`path` as it was typed, or as `shown_path` shows it. Raises NotThere of the first."""
+    try:
+        return locate(store, manifest_id, os.fsencode(path), follow=follow)
+    except NotThere as error:
+        meant = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(path))
+        if meant == os.fsencode(path):
+            raise
+        try:
+            return locate(store, manifest_id, meant, follow=follow)
+        except NotThere:
+            raise error from None
 
 
 def _not_there(artifacts: Sequence[Artifact], path: str, problem: RestoreFailed | None) -> ArtifactError:

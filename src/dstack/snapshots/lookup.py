@@ -38,6 +38,8 @@ def locate(store: SnapshotStore, manifest_id: bytes, path: bytes, *, follow: boo
     names = deque(path.split(b"/"))
     way: list[tuple[bytes, DirectoryEntry | None, bytes]] = [(b"", None, store.root(manifest_id).tree_id)]
     links = 0
+    dangling: tuple[int, str] | None = None
+    """Names behind the last link, and what is wrong where a name that stands in its target is not there."""
     while names:
         name = names.popleft()
         if name in (b"", b"."):
@@ -52,6 +54,8 @@ def locate(store: SnapshotStore, manifest_id: bytes, path: bytes, *, follow: boo
         entry = next((entry for entry in entries if entry.name == name), None)
         at = here + b"/" + name if here else name
         match entry:
+            case None if dangling is not None and len(names) >= dangling[0]:
+                raise NotThere(path, dangling[1])
             case None:
                 raise NotThere(path, "not there", here, tuple(entry.name for entry in entries))
             case DirectoryEntry():
@@ -62,6 +66,7 @@ def locate(store: SnapshotStore, manifest_id: bytes, path: bytes, *, follow: boo
                     raise NotThere(path, "symbolic links that lead in a circle")
                 if entry.target.startswith(b"/"):
                     raise NotThere(path, f"a symbolic link leads out of what was saved, to {shown(entry.target)}")
+                dangling = len(names), f"a symbolic link leads to {shown(entry.target)}, which was not saved"
                 names.extendleft(reversed(entry.target.split(b"/")))
             case FileEntry() | SymlinkEntry():
                 if any(name not in (b"", b".") for name in names):

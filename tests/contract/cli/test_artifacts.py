@@ -188,6 +188,7 @@ def test_cat(saved: Saved, dstack: Dstack) -> None:
         (f"{RUN}:out/modle", "nothing was saved at `out/modle`: modle: not there\n  hint: did you mean `model`?"),
         (f"{RUN}:elsewhere", "nothing was saved at `elsewhere`\n  hint: saved: out"),
         (f"{RUN}:../x", "`../x` is no path of an artifact"),
+        (f"{RUN}:out/dangling", "out/dangling`: dangling: a symbolic link leads to nowhere, which was not saved\n"),
         (f"{RUN}:out/away", "leads out of what was saved, to /etc/passwd"),
         (f"{RUN}@ffffffff:out/model", "there is no snapshot ffffffff of odd-cat-1"),
         (f"{RUN}@xyz:out/model", "`xyz` in `odd-cat-1@xyz:out/model` is no snapshot"),
@@ -195,7 +196,7 @@ def test_cat(saved: Saved, dstack: Dstack) -> None:
     ],
 )
 def test_what_cannot_be_read(saved: Saved, dstack: Dstack, source: str, message: str) -> None:
-    saved.add({"model": "1", "away": "->/etc/passwd"})
+    saved.add({"model": "1", "away": "->/etc/passwd", "dangling": "->nowhere"})
     done = dstack("artifacts", "cat", source)
     assert (done.code, done.out) == (2, "")
     assert message in done.err
@@ -241,6 +242,68 @@ def test_cp_a_folder(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
     assert (done.code, f"{tmp_path}/copy/a/d" in done.err) == (2, True)
     assert dstack("artifacts", "cp", f"{RUN}:out", str(tmp_path / "all")).code == 0
     assert (tmp_path / "all/e").read_text() == "e"
+
+
+def test_cp_to_what_ends_with_a_slash(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
+    """It is a folder, whether it is there or not."""
+    saved.add({"model": "m"})
+    assert dstack("artifacts", "cp", f"{RUN}:out/model", f"{tmp_path}/new/").code == 0
+    assert (tmp_path / "new/model").read_text() == "m"
+
+
+@pytest.mark.parametrize(
+    ("what", "dest", "message"),
+    [
+        ("out/model", "folder", "folder/model is a folder: a file is to be there"),
+        ("out/model", "file/below", "file is no folder: nothing can be put below it"),
+        ("out", "file", "file is in the way: a folder is to be there"),
+        ("out/a", "file/", "file is no folder: nothing can be put below it"),
+    ],
+)
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_cp_where_something_is_in_the_way(
+    saved: Saved, dstack: Dstack, tmp_path: Path, what: str, dest: str, message: str, force: list[str]
+) -> None:
+    saved.add({"model": "m", "a/b": "b"})
+    (tmp_path / "folder/model").mkdir(parents=True)
+    (tmp_path / "file").write_text("mine")
+    done = dstack("artifacts", "cp", *force, f"{RUN}:{what}", f"{tmp_path}/{dest}")
+    assert done.code == 2
+    assert message in done.err
+    assert "hint: move it away, or choose another place" in done.err
+    assert (tmp_path / "file").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("file", "file is no folder: nothing can be put below it"), ("taken", "out is in the way: a folder is to")],
+)
+def test_download_where_something_is_in_the_way(
+    saved: Saved, dstack: Dstack, tmp_path: Path, out: str, message: str
+) -> None:
+    saved.add({"model": "m"})
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/out").write_text("mine")
+    done = dstack("artifacts", "download", "-f", RUN, "-o", f"{tmp_path}/{out}")
+    assert done.code == 2
+    assert message in done.err
+    assert "hint: move it away, or choose another place" in done.err
+
+
+def test_a_name_that_is_no_text_is_found_as_it_is_shown(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
+    saved.add({"model": "m", "folder/x": "y"})
+    folder = tmp_path / "saved-0"
+    os.rename(folder / "model", os.fsencode(folder) + b"/raw\xff\xfe")
+    os.rename(folder / "folder", os.fsencode(folder) + b"/\xff")
+    saved.items[0]["manifest_id"] = save(folder, saved.store).manifest_id.hex()
+    shown = [item["path"] for item in json.loads(dstack("artifacts", "list", f"{RUN}:out", "--json").out)]
+    assert shown == ["out/raw\\xff\\xfe", "out/\\xff", "out/\\xff/x"]
+    assert dstack("artifacts", "cat", f"{RUN}:{shown[0]}").out == "m"
+    assert dstack("artifacts", "cat", f"{RUN}:{shown[2]}").out == "y"
+    done = dstack("artifacts", "cat", f"{RUN}:out/raw\\xff")
+    assert (done.code, "did you mean `raw\\xff\\xfe`" in done.err) == (2, True)
 
 
 def test_diff(saved: Saved, dstack: Dstack) -> None:

@@ -56,7 +56,7 @@ def test_what_stands_there(tree: Path, path: bytes, found: bytes, kind: type) ->
         (b"out/x", "leads out"),
         (b"absolute", "leads out of what was saved, to /etc/passwd"),
         (b"circle", "circle"),
-        (b"gone", "not there"),
+        (b"gone", "leads to nothing, which was not saved"),
     ],
 )
 def test_what_does_not(tree: Path, path: bytes, why: str) -> None:
