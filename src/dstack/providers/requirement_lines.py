@@ -7,7 +7,6 @@ than that, such as options, paths and addresses, is left to the installer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _EXTRAS = re.compile(r"\s*\[\s*(?:[A-Za-z0-9][\w.-]*\s*(?:,\s*[A-Za-z0-9][\w.-]*\s*)*)?\]")
@@ -55,17 +54,3 @@ def _versions(text: str, name: str) -> str:
         if _CLAUSE.fullmatch(clause) is None:
             return f"`{clause[operator.end() :].strip()[:40]}` is no version"
     return ""
-
-
-def wrong_lines(text: str) -> Iterator[tuple[int, str, str]]:
-    """(number from 1, line, trouble) of the lines of a requirements file with which something is wrong."""
-    begun, number = "", 0
-    for at, line in enumerate(text.splitlines(), 1):
-        number = number or at
-        if line.endswith("\\"):
-            begun += line[:-1] + " "
-            continue
-        whole, first = begun + line, number
-        begun, number = "", 0
-        if found := trouble(whole):
-            yield first, _COMMENT.sub("", whole).strip(), found

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from dstack.providers.interpreter import InterpreterConfig, missing_file, python_env
+from dstack.providers.interpreter import InterpreterConfig, python_env
+from dstack.providers.packages import missing_file
 from dstack.sdk.fields import Text, YamlScalar, listed, wrong
 from dstack.sdk.provider import JobSpec, PlanContext, PythonEnv, all_of
 from dstack.sdk.scalars import shown, text_of

@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_COMMENT = re.compile(r"(^|\s)#.*$")
-_FILE_OPTION = re.compile(r"(-r|-c|--requirements?|--constraints?)(?:\s*=\s*|\s+|(?<=-[rc]))(.+)")
+from dstack.sdk.requirement_files import NotText, decode, logical_lines, named_file
+
+_CONSTRAINTS = re.compile(r"-c|--constraint")
 _EDITABLE = re.compile(r"(-e|--editable)(\s|=)")
 _PINNED_GIT = re.compile(r"git\+.*@[0-9a-f]{40}(#|$|\s)")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _ARCHIVES = (".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_WHERE = "add it to the repository, or correct its path: it is relative to the file that names it"
 
 
 class RequirementsError(Exception):
@@ -32,6 +34,8 @@ class Requirements:
     material: list[bytes] = field(default_factory=list[bytes])
     sources: dict[str, str] = field(default_factory=dict[str, str])
     shared: bool = True
+    files: set[Path] = field(default_factory=set[Path])
+    """Those that were read: what one says twice defines nothing new."""
     root: Path = field(default_factory=Path)
     """Of the code: files are called by their paths from there."""
 
@@ -42,45 +46,48 @@ class Requirements:
 def read(lines: Iterable[str], code_root: Path) -> Requirements:
     """Read the requirement `lines` of a workflow; files are relative to `code_root`. Raises RequirementsError."""
     result = Requirements(root=Path(os.path.normpath(code_root)))
-    for line in _logical_lines(lines):
-        option = _FILE_OPTION.fullmatch(line)
-        if option:
-            result.arguments += ["-c" if "c" in option[1] else "-r", option[2].strip()]
+    for _, line in logical_lines("\n".join(lines)):
+        if name := named_file(line):
+            result.arguments += ["-c" if _CONSTRAINTS.match(line) else "-r", name]
         elif line.startswith("-"):
             name, _, value = line.partition("=") if line.split(None, 1)[0].count("=") else line.partition(" ")
             result.arguments += [name, value.strip()] if value else [name]
         else:
             result.arguments.append(line)
-        _note(line, code_root, "the workflow's requirements", result, ())
+        _note(line, code_root, "the workflow's requirements", result)
     return result
 
 
-def _note(line: str, base: Path, place: str, result: Requirements, stack: tuple[Path, ...]) -> None:
+def _note(line: str, base: Path, place: str, result: Requirements) -> None:
     """Add one line, and what it names, to the material."""
     result.material.append(line.encode())
-    option = _FILE_OPTION.fullmatch(line)
-    if option:
-        _note_file(Path(os.path.normpath(base / option[2].strip())), place, result, stack)
+    if name := named_file(line):
+        if _SCHEME.match(name) or "${" in name:
+            result.shared = False  # what is behind an address may change
+        else:
+            _note_file(Path(os.path.normpath(base / name)), place, result)
     elif _EDITABLE.match(line):
         result.shared = False
     elif not line.startswith("-"):
         _note_requirement(line, base, place, result)
 
 
-def _note_file(path: Path, place: str, result: Requirements, stack: tuple[Path, ...]) -> None:
-    if path in stack:
+def _note_file(path: Path, place: str, result: Requirements) -> None:
+    if path in result.files:
         return
+    result.files.add(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        text = decode(path.read_bytes())
+    except (OSError, NotText) as error:
+        if isinstance(error, OSError):
+            why, advice = error.strerror, _WHERE
+        else:
+            why, advice = f"it {error}", error.hint
         raise RequirementsError(
-            f"the requirements file {result.called(path)}, named in {place}, cannot be read ({path}: {why}); "
-            "add it to the repository, or correct its path: it is relative to the file that names it"
+            f"the requirements file {result.called(path)}, named in {place}, cannot be read ({path}: {why}); {advice}"
         ) from error
-    for number, line in enumerate(_logical_lines(text.splitlines(), keep_empty=True), 1):
-        if line:
-            _note(line, path.parent, f"{result.called(path)}:{number}", result, (*stack, path))
+    for number, line in logical_lines(text):
+        _note(line, path.parent, f"{result.called(path)}:{number}", result)
 
 
 def _note_requirement(line: str, base: Path, place: str, result: Requirements) -> None:
@@ -104,24 +111,6 @@ def _note_requirement(line: str, base: Path, place: str, result: Requirements) -
         result.material.append(local.read_bytes())
     else:
         result.shared = False
-
-
-def _logical_lines(lines: Iterable[str], *, keep_empty: bool = False) -> list[str]:
-    """Lines without comments, continued ones joined. With `keep_empty` the n-th entry begins at line n."""
-    result: list[str] = []
-    continued = ""
-    held = 0
-    for raw in lines:
-        line = continued + _COMMENT.sub("", raw.rstrip("\r\n"))
-        if line.endswith("\\"):
-            continued = line[:-1]
-            held += 1
-            continue
-        result += [line.strip(), *[""] * held]
-        continued, held = "", 0
-    if continued:
-        result.append(continued.strip())
-    return result if keep_empty else [line for line in result if line]
 
 
 def _normal(name: str) -> str:

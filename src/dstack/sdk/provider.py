@@ -74,7 +74,10 @@ class PlanContext(Protocol):
         ...
 
     def read_text(self, path: str) -> str | None:
-        """The text of a file of the code that is shipped, or None where there is none."""
+        """The text of a file of the code that is shipped, also behind links within it, or None where there is none.
+
+        Raises `dstack.sdk.requirement_files.NotText` where it is not text, or too large to be.
+        """
         ...
 
     def exists(self, path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from packaging.requirements import InvalidRequirement, Requirement
 
-from dstack.providers.requirement_lines import trouble, wrong_lines
+from dstack.providers.requirement_lines import trouble
 
 RIGHT = [
     "numpy", "numpy==1.26.4", "numpy ~= 1.26", "torch>=2.1,<3", "a[b,c]", "a [b]>=1", "a[]", "a (>=1)", "a==1.*",
@@ -35,7 +35,3 @@ def test_wrong_lines(line: str) -> None:
     with pytest.raises(InvalidRequirement):
         Requirement(line)
     assert trouble(line)
-
-
-def test_lines_that_go_on_are_one() -> None:
-    assert [(number, line) for number, line, _ in wrong_lines("a\nb \\\n  c\nd==\n")] == [(2, "b    c"), (4, "d==")]

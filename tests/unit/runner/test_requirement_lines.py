@@ -49,6 +49,47 @@ def test_nested_files_and_local_wheels_define_the_environment(tmp_path: Path) ->
     assert requirement_lines.read(["-r a.txt"], tmp_path).material != changed.material
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_what_a_file_names_defines_the_environment_in_every_encoding_that_uv_reads(
+    encoding: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("-r 'b c.txt'\n", encoding=encoding)
+    (tmp_path / "b c.txt").write_text("six\n")
+
+    found = requirement_lines.read(["-r a.txt"], tmp_path)
+
+    assert found.material == [b"-r a.txt", b"-r 'b c.txt'", b"six"]
+    assert requirement_lines.named_in("six", found) == ["`six` (b c.txt:1)"]
+
+
+def test_what_is_no_text_is_said_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("-r b.txt\n")
+    (tmp_path / "b.txt").write_bytes("six\n# ä\n".encode("latin-1"))
+
+    with pytest.raises(
+        RequirementsError, match=r"file b\.txt, named in a\.txt:1, .*see line 2\); save it as .* UTF-8$"
+    ):
+        requirement_lines.read(["-r a.txt"], tmp_path)
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "reqs").mkdir()
+    (tmp_path / "reqs" / "base.txt").write_text("-r more.txt\n")
+    (tmp_path / "a.txt").symlink_to("reqs/base.txt")
+    (tmp_path / "more.txt").write_text("six\n")
+
+    # Files are looked for beside the link, as pip and uv do.
+    assert requirement_lines.read(["-r a.txt"], tmp_path).material == [b"-r a.txt", b"-r more.txt", b"six"]
+
+
+def test_files_that_name_each_other_many_times_are_read_once(tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / f"{number}.txt").write_text(f"-r {number + 1}.txt\n" * 2)
+    (tmp_path / "60.txt").write_text("-r 0.txt\nsix\n")
+
+    assert len(requirement_lines.read(["-r 0.txt"], tmp_path).material) == 1 + 60 * 2 + 2
+
+
 def test_what_may_change_unseen_is_never_shared(tmp_path: Path) -> None:
     (tmp_path / "pkg").mkdir()
     for line in (
@@ -61,6 +102,8 @@ def test_what_may_change_unseen_is_never_shared(tmp_path: Path) -> None:
         "x @ git+https://host/x.git@main",
         "https://host/x-main.zip",
         f"x @ file://{tmp_path}/pkg",
+        "-r https://host/r.txt",
+        "-r ${FOLDER}/r.txt",
     ):
         assert not shared(line, root=tmp_path), line
         (tmp_path / "r.txt").write_text(line + "\n")

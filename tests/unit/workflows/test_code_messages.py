@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from dstack.providers import registry
+from dstack.sdk.requirement_files import decode
 from dstack.workflows import Diagnostic, Invalid, load, plan
 from tests.support.growth import TIMES, growth
 
 
-def told(keys: str, files: Mapping[str, str], *args: str, root: str = "") -> list[Diagnostic]:
+def told(
+    keys: str,
+    files: Mapping[str, str],
+    *args: str,
+    root: str = "",
+    read: Callable[[str], str | None] | None = None,
+) -> list[Diagnostic]:
     """Of the one workflow with `keys`, planned with a code of `files`."""
 
     def nothing(*_: object) -> list[object]:
@@ -24,7 +31,7 @@ def told(keys: str, files: Mapping[str, str], *args: str, root: str = "") -> lis
             "train",
             args,
             run_name="goose-1",
-            read_text=files.get,
+            read_text=read or files.get,
             exists=lambda path: any(f"{file}/".startswith(f"{path}/") for file in files),
             list_files=lambda: sorted(files),
             resolve_tag=nothing,  # pyright: ignore[reportArgumentType]
@@ -124,7 +131,7 @@ def test_lines_of_a_requirements_file() -> None:
     text = "# packages\nnumpy==\nscipy>=1,<2  # fine\n-r other.txt\nfoo bar\ntorch==2 \\\n  --hash=sha256:ab\nx=1\n"
     keys = "commands: [echo]\n  requirements: reqs/bad.txt"
 
-    errors = told(keys, {"reqs/bad.txt": text})
+    errors = told(keys, {"reqs/bad.txt": text, "reqs/other.txt": ""})
 
     assert {error.line for error in errors} == {4}
     assert [error.message for error in errors] == [
@@ -132,6 +139,64 @@ def test_lines_of_a_requirements_file() -> None:
         "reqs/bad.txt:5: `foo bar` is no requirement: `bar` after the name is no version",
         "reqs/bad.txt:8: `x=1` is no requirement: versions are compared with `==`: write `x==1`",
     ]
+
+
+def test_lines_of_files_that_a_requirements_file_names() -> None:
+    files = {
+        "reqs/all.txt": "-r base.txt\n\n-c ../limits.txt  # the most\n--requirement='sub/more.txt'\n-r base.txt\nx=1\n",
+        "reqs/base.txt": "numpy==\n-r all.txt\n",
+        "limits.txt": "scipy<<2\n",
+        "reqs/sub/more.txt": "six\n-r gone.txt\n-r ../../../outside.txt\n-r https://x.org/r.txt\n-r ${HERE}/r.txt\n",
+    }
+
+    errors = told("commands: [echo]\n  requirements: reqs/all.txt", files)
+
+    assert [error.message.partition("`")[0] for error in errors] == [
+        "reqs/all.txt:6: ", "reqs/base.txt:1: ", "limits.txt:1: ", "reqs/sub/more.txt:2: there is no file ",
+    ]  # fmt: skip
+    assert "`reqs/sub/gone.txt` in the code that is sent" in errors[3].message
+    assert "create it" in errors[3].hint
+    assert {(error.line, error.column) for error in errors} == {(4, 17)}
+
+
+def test_files_that_name_each_other_many_times_are_read_once() -> None:
+    files = {f"{number}.txt": f"-r {number + 1}.txt\n" * 2 for number in range(100)}
+
+    (error,) = told("commands: [echo]\n  requirements: 0.txt", {**files, "100.txt": "x=1"})
+
+    assert error.message.startswith("100.txt:1: ")
+
+
+def test_files_of_a_list_of_requirements() -> None:
+    files = {"limits.txt": "numpy==\n"}
+
+    errors = told("commands: [echo]\n  requirements: [numpy, -c limits.txt, --constraint=gone.txt]", files)
+
+    assert [(error.column, error.message.split("`")[0]) for error in errors] == [
+        (25, "limits.txt:1: "),
+        (40, "there is no file "),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ("nümpy\n".encode("latin-1"), "`r.txt` is not text in UTF-8: see line 1"),
+        ("six\n# ä\n".encode("latin-1"), "`r.txt` is not text in UTF-8: see line 2"),
+        ("six\n".encode("utf-16-le"), "`r.txt` is not text in UTF-8: it may be in UTF-32, or in UTF-16 without"),
+        ("six\n".encode("utf-32"), "`r.txt` is not text in UTF-8: it may be in UTF-32, or in UTF-16 without"),
+    ],
+)
+def test_a_requirements_file_that_is_no_text(data: bytes, why: str) -> None:
+    def read(path: str) -> str | None:
+        return {"r.txt": lambda: decode(data), "all.txt": lambda: "six\n-r r.txt"}.get(path, lambda: None)()
+
+    (error,) = told("commands: [echo]\n  requirements: r.txt", {"r.txt": "", "all.txt": ""}, read=read)
+    (nested,) = told("commands: [echo]\n  requirements: all.txt", {"r.txt": "", "all.txt": ""}, read=read)
+
+    assert error.message.startswith(why)
+    assert nested.message.startswith(f"all.txt:2: {why}")
+    assert error.hint == nested.hint == "save it as a text file in UTF-8"
 
 
 def test_requirements_of_a_list() -> None:

@@ -1,4 +1,4 @@
-"""Snapshots of jobs' artifact folders, and reading of the code snapshot."""
+"""Snapshots of jobs' artifact folders, and what is in the code snapshot."""
 
 from __future__ import annotations
 
@@ -18,11 +18,6 @@ from dstack.server.services.context import Context
 from dstack.server.services.errors import CodeMissing, NotFound
 from dstack.snapshots.errors import RestoreFailed
 from dstack.snapshots.listing import Leaf, walk_tree
-from dstack.snapshots.manifests import FileEntry, file_chunks
-from dstack.snapshots.restore import read_whole
-
-MOST_TEXT = 16 << 20
-"""Bytes of a file that is read here: locked requirements with their hashes, and no data."""
 
 
 def has_path(context: Context, manifest_id: bytes, path: str) -> bool:
@@ -41,24 +36,6 @@ def list_files(context: Context, manifest_id: bytes) -> list[str]:
     store = store_of(context)
     steps = walk_tree(store, store.root(manifest_id))
     return [step.path.decode(errors="replace") for step in steps if isinstance(step, Leaf)]
-
-
-def read_text(context: Context, manifest_id: bytes, path: str) -> str | None:
-    """A file of the code snapshot, None where there is none, or it is not UTF-8 text of at most MOST_TEXT bytes."""
-    store = store_of(context)
-    try:
-        steps = list(walk_tree(store, store.root(manifest_id), [path.encode()]))
-    except RestoreFailed:
-        return None  # there is no such path
-    leaves = [step.entry for step in steps if isinstance(step, Leaf)]
-    if len(leaves) != 1 or not isinstance(leaves[0], FileEntry) or leaves[0].size > MOST_TEXT:
-        return None
-    chunks = list(file_chunks(leaves[0]))
-    found = read_whole(store, manifest_id, chunks)
-    try:
-        return b"".join(bytes(found[chunk.chunk_id]) for chunk in chunks).decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def require_code(context: Context, manifest_id: bytes) -> None:

@@ -17,7 +17,7 @@ from dstack.domain.ports import SECOND
 from dstack.sdk.provider import JobSpec, Provider
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import jobs, runs, submissions
-from dstack.server.services import artifacts, differences, exposure, run_names, run_values, secrets, tags
+from dstack.server.services import artifacts, code_files, differences, exposure, run_names, run_values, secrets, tags
 from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.carry import NOTHING, Carried
 from dstack.server.services.context import Context
@@ -114,7 +114,7 @@ def _plan(
         submission.workflow,
         submission.args,
         run_name=run_name,
-        read_text=lambda path: artifacts.read_text(context, code, path) if code else None,
+        read_text=lambda path: code_files.read_text(context, code, path) if code else None,
         exists=(lambda path: artifacts.has_path(context, code, path)) if code else None,
         list_files=(lambda: artifacts.list_files(context, code)) if code else None,
         resolve_tag=lambda workflow, name: pinned(
