@@ -51,12 +51,14 @@ class Survey:
                 what = f"it gives chunk {chunk.chunk_id.hex()} {chunk.length} bytes, and there are {length}"
                 yield from self._found(Damage("object", object_id, None, what))
 
-    def link(self, *, missing: bool = False) -> Iterator[None]:
-        """Tell `spread` what each object names of objects, and of chunks that are bad.
+    def link(self, *, missing: bool = False, again: bool = True) -> Iterator[None]:
+        """Tell `spread` what each object names of objects, and of chunks that are bad; without `again`, of those only
+        that were not read yet.
 
         With `missing`, what is named and in no pack becomes bad: for objects that `follow` did not come to.
         """
-        self._spread.read_again()
+        if again:
+            self._spread.read_again()
         for object_id, names in self._again():
             if names is not None:
                 objects = (*names.objects, *names.pages)

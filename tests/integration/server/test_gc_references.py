@@ -13,6 +13,7 @@ from dstack.server.db.tables import runs as runs_table
 from dstack.server.services import artifacts as artifact_service
 from dstack.server.services import delete, runs
 from dstack.server.services.catalog import store_of
+from dstack.server.services.doubts import doubt
 from dstack.server.services.errors import CodeMissing, Conflict
 from dstack.server.services.gc import Wanted, collect
 from dstack.server.services.runs import CodeRef
@@ -110,3 +111,23 @@ def test_a_runner_hears_that_what_it_saved_is_not_there(world: World) -> None:
     runner.stores = True
     assert runner.save("train").outcome == "applied"
     assert world.states(name) == {"train": "done"}
+
+
+def test_a_runner_hears_that_what_it_saved_names_what_was_taken_out(world: World) -> None:
+    """It saved beside a repair: live snapshots and the last one are taken again."""
+    runner = world.runner()
+    name = world.submit(JOB.replace(', deps: ["DEP"]', ""), "train")
+    world.place()
+    runner.take()
+    runner.start("train")
+    live = runner.snapshot("train", {"out": "live"})
+    runner.exit("train")
+    last = runner.saved("train")
+    roots = [item.manifest_id for event in (live, last) for item in event.artifacts]
+    runner.report(live)
+    world.context.database.write(FORGET, lambda tx: doubt(tx, world.context.project_id, roots))
+    runner.stores = False
+    assert [(each.outcome, each.save_again) for each in runner.report_all(live, last)] == [("rejected", True)] * 2
+    assert world.states(name) == {"train": "saving"}
+    runner.stores = True
+    assert runner.report(last).outcome == "applied", "all of it was stored again"

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.dialects import sqlite
 
 from dstack.server.db.upgrade import ensure_schema
-from dstack.server.services import heal, ledger, marking
+from dstack.server.services import ledger, marking, taking_out
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_chunks_of_a_pack_are_found_without_a_look_at_other_packs(tmp_path: Path
 def test_damaged_chunks_are_dropped_without_a_look_at_others(tmp_path: Path) -> None:
     """Nobody else can write meanwhile."""
     lying = [(b"%d" % number, b"pack") for number in range(500)]
-    searches = searches_of(tmp_path, heal._delete(UUID(int=1), lying))  # pyright: ignore[reportPrivateUsage]
+    searches = searches_of(tmp_path, taking_out.delete_lying(UUID(int=1), lying))
     assert searches == ["SEARCH chunks USING PRIMARY KEY (project_id=? AND chunk_id=?)"]
 
 

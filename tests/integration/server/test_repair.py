@@ -16,6 +16,7 @@ from dstack.snapshots.interfaces import pack_key
 from dstack.snapshots.manifests import FileEntry, encode_directory
 from dstack.snapshots.restore import restore
 from dstack.snapshots.statcache import FileCache
+from tests.support.garbage import LATER, gathered
 from tests.support.shop import Shop, chunk_of, flipped, of, save_elsewhere
 
 
@@ -188,3 +189,20 @@ def hurt_at_random(shop: Shop, rng: random.Random) -> None:
             shop.hurt(update(chunks).where(chunks.c.chunk_id == row.chunk_id).values(offset=rng.randrange(10_000)))
         case _:
             shop.hurt(update(chunks).where(chunks.c.chunk_id == row.chunk_id).values(pack_id=rng.randbytes(32)))
+
+
+def test_what_was_taken_out_is_forgotten_when_nobody_can_rely_on_it_any_more(shop: Shop) -> None:
+    root = shop.tree("a")
+    run = shop.upload(root)
+    hurt = chunk_of(root / "1")
+    shop.damage(hurt)
+    shop.check(repair=True)
+    shop.world.clock.advance(LATER / 3)
+    gathered(shop.world)
+    assert shop.world.rows(doubtful_objects, object_id=hurt), "some may have been told that it is there"
+    shop.world.clock.advance(LATER)
+    gathered(shop.world)
+    assert not shop.world.rows(doubtful_objects, object_id=hurt)
+    assert shop.world.rows(doubtful_objects, object_id=shop.manifest(run)), "what names it is there"
+    shop.upload(root)
+    assert shop.reads_as(run, root)

@@ -283,9 +283,9 @@ chunks = Table("chunks", metadata, _id("project_id"), _blob("chunk_id", nullable
     sqlite_with_rowid=False)  # fmt: skip
 
 doubtful_objects = Table("doubtful_objects", metadata, _id("project_id"), _blob("object_id", nullable=False),
-    PrimaryKeyConstraint("project_id", "object_id"))  # fmt: skip
-"""Objects that are in `chunks` and name what was damaged and taken out: they can be read, and whoever saves what they
-name is told that they are missing, so that it is written again."""
+    _big("doubted_at", 0), PrimaryKeyConstraint("project_id", "object_id"))  # fmt: skip
+"""Whoever saves is told that these are missing, so that they are written again: objects that are in `chunks` and name
+what was damaged and taken out, and, for as long as somebody may rely on it, that itself."""
 
 retention = Table("retention", metadata, _id("project_id"), _big("live"), _big("every"), _int("last"), _big("partials"),
     _big("runs", nullable=True), _text("set_by", nullable=True), _at("set_at", nullable=False),

@@ -13,7 +13,7 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import artifacts, code_snapshots, jobs, runs, step_needs, tags
 from dstack.server.db.transaction import Result
 from dstack.server.db.types import Id
-from dstack.server.services.catalog import catalog_of, hold_for, store_of
+from dstack.server.services.catalog import catalog_of, hold_saved, store_of
 from dstack.server.services.context import Context
 from dstack.server.services.errors import CodeMissing, NotFound
 from dstack.snapshots.errors import RestoreFailed
@@ -51,7 +51,7 @@ def _require(lacking: set[bytes]) -> None:
 
 def use_code(tx: Transaction, context: Context, row: dict[str, Any]) -> None:
     """Remember that a run uses the code snapshot `row` (manifest_id, content_id, files, size). Raises CodeMissing."""
-    _require(hold_for(tx, context, [row["manifest_id"]]))
+    _require(hold_saved(tx, context, [row["manifest_id"]]))
     values = {**row, "project_id": context.project_id, "used_at": tx.now}
     if not tx.insert_new(code_snapshots, values):
         tx.execute(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, select, text, update
+from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dstack.domain.parts import parts
@@ -18,10 +18,11 @@ from dstack.domain.ports import SECOND
 from dstack.sdk.blobs import BlobStore
 from dstack.server.db.engine import Database, Transaction, declare_write
 from dstack.server.db.prepared import Prepared
-from dstack.server.db.tables import chunks, doubtful_objects
+from dstack.server.db.tables import chunks
 from dstack.server.db.tables import packs as packs_table
 from dstack.server.db.types import Id
 from dstack.server.services.context import Context
+from dstack.server.services.doubts import Named, any_doubt, doubtful, named_in, settle
 from dstack.server.services.errors import BadRequest
 from dstack.snapshots.interfaces import ChunkLocation, PackIndex, pack_key
 from dstack.snapshots.store import SnapshotStore
@@ -50,7 +51,7 @@ class DatabaseCatalog:
         """Those that no pack holds, or that name what is damaged. The packs of the others count as asked about."""
         found = self._database.read(
             lambda tx: _look(tx, self._project_id, chunk_ids, self._asked_to).with_missing(
-                _doubtful(tx, self._project_id, chunk_ids)
+                doubtful(tx, self._project_id, chunk_ids)
             )
         )
         if not found.stale:
@@ -65,8 +66,9 @@ class DatabaseCatalog:
 
     def add(self, packs: Sequence[PackIndex]) -> None:
         """Raises BadRequest for a pack that is not stored whole, where that can be seen."""
-        if packs:
-            self._database.write(ADD, lambda tx: self._add(tx, packs))
+        if packs and not self._database.write(ADD, lambda tx: self._add(tx, packs, None)):
+            named = named_in(self._blobs, packs) if self._blobs is not None else {}
+            self._database.write(ADD, lambda tx: self._add(tx, packs, named))
 
     def _known(self, tx: Transaction, chunk_ids: Sequence[bytes]) -> dict[bytes, ChunkLocation]:
         found: dict[bytes, ChunkLocation] = {}
@@ -75,14 +77,20 @@ class DatabaseCatalog:
                 found[bytes(row[0])] = ChunkLocation(bytes(row[1]), row[2], row[3], row[4], row[5])
         return found
 
-    def _add(self, tx: Transaction, added: Sequence[PackIndex]) -> None:
+    def _add(self, tx: Transaction, added: Sequence[PackIndex], named: Mapping[bytes, Named] | None) -> bool:
+        """False, without their chunks, where it must be known what objects in the packs name (`doubts.named_in`)."""
         record_packs(tx, self._project_id, added, self._blobs)
+        is_doubted = any_doubt(tx, self._project_id)
+        if is_doubted and named is None:
+            return False
         # Two writers may store one chunk in two packs: the first row stands, the other copy is garbage for gc.
         values = [row for pack in added for row in chunk_rows(self._project_id, pack)]
         if values:
             make = postgresql.insert if tx.dialect == "postgresql" else sqlite.insert
             tx.execute(make(chunks).on_conflict_do_nothing(), values)
-        _trust(tx, self._project_id, [chunk.chunk_id for pack in added for chunk in pack.chunks])
+        if is_doubted:
+            settle(tx, self._project_id, {chunk.chunk_id for pack in added for chunk in pack.chunks}, named or {})
+        return True
 
 
 def catalog_of(context: Context) -> DatabaseCatalog:
@@ -120,13 +128,22 @@ def hold_for(tx: Transaction, context: Context, chunk_ids: Iterable[bytes]) -> s
     return hold(tx, context.project_id, chunk_ids, asked_to=asked_to)
 
 
+def hold_saved(tx: Transaction, context: Context, chunk_ids: Sequence[bytes]) -> set[bytes]:
+    """`hold_for` what was saved just now and nobody refers to yet: what is doubted is missing, too.
+
+    Who is told so saves again, and all of it is there then.
+    """
+    keep_blobs(tx)  # either before a repair takes something out, or told of it
+    return hold_for(tx, context, chunk_ids) | doubtful(tx, context.project_id, chunk_ids)
+
+
 def lacking(tx: Transaction, context: Context, chunk_ids: Iterable[bytes]) -> set[bytes]:
     """What `hold_for` would say no pack holds; nothing is held."""
     return _look(tx, context.project_id, list(chunk_ids), 0).missing
 
 
 def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex], blobs: BlobStore | None = None) -> None:
-    """Make the rows of packs, which count as asked about now; one that was about to go stays.
+    """Make the rows of packs, which count as recorded and asked about now; one that was about to go stays.
 
     With `blobs`, raises BadRequest for a pack that is not stored there whole.
     """
@@ -136,7 +153,8 @@ def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex], 
     # An update, not "do nothing": it waits for whoever is deleting the pack at this moment.
     tx.execute(
         make(packs_table).on_conflict_do_update(
-            index_elements=["project_id", "pack_id"], set_={"asked_at": tx.now, "condemned_at": None}
+            index_elements=["project_id", "pack_id"],
+            set_={"created_at": tx.now, "asked_at": tx.now, "condemned_at": None},
         ),
         [{**row, "pack_id": pack.pack_id, "size": pack.size} for pack in sorted(packs, key=lambda pack: pack.pack_id)],
     )
@@ -149,7 +167,7 @@ def record_packs(tx: Transaction, project_id: UUID, packs: Sequence[PackIndex], 
 
 
 def keep_blobs(tx: Transaction) -> None:
-    """Have no blob of a pack deleted until the transaction ends.
+    """Have no blob of a pack deleted, and nothing that is damaged taken out, until the transaction ends.
 
     Who saves the same in two projects makes the same pack, and it may be one blob of one store: the rows of one project
     do not show what the other is about to record.
@@ -159,7 +177,8 @@ def keep_blobs(tx: Transaction) -> None:
 
 
 def take_blobs(tx: Transaction) -> None:
-    """Have no project record a pack until the transaction ends, which deletes blobs. Call it before rows are locked."""
+    """Have no project record a pack until the transaction ends, which deletes blobs or takes out what is damaged. Call
+    it before rows are locked."""
     if tx.dialect == "postgresql":  # with SQLite only one writes at a time
         tx.execute(_TAKE_BLOBS, {"key": _BLOBS})
 
@@ -231,21 +250,6 @@ def _look(tx: Transaction, project_id: UUID, chunk_ids: Sequence[bytes], asked_t
     return _Looked(missing, stale)
 
 
-def _doubtful(tx: Transaction, project_id: UUID, chunk_ids: Sequence[bytes]) -> set[bytes]:
-    """Objects that are there and name what is damaged (`services/heal.py`): who saves is to write all of it again."""
-    if not tx.rows(_ANY_DOUBT, {"project": project_id}):
-        return set()
-    found = (tx.rows(_DOUBTFUL, {"project": project_id, "ids": part}) for part in parts(chunk_ids))
-    return {bytes(row[0]) for rows in found for row in rows}
-
-
-def _trust(tx: Transaction, project_id: UUID, chunk_ids: Sequence[bytes]) -> None:
-    """What is written again has all that it names: that was written before it."""
-    of = (doubtful_objects.c.project_id == project_id, doubtful_objects.c.object_id)
-    for part in parts(sorted(_doubtful(tx, project_id, chunk_ids))):
-        tx.execute(delete(doubtful_objects).where(of[0], of[1].in_(part)))
-
-
 def _by_ids(columns: Sequence[Any], key: Any) -> Prepared:
     table = key.table
     return Prepared(
@@ -264,10 +268,6 @@ _LOCATE = _by_ids(
 )
 _PACKS_OF = _by_ids([chunks.c.chunk_id, chunks.c.pack_id], chunks.c.chunk_id)
 _ASKED_AT = _by_ids([packs_table.c.pack_id, packs_table.c.asked_at], packs_table.c.pack_id)
-_DOUBTFUL = _by_ids([doubtful_objects.c.object_id], doubtful_objects.c.object_id)
-_ANY_DOUBT = Prepared(
-    select(doubtful_objects.c.object_id).where(doubtful_objects.c.project_id == bindparam("project", type_=Id)).limit(1)
-)
 _MOVE = (
     update(chunks)
     .where(

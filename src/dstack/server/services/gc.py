@@ -18,16 +18,19 @@ from sqlalchemy import select
 
 from dstack.domain.parts import parts
 from dstack.domain.ports import SECOND
+from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import runs
 from dstack.server.services import removal, retention
 from dstack.server.services.chunk_index import HELD, NEEDED, ChunkIndex
 from dstack.server.services.compaction import Compactor, alive_bytes, half_dead
 from dstack.server.services.context import Context
+from dstack.server.services.doubts import forget_taken_out
 from dstack.server.services.marking import Marker, Without, load_index
 from dstack.server.services.named_leases import GC, UPKEEP, Lease, held
 from dstack.server.services.sweeping import Sweeper
 
 Frame = dict[str, Any]
+FORGET: Final = declare_write("gc.forget")
 MOST_NAMED: Final = 100
 """Damaged objects that are named."""
 
@@ -216,6 +219,7 @@ class _Collection:
             for number, pack in enumerate(index.packs)
             if number not in gone and pack.asked_at < until
         )
+        self._context.database.write(FORGET, lambda tx: self._forget_taken_out(tx, lease, until))
         yield _phase("looking for what saves that were cut off have left")
         for waiting in removal.unfinished(self._context, until):
             removal.adopt(self._context, waiting)
@@ -232,6 +236,10 @@ class _Collection:
             lease.keep()
             yield _DONE
         self._count_waiting(removal.waiting(self._context))
+
+    def _forget_taken_out(self, tx: Transaction, lease: Lease, until: int) -> None:
+        lease.write(tx)
+        forget_taken_out(tx, self._context.project_id, until)
 
     def _count_waiting(self, sizes: Iterable[int]) -> None:
         for size in sizes:

@@ -4,7 +4,7 @@ A catalog that names damaged chunks keeps them damaged for ever: whoever saves t
 So `repair` takes them out. Objects that name them stay, for the rest of a snapshot is read by them, but are doubted:
 who saves them is told to write all of it again (docs/formats/snapshots.md, section 7). What is right in a damaged pack
 is put into a new one, and the damaged one moved aside. `rebuild` makes the catalog again from the packs' own indexes.
-Both may run beside saves and downloads; what is saved at that moment may name what is taken out: the next check tells.
+Both may run beside saves and downloads: who saves what names something that is taken out is told to save it again.
 They may be killed at any step: until all is known, every object that is taken up is doubted.
 """
 
@@ -14,36 +14,34 @@ import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
-from uuid import UUID
 
-from sqlalchemy import Delete, delete, select, tuple_, update
+from sqlalchemy import delete, exists, select, update
 
 from dstack.domain.parts import parts
 from dstack.sdk.blobs import Buffer, ObjectInfo
 from dstack.server.db.engine import Transaction, declare_write
-from dstack.server.db.tables import chunks, doubtful_objects, packs
+from dstack.server.db.tables import chunks, packs
 from dstack.server.services.catalog import Move, catalog_of, chunk_rows, move_chunks, record_packs
 from dstack.server.services.context import Context
+from dstack.server.services.doubts import doubt
 from dstack.server.services.errors import BadRequest
 from dstack.server.services.ledger import Frame, Ledger, damage_frame
 from dstack.server.services.named_leases import Lease
+from dstack.server.services.taking_out import ALIVE, TakingOut, listed, write_under
 from dstack.snapshots.checking import Damage, check_pack, located, possible_objects, read_through
 from dstack.snapshots.errors import BadPack, DamagedStore, StoreRefused
 from dstack.snapshots.interfaces import ChunkLocation, PackIndex, pack_key
 from dstack.snapshots.packs import id_of, read_index, repacked
 from dstack.snapshots.spread import Bad, Spread
 from dstack.snapshots.store import Durable, SnapshotStore
-from dstack.snapshots.survey import Survey
 
 T = TypeVar("T")
 ASIDE: Final = "quarantine/"
 """Where damaged packs are moved: nothing reads or lists them there, and they may be deleted."""
-DROP = declare_write("heal.drop")
 LIST = declare_write("heal.list")
 CORRECT = declare_write("heal.correct")
 TAKE_UP = declare_write("heal.take_up")
 _LENGTH: Final = 32
-_ALIVE: Final[Frame] = {"t": "done", "bytes": 0}
 
 
 class Healer:
@@ -81,30 +79,31 @@ class Healer:
         for pack_id in self._spread.all_broken():
             yield from self._examine(pack_id)
         yield from self._find_copies()
+        for pack_id in self._spread.all_broken():
+            yield from self._replace(pack_id)
+        # Whoever is told that something is missing may make the very same pack, so its name must be free by then.
         yield from self._forget()
-        yield from self.set_aside()
+        self._strike_gone()
         yield {"t": "repaired", **self._counts}
 
     def set_aside(self) -> Iterator[Frame]:
         """Have nothing lie in a broken pack any more: what is right is put into a new one, rows of the rest go."""
         for pack_id in self._spread.all_broken():
             yield from self._replace(pack_id)
+        self._strike_gone()
 
     def rebuild(self) -> Iterator[Frame]:
         """Make the catalog again from the packs: rows that lie are corrected or dropped, lost ones restored."""
         for info in self._stored():
             yield from self._correct(info)
-        for pack_id in self._listed():
-            if self._blobs.stat(pack_key(pack_id)) is None:
+        for pack_id in listed(self._ledger):
+            if self._is_gone(pack_id):
                 self._spread.mark_broken(pack_id)
-                for chunk_id in self._ledger.rows_of(pack_id):
-                    self._spread.mark_bad(Bad(chunk_id, pack_id, "its pack is gone from the store"))
-            yield _ALIVE
+            yield ALIVE
+        self._mark_gone()
         yield from self._find_copies(restore_all=True)
         yield from self._forget()
-        for pack_id in self._spread.all_broken():
-            if self._blobs.stat(pack_key(pack_id)) is None:
-                self._strike(pack_id)
+        self._strike_gone()
         yield {"t": "rebuilt", **self._counts}
 
     def _examine(self, pack_id: bytes) -> Iterator[Frame]:
@@ -117,7 +116,7 @@ class Healer:
         for chunk_id in wrong.keys() & rows.keys():
             if self._spread.mark_bad(Bad(chunk_id, pack_id, wrong[chunk_id])):
                 yield damage_frame(Damage("chunk", chunk_id, pack_id, wrong[chunk_id]))
-        yield _ALIVE
+        yield ALIVE
 
     # --- rows that are not right ----------------------------------------------------------------------------------
 
@@ -140,7 +139,7 @@ class Healer:
                 self._spread.mark_bad(Bad(chunk_id, pack_id, "its pack does not have it"))
             else:
                 self._counts["corrected"] += 1
-        yield _ALIVE
+        yield ALIVE
 
     def _find_copies(self, *, restore_all: bool = False) -> Iterator[Frame]:
         """Look in the packs for what the catalog lacks or has wrong; with `restore_all`, for all that is stored."""
@@ -156,7 +155,7 @@ class Healer:
                     known = self._catalog.locate([chunk_id for chunk_id, _ in part])
                     wanted |= {chunk_id: place for chunk_id, place in part if chunk_id not in known}
                 self._take_up(index, wanted, bad)
-            yield _ALIVE
+            yield ALIVE
 
     def _take_up(self, index: PackIndex, wanted: Mapping[bytes, ChunkLocation], bad: set[bytes]) -> None:
         """Have the catalog find chunks in a pack: those that are `bad` elsewhere only if they are right here."""
@@ -187,11 +186,7 @@ class Healer:
         record_packs(tx, self._project_id, [pack], self._blobs)
         move_chunks(tx, self._project_id, moves)
         tx.insert_missing(chunks, chunk_rows(self._project_id, pack))
-        self._doubt(tx, objects)
-
-    def _doubt(self, tx: Transaction, objects: Sequence[bytes]) -> None:
-        rows = [{"project_id": self._project_id, "object_id": object_id} for object_id in objects]
-        tx.insert_missing(doubtful_objects, rows)
+        doubt(tx, self._project_id, objects)
 
     def _move_rows(self, pack_id: bytes, places: Mapping[bytes, ChunkLocation]) -> None:
         """Change where chunks are said to lie, of those that are still said to lie in `pack_id`."""
@@ -202,38 +197,21 @@ class Healer:
     # --- what cannot be had any more --------------------------------------------------------------------------------
 
     def _forget(self) -> Iterator[Frame]:
-        """Take what is bad out of the catalog, and doubt every object that names it: all at once."""
-        for pack_id in self._listed():
-            with suppress(KeyError):  # gone: its chunks are bad, or it was freed meanwhile
-                for part in parts(possible_objects(self._blobs, self._ledger.rows_of(pack_id))):
-                    self._spread.add_objects(part)
-            yield _ALIVE
-        for _ in Survey(self._store, self._catalog, self._spread).link(missing=True):
-            yield _ALIVE
-        for part in parts(self._spread.all_bad()):
-            now = self._catalog.locate([bad.id for bad in part])
-            # Saved again since it was looked at: it is there, and so may be what names it.
-            self._spread.forget_bad(bad.id for bad in part if bad.id in now and now[bad.id].pack_id != bad.pack_id)
-        self._spread.spread()
-        dropped, doubtful = self._write(DROP, self._drop)
-        self._counts["dropped"] += dropped
-        self._counts["doubtful"] = doubtful
+        """Take what is bad out of the catalog, with all that lies in packs that are gone."""
+        self._mark_gone()
+        taking = TakingOut(self._context, self._spread, self._lease)
+        yield from taking.steps()
+        self._counts["dropped"] += taking.dropped
+        self._counts["doubtful"] = taking.doubtful
 
-    def _drop(self, tx: Transaction) -> tuple[int, int]:
-        """How far damage spreads was worked out before: others wait for this transaction. So what is saved again at
-        this moment stays, for it does not lie where the damage was, and who names it is doubted without need."""
-        dropped = 0
-        for part in parts(self._spread.all_bad()):
-            lying = [(bad.id, bad.pack_id) for bad in part if bad.pack_id is not None]
-            if lying:
-                dropped += tx.execute(_delete(self._project_id, lying)).rowcount
-        # Also what was doubted before and need not be any more.
-        tx.execute(delete(doubtful_objects).where(doubtful_objects.c.project_id == self._project_id))
-        doubtful = 0
-        for part in parts(self._spread.hurt_objects()):
-            self._doubt(tx, part)
-            doubtful += len(part)
-        return dropped, doubtful
+    def _mark_gone(self) -> None:
+        for pack_id in self._spread.all_broken():
+            if self._is_gone(pack_id):
+                for chunk_id in self._ledger.rows_of(pack_id):
+                    self._spread.mark_bad(Bad(chunk_id, pack_id, "its pack is gone from the store"))
+
+    def _is_gone(self, pack_id: bytes) -> bool:
+        return self._blobs.stat(pack_key(pack_id)) is None
 
     # --- packs that are not as they were written ----------------------------------------------------------------------
 
@@ -243,7 +221,6 @@ class Healer:
         try:
             data = read_through(self._blobs, key)
         except KeyError:
-            self._strike(pack_id)
             return
         rows = self._ledger.rows_of(pack_id)
         found = check_pack(pack_id, data, rows)
@@ -261,7 +238,6 @@ class Healer:
             yield {"t": "left", "pack": pack_id.hex(), "why": str(error)}
             return
         self._blobs.delete([key])
-        self._strike(pack_id)
         self._counts["moved_packs"] += 1
         self._counts["moved_chunks"] += moved
         yield {"t": "aside", "pack": pack_id.hex(), "key": f"{ASIDE}{pack_id.hex()}", "chunks": moved}
@@ -311,27 +287,22 @@ class Healer:
 
         self._write(LIST, write)
 
-    def _strike(self, pack_id: bytes) -> None:
-        """Forget a pack whose blob is gone, with what is still said to lie in it."""
+    def _strike_gone(self) -> None:
+        """Have the catalog list no pack whose blob is gone, unless something is said to lie there again."""
 
-        def strike(tx: Transaction) -> None:
+        def strike(tx: Transaction, pack_id: bytes) -> None:
             where = packs.c.project_id == self._project_id, packs.c.pack_id == pack_id
             tx.execute(select(packs.c.size).where(*where).with_for_update())
-            if self._blobs.stat(pack_key(pack_id)) is None:  # else the same content was saved again just now
-                for table in (chunks, packs):
-                    tx.execute(delete(table).where(table.c.project_id == self._project_id, table.c.pack_id == pack_id))
+            if self._is_gone(pack_id):  # else the same content was saved again just now
+                lies = exists().where(chunks.c.project_id == self._project_id, chunks.c.pack_id == pack_id)
+                tx.execute(delete(packs).where(*where, ~lies))
 
-        self._write(LIST, strike)
+        for pack_id in self._spread.all_broken():
+            self._write(LIST, lambda tx, pack_id=pack_id: strike(tx, pack_id))
 
     def _write(self, name: str, work: Callable[[Transaction], T]) -> T:
         """Raises LeaseLost."""
-
-        def proved(tx: Transaction) -> T:
-            if self._lease is not None:
-                self._lease.write(tx)
-            return work(tx)
-
-        return self._database.write(name, proved)
+        return write_under(self._lease, self._database, name, work)
 
     # --- what there is ----------------------------------------------------------------------------------------
 
@@ -352,24 +323,9 @@ class Healer:
                 raise
             raise BadPack(info.key, f"the disk cannot read its index ({error.strerror})") from error
 
-    def _listed(self) -> Iterator[bytes]:
-        """Every pack that the catalog names."""
-        yield from (pack_id for pack_id, _ in self._ledger.packs())
-        yield from self._ledger.unlisted()
-
 
 def _is_pack(key: str) -> bool:
     try:
         return len(id_of(key)) == _LENGTH
     except BadPack:
         return False
-
-
-def _delete(project_id: UUID, lying: Sequence[tuple[bytes, bytes]]) -> Delete:
-    """Take chunks out that lie in the packs given with them."""
-    return delete(chunks).where(
-        chunks.c.project_id == project_id,
-        # SQLite uses no index for pairs: by these alone it would look through all chunks of the project.
-        chunks.c.chunk_id.in_([chunk_id for chunk_id, _ in lying]),
-        tuple_(chunks.c.chunk_id, chunks.c.pack_id).in_(lying),
-    )

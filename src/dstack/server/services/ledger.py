@@ -62,6 +62,15 @@ class Ledger:
             yield from ((bytes(row.pack_id), row.size) for row in page)
             last = bytes(page[-1].pack_id)
 
+    def recorded_since(self, since: int) -> Iterator[bytes]:
+        """Those of `packs` that were recorded at that time or later."""
+        last = b""
+        while page := self._read(
+            lambda tx, after=last: tx.execute(_RECORDED, {**self._page(after), "since": since}).all()
+        ):
+            yield from (bytes(row.pack_id) for row in page)
+            last = bytes(page[-1].pack_id)
+
     def size(self) -> int:
         """Bytes of all of `packs`."""
         query = select(func.coalesce(func.sum(packs.c.size), 0)).where(
@@ -134,6 +143,7 @@ _PACKS = (
     .order_by(packs.c.pack_id)
     .limit(PAGE)
 )
+_RECORDED = _PACKS.where(packs.c.created_at >= bindparam("since"))
 _UNLISTED = (
     select(chunks.c.pack_id)
     .distinct()

@@ -27,8 +27,9 @@ from dstack.domain.parts import parts
 from dstack.domain.ports import SECOND
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.errors import DatabaseError
-from dstack.server.db.tables import chunks, doubtful_objects, packs
+from dstack.server.db.tables import chunks, packs
 from dstack.server.services.context import Context
+from dstack.server.services.doubts import doubt
 from dstack.server.services.errors import Conflict, ServiceError
 from dstack.server.services.heal import Healer
 from dstack.server.services.ledger import Ledger, Scope
@@ -170,8 +171,8 @@ class BootCheck:
         _log.warning("%d packs were damaged in a power cut: what they held is stored again when saved", self._damaged)
         project = self._context.project_id
         for pack_id in recent:
-            rows = [{"project_id": project, "object_id": chunk_id} for chunk_id in self._ledger.rows_of(pack_id)]
-            self._context.database.write(FORGET, lambda tx, rows=rows: tx.insert_missing(doubtful_objects, rows))
+            rows = list(self._ledger.rows_of(pack_id))
+            self._context.database.write(FORGET, lambda tx, rows=rows: doubt(tx, project, rows))
         for part in parts(self._bad):
             where = chunks.c.project_id == project, chunks.c.chunk_id.in_([bad.id for bad in part])
             self._context.database.write(FORGET, lambda tx, where=where: tx.execute(delete(chunks).where(*where)))

@@ -20,7 +20,7 @@ from dstack.server.db.tables import attempts, jobs, runners
 from dstack.server.db.types import Id
 from dstack.server.services import artifacts, assignments, holdings, metrics, packages, problems
 from dstack.server.services.apply import Answer, Batch
-from dstack.server.services.catalog import hold_for
+from dstack.server.services.catalog import hold_saved
 from dstack.server.services.context import Context
 from dstack.server.services.facts import Facts
 from dstack.server.services.place import may_place, place_in
@@ -304,7 +304,7 @@ def _apply_one(tx: Transaction, context: Context, batch: Batch, attempt: Any, ev
 
 def _lost(tx: Transaction, context: Context, event: messages.SnapshotTaken | messages.Saved) -> Answer | None:
     """What to answer where a snapshot is not in the store: one told of long after it was saved may be collected."""
-    lacking = hold_for(tx, context, [item.manifest_id for item in event.artifacts])
+    lacking = hold_saved(tx, context, [item.manifest_id for item in event.artifacts])
     if not lacking:
         return None
     paths = ", ".join(item.path for item in event.artifacts if item.manifest_id in lacking)

@@ -20,7 +20,7 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import events, jobs, runs, steps, submissions
 from dstack.server.services import artifacts, run_names, tags
 from dstack.server.services.apply import Batch
-from dstack.server.services.catalog import hold_for, store_of
+from dstack.server.services.catalog import hold_saved, store_of
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, SnapshotMissing
 from dstack.server.services.facts import Facts
@@ -149,7 +149,7 @@ def _store(
             "after": job_table.uploaded().state.value, "actor": wanted.user,
         },
     )  # fmt: skip
-    lacking = hold_for(tx, context, [item.manifest_id for item in saved])
+    lacking = hold_saved(tx, context, [item.manifest_id for item in saved])
     for item in saved:
         if item.manifest_id in lacking:
             raise _missing(item.path)
