@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
 from dstack.snapshots.errors import BadManifest, RestoreFailed
+from dstack.snapshots.finding import find
 from dstack.snapshots.manifests import AnyEntry, Directory, DirectoryEntry, FileEntry, Root, SymlinkEntry
 from dstack.snapshots.scanning import MAX_DEPTH, Selection, most_folders, select, shown
 from dstack.snapshots.store import SnapshotStore
@@ -14,6 +15,8 @@ AHEAD: Final = 256
 """Sub-folders, or pages of them, that are read at once."""
 AHEAD_FILES: Final = 20_000
 """Files in them, a single larger folder apart."""
+SOUGHT: Final = 4
+"""Names that are sought one by one in a folder rather than among all that is in it."""
 
 
 class Entry(NamedTuple):
@@ -146,8 +149,7 @@ class _Walk:
         """Entries that may still be read."""
 
     def below(self, selection: Selection | None) -> Iterator[Step]:
-        found = self._folders([self._tree_id])[self._tree_id]
-        stack = [_Level(b"", None, _chosen(b"", found, selection), selection)]
+        stack = [_Level(b"", None, self._selected(b"", self._tree_id, selection), selection)]
         while stack:
             level = stack[-1]
             entry = level.next()
@@ -164,11 +166,21 @@ class _Walk:
                 yield Leaf(_join(level.path, entry.name), entry)
 
     def _enter(self, level: _Level, entry: DirectoryEntry) -> _Level:
-        if entry.tree_id not in level.ahead:
-            level.ahead = self._folders(level.coming())
         path = _join(level.path, entry.name)
         below = None if level.selection is None else level.selection[entry.name]
+        if level.selection is not None and len(level.selection) <= SOUGHT:
+            return _Level(path, entry, self._selected(path, entry.tree_id, below), below)
+        if entry.tree_id not in level.ahead:
+            level.ahead = self._folders(level.coming())
         return _Level(path, entry, _chosen(path, level.ahead.pop(entry.tree_id), below), below)
+
+    def _selected(self, path: bytes, tree_id: bytes, selection: Selection | None) -> Groups:
+        """What is selected of one folder; where that is a few names, they are sought."""
+        if selection is None or len(selection) > SOUGHT:
+            return _chosen(path, self._folders([tree_id])[tree_id], selection)
+        directory = self._store.directories([tree_id])[tree_id]
+        found = [find(self._store, tree_id, directory, name).entry for name in sorted(selection)]
+        return _chosen(path, iter([[entry for entry in found if entry is not None]]), selection)
 
     def _folders(self, tree_ids: list[bytes]) -> dict[bytes, Groups]:
         directories = self._store.directories(tree_ids)

@@ -1,4 +1,4 @@
-"""What stands at one path of a stored snapshot, reading the folders on the way and nothing else."""
+"""What stands at one path of a stored snapshot, reading the folders on the way, of large ones a part, and no more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from dstack.snapshots.errors import RestoreFailed
+from dstack.snapshots.finding import find
 from dstack.snapshots.manifests import AnyEntry, DirectoryEntry, FileEntry, SymlinkEntry
 from dstack.snapshots.scanning import shown
 from dstack.snapshots.store import SnapshotStore
@@ -22,7 +23,8 @@ class Located(NamedTuple):
 
 
 class NotThere(RestoreFailed):
-    """Nothing stands at the path; `near` are the names in the last folder that was found, `folder` its path."""
+    """Nothing stands at the path; `near` are names in the last folder that was found (of a large one those that come
+    before and after in its order), `folder` its path."""
 
     def __init__(self, path: bytes, why: str, folder: bytes = b"", near: tuple[bytes, ...] = ()) -> None:
         super().__init__(f"{shown(path)}: {why}")
@@ -49,15 +51,15 @@ def locate(store: SnapshotStore, manifest_id: bytes, path: bytes, *, follow: boo
                 raise NotThere(path, "leads out of what was saved")
             way.pop()
             continue
-        entries = store.folders([way[-1][2]])[way[-1][2]]
+        tree_id = way[-1][2]
+        entry, near = find(store, tree_id, store.directories([tree_id])[tree_id], name)
         here = b"/".join(step[0] for step in way[1:])
-        entry = next((entry for entry in entries if entry.name == name), None)
         at = here + b"/" + name if here else name
         match entry:
             case None if dangling is not None and len(names) >= dangling[0]:
                 raise NotThere(path, dangling[1])
             case None:
-                raise NotThere(path, "not there", here, tuple(entry.name for entry in entries))
+                raise NotThere(path, "not there", here, near)
             case DirectoryEntry():
                 way.append((name, entry, entry.tree_id))
             case SymlinkEntry() if follow or any(names):

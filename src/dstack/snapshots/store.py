@@ -6,7 +6,7 @@ import contextlib
 import errno
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from dstack.domain.parts import parts
@@ -88,23 +88,37 @@ class SnapshotStore:
         """Raises MissingChunk, CorruptChunk."""
         return bytes(next(self.read_chunks([chunk_id]))[1])
 
-    def read_chunks(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, bytes | memoryview]]:
+    def locate(self, chunk_ids: Iterable[bytes]) -> Mapping[bytes, ChunkLocation]:
+        """Where they lie now, those that no pack holds left out: for several reads of some of them."""
+        found: dict[bytes, ChunkLocation] = {}
+        for batch in parts(chunk_ids, LOCATE):
+            found.update(self._locate(batch))
+        return found
+
+    def read_chunks(
+        self, chunk_ids: Iterable[bytes], places: Mapping[bytes, ChunkLocation] | None = None
+    ) -> Iterator[tuple[bytes, bytes | memoryview]]:
         """Each distinct chunk once, in the order of the packs. Raises MissingChunk, CorruptChunk.
 
         Neighbours in a pack come with one read. One batch of ids is in memory at a time, of their bytes one range.
+        The catalog is not asked for what `locate` told in `places`.
         """
-        for chunk_id, data in self.try_chunks(chunk_ids):
+        for chunk_id, data in self.try_chunks(chunk_ids, places):
             if isinstance(data, DamagedStore):
                 raise data
             yield chunk_id, data
 
-    def try_chunks(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, Found]]:
+    def try_chunks(
+        self, chunk_ids: Iterable[bytes], places: Mapping[bytes, ChunkLocation] | None = None
+    ) -> Iterator[tuple[bytes, Found]]:
         """As `read_chunks`, with what is wrong with a chunk in the place of its bytes.
 
         A chunk that is not where the catalog said is sought there once more: it may have been moved meanwhile.
         """
         for batch in parts(dict.fromkeys(chunk_ids), LOCATE):
-            located = self._locate(batch)
+            located = (
+                self._locate(batch) if places is None else {item: places[item] for item in batch if item in places}
+            )
             for chunk_id in batch:
                 if chunk_id not in located:
                     yield chunk_id, MissingChunk(chunk_id)
@@ -143,15 +157,11 @@ class SnapshotStore:
         """The groups of paths that are one file. Raises MissingChunk, CorruptChunk, BadManifest."""
         return manifests.decode_links(root.links, self.read_chunk(root.links)) if root.links else ()
 
-    def folders(self, tree_ids: Sequence[bytes]) -> dict[bytes, list[manifests.AnyEntry]]:
-        """The entries of several folders, sorted by name. Raises MissingChunk, CorruptChunk, BadManifest."""
-        directories = self.directories(tree_ids)
-        ahead = self.directories([page for found in directories.values() for page in found.pages])
-        return {found: list(chain.from_iterable(self.entries(found, directories[found], ahead))) for found in tree_ids}
-
-    def directories(self, ids: Iterable[bytes]) -> dict[bytes, manifests.Directory]:
-        """The objects of folders or pages; what pages a folder has is not read with it."""
-        return {found: manifests.decode_directory(found, data) for found, data in self.read_chunks(ids)}
+    def directories(
+        self, ids: Iterable[bytes], places: Mapping[bytes, ChunkLocation] | None = None
+    ) -> dict[bytes, manifests.Directory]:
+        """The objects of folders or pages; what pages a folder has is not read with it. Raises as `root`."""
+        return {found: manifests.decode_directory(found, data) for found, data in self.read_chunks(ids, places)}
 
     def entries(
         self, tree_id: bytes, directory: manifests.Directory, ahead: Mapping[bytes, manifests.Directory]

@@ -12,6 +12,7 @@ from dstack.snapshots import manifests
 from dstack.snapshots.blobs.memory import MemoryBlobStore
 from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.chunking import Chunker, ChunkerParameters
+from dstack.snapshots.lookup import locate
 from dstack.snapshots.reading import WINDOW
 from dstack.snapshots.restore import restore
 from dstack.snapshots.store import SnapshotStore
@@ -114,7 +115,7 @@ def test_a_compressed_chunk_is_read() -> None:
 def test_the_big_folder_of_the_golden_tree_has_pages() -> None:
     """Else the golden files would prove nothing about pages."""
     store = golden_store()
-    (paged,) = (e for e in store.folders([store.root(TREE).tree_id]).popitem()[1] if e.name == b"paged")
+    paged = locate(store, TREE, b"paged").entry
     assert isinstance(paged, manifests.DirectoryEntry)
     directory = manifests.decode_directory(paged.tree_id, store.read_chunk(paged.tree_id))
     assert len(directory.pages) == 3

@@ -81,7 +81,7 @@ def test_data_is_stored_and_recorded_before_what_names_it(
     where = store.catalog.chunks
     tree_pack = order[where[tree].pack_id]
     assert order[where[saved.manifest_id].pack_id] >= tree_pack
-    for entry in store.folders([tree])[tree]:
+    for entry in store.directories([tree])[tree].entries:
         below = (
             entry.tree_id
             if isinstance(entry, DirectoryEntry)

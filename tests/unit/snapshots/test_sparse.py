@@ -56,7 +56,7 @@ def make(path: Path, size: int, pieces: Iterable[tuple[int, bytes]] = ()) -> Non
 
 
 def entry_of(store: RecordingStore, saved: SavedSnapshot) -> FileEntry:
-    (entry,) = store.folders([store.root(saved.manifest_id).tree_id]).popitem()[1]
+    (entry,) = store.directories([store.root(saved.manifest_id).tree_id]).popitem()[1].entries
     assert isinstance(entry, FileEntry)
     return entry
 
