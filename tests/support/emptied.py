@@ -24,8 +24,13 @@ def shared_postgresql(postgres_server: PostgresServer, postgresql_template: str)
 def emptied_postgresql(shared_postgresql: str) -> Iterator[str]:
     """That database, without a row in it."""
     yield shared_postgresql
+    empty(shared_postgresql)
+
+
+def empty(postgresql: str) -> None:
+    """Take every row out of the database with this URL."""
     tables = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
-    with psycopg.connect(shared_postgresql.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
+    with psycopg.connect(postgresql.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
         connection.execute(f"TRUNCATE {tables}")  # type: ignore[arg-type]
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,12 @@ from dstack.snapshots.listing import Leaf, walk_tree
 from dstack.snapshots.manifests import FileEntry, file_chunks
 from dstack.snapshots.statcache import FileCache
 from dstack.snapshots.store import SnapshotStore
+from tests.support.emptied import emptied_postgresql, empty, shared_postgresql
 from tests.support.ports import FakeClock
 from tests.support.stores import later
 from tests.support.world import REPOSITORY, World
+
+__all__ = ["emptied_postgresql", "shared_postgresql"]
 
 LIVE = declare_write("test-gc-live")
 CRASH = declare_write("test-gc-crash")
@@ -118,14 +121,13 @@ class Interleaved:
 
 
 class GcMachine(RuleBasedStateMachine):
-    template: Path
+    new_database: Callable[[Path], str]
+    """The URL of one without rows, in or for a folder; given by the test."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="dstack-gc-"))
-        database = self.folder / "dstack.db"
-        shutil.copyfile(self.template, database)
-        self.world = World(f"sqlite:///{database}", self.folder / "home")
+        self.world = World(type(self).new_database(self.folder), self.folder / "home")
         self.world.context.blobs = Blobs(self.world.clock)
         self.gc: Iterator[gc.Frame] | None = None
         self.trees: list[Tree] = [{}, {}]
@@ -357,11 +359,35 @@ def read(store: SnapshotStore, manifest_id: bytes) -> Tree:
     return tree
 
 
-def test_nothing_that_somebody_refers_to_is_lost(sqlite_template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def sqlite_databases(sqlite_template: Path) -> Callable[[Path], str]:
+    def new(folder: Path) -> str:
+        shutil.copyfile(sqlite_template, folder / "dstack.db")
+        return f"sqlite:///{folder / 'dstack.db'}"
+
+    return new
+
+
+@pytest.fixture
+def postgresql_databases(emptied_postgresql: str) -> Callable[[Path], str]:
+    def new(_: Path) -> str:
+        empty(emptied_postgresql)
+        return emptied_postgresql
+
+    return new
+
+
+@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 10), ("postgresql", 5)])
+def test_nothing_that_somebody_refers_to_is_lost(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str, examples: int
+) -> None:
     monkeypatch.setattr(writer, "PACK_TARGET", 4000)
-    GcMachine.template = sqlite_template
+
+    class OnDatabase(GcMachine):
+        new_database = staticmethod(request.getfixturevalue(f"{kind}_databases"))
+
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     run_state_machine_as_test(
-        GcMachine,
-        settings=settings(max_examples=10, stateful_step_count=15, deadline=None, suppress_health_check=checks),
+        OnDatabase,
+        settings=settings(max_examples=examples, stateful_step_count=15, deadline=None, suppress_health_check=checks),
     )
