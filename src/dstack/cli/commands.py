@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("dstack.cli.doctor", "doctor", "Look for what keeps runs from working here."),
     "completion": ("dstack.cli.completion", "completion", "Make a shell complete what you type."),
     "server": ("dstack.cli.server", "server", "Start, show or stop the local server."),
+    "runners": ("dstack.cli.runners", "runners", "List the runners: what they have, and how many jobs they hold."),
     "runner": ("dstack.cli.runner", "runner", "Run jobs on this machine for a server."),
 }
 ALIASES = {"ps": "runs", "status": "runs"}

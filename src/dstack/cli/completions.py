@@ -280,6 +280,11 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
         (('--json',), '', 'What was moved, as one object in a list'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
+    'runners': (
+        (('-a', '--all'), '', 'Also those that have left'),
+        (('--json',), '', 'A list of objects, by name'),
+        (("-h", "--help"), "", "Show the command's help."),
+    ),
     'runner': (
         (('--server',), 'files', 'Work for this server instead of the one of this home'),
         (("-h", "--help"), "", "Show the command's help."),

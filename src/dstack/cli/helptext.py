@@ -37,6 +37,7 @@ Commands:
   doctor      Look for what keeps runs from working here.
   completion  Make a shell complete what you type.
   server      Start, show or stop the local server.
+  runners     List the runners: what they have, and how many jobs they hold.
   runner      Run jobs on this machine for a server.
 
 Options:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Metric,
         RetentionRules,
         Run,
+        Runner,
         SavedSnapshot,
         Secret,
         Tag,
@@ -194,6 +195,9 @@ class Api:
         """What the jobs of a run have logged, with up to `points` values of each."""
         query: Query = {"job": job, "metric": metric, "points": points}
         return self._pages(f"{self._run(name)}/metrics", query, None)
+
+    def runners(self, *, everything: bool = False) -> list[Runner]:
+        return self._pages(f"{self._base}/runners", {"all": 1 if everything else None}, None)
 
     def compare(self, names: Sequence[str]) -> Comparison:
         query = "&".join(f"run={quote(name)}" for name in names)

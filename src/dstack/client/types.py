@@ -127,6 +127,36 @@ class Run(TypedDict, total=False):
     undecided: bool
 
 
+class Gpu(TypedDict, total=False):
+    name: str
+    memory: int
+
+
+class HeldJob(TypedDict, total=False):
+    run: str
+    name: str
+    status: str
+
+
+class Runner(TypedDict, total=False):
+    """A machine that runs jobs; sizes in bytes. `slots`: of its `cpu` processors, how many jobs may have."""
+
+    id: str
+    name: str
+    status: str
+    status_text: str
+    draining: bool
+    version: str
+    slots: int
+    cpu: int
+    memory: int
+    gpus: list[Gpu]
+    jobs: list[HeldJob]
+    registered_at: int
+    heartbeat_at: int
+    lost_at: int | None
+
+
 Value = float | str | None
 """Of a metric: `Infinity` and `-Infinity` as texts, null for NaN."""
 

@@ -239,6 +239,8 @@ def test_json_has_the_fields_that_are_promised(shared_home: Home) -> None:
     artifacts = shared_home.json("artifacts", "list", name)
     for kind, found in (("run", run), ("job", job), ("artifact", artifacts[0]), ("tag", tags[0])):
         assert documented(kind) <= set(found), kind
+    [runner] = shared_home.json("runners")
+    assert documented("runner") - {"online", "lost", "offline", "run"} == set(runner)
     assert shared_home.json("runs", "-a")[0]["name"] == name
     shared_home.run("untag", "fields")
 

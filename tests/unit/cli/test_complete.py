@@ -75,7 +75,7 @@ def test_words_as_far_as_they_were_typed(line: str, words: list[str]) -> None:
 
 def test_commands(offered) -> None:
     assert offered("dstack ") == list(COMMANDS)
-    assert offered("dstack ru") == ["run", "runs", "runner"]
+    assert offered("dstack ru") == ["run", "runs", "runners", "runner"]
     assert set(ALIASES) <= {*offered("dstack p"), *offered("dstack s")}
     assert offered("dstack artifacts ") == ["cat", "cp", "diff", "download", "list", "log", "upload"]
     assert offered("dstack server st") == ["start", "status", "stop"]

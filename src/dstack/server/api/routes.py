@@ -47,6 +47,7 @@ from dstack.server.services import (
     packages,
     plans,
     resume,
+    runner_views,
     runs,
     tags,
     views,
@@ -84,6 +85,7 @@ def routes(context: Context, shutdown: Shutdown) -> list[Route]:
         ("GET", f"{base}/runs/{{name}}/diff", api.diff),
         ("GET", f"{base}/runs/{{name}}/packages", api.packages),
         ("GET", f"{base}/runs/{{name}}/logs", api.logs),
+        ("GET", f"{base}/runners", api.list_runners),
         ("GET", f"{base}/tags", api.list_tags),
         ("POST", f"{base}/tags", api.tag),
         ("DELETE", f"{base}/tags/{{name}}", api.untag),
@@ -272,6 +274,14 @@ class _Api:
             cursor=read_log_cursor(query),
         )
         return StreamingResponse(stream, media_type="application/x-dstack-frames")
+
+    async def list_runners(self, request: Request) -> Response:
+        project_id, everything = self._context.project_id, request.query_params.get("all") == "1"
+
+        def read(tx: Transaction) -> list[dict[str, Any]]:
+            return runner_views.runner_views(tx, project_id, everything=everything)
+
+        return _json({"items": await self._context.database.aread(read), "next": None})
 
     async def list_tags(self, request: Request) -> Response:
         def read(tx: Transaction) -> list[dict[str, Any]]:
