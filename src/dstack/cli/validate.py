@@ -8,9 +8,8 @@ import click
 
 from dstack.cli.render import count, diagnostics_text, write_json
 from dstack.cli.session import open_api
+from dstack.client.checked import Code, look
 from dstack.client.repository import read_files, require_root
-
-MOST_FILES = 50_000
 
 
 @click.command()
@@ -23,7 +22,7 @@ def validate(repo: str | None, as_json: bool) -> int:
     """
     root = require_root(repo)
     with open_api() as api:
-        found = api.validate(read_files(root), code=code_of(root))
+        found = look(api, read_files(root), Code(root))
     problems = found.get("diagnostics", [])
     if as_json:
         write_json(problems)
@@ -36,13 +35,3 @@ def validate(repo: str | None, as_json: bool) -> int:
         sys.stdout.write(f"{count(number, 'workflow')}: no errors\n" if number else "no workflow is defined yet\n")
         sys.stdout.flush()
     return 0
-
-
-def code_of(root: str) -> list[str] | None:
-    """The files that a run of this repository would be sent with; None for more than are worth sending for a check."""
-    from dstack.client.listing import Listing
-    from dstack.client.tree import look
-
-    paths = look(Listing(root)).paths
-    # A name that is no text cannot be named by a workflow either.
-    return [path for path in paths if path.isprintable()] if len(paths) <= MOST_FILES else None

@@ -121,10 +121,16 @@ class Api:
         return self._json("POST", f"{self._base}/plan", submission, repeat=True)
 
     def validate(
-        self, files: Mapping[str, str], *, describe: str | None = None, code: Sequence[str] | None = None
+        self,
+        files: Mapping[str, str],
+        *,
+        describe: str | None = None,
+        code: Sequence[str] | None = None,
+        contents: Mapping[str, str | None] | None = None,
     ) -> Validation:
-        """`code`: the files that a run would be sent with, where the workflows are to be held against them."""
-        body = {"files": files, "describe": describe, "code": code}
+        """`code`: the files that a run would be sent with, where the workflows are to be held against them; `contents`:
+        what is in some of them, in base64 (None: a link to what is not in the code)."""
+        body = {"files": files, "describe": describe, "code": code, "contents": contents or {}}
         return self._json("POST", f"{self._base}/validate", body, repeat=True)
 
     def runs(

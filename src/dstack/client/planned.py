@@ -123,4 +123,6 @@ class Validation(TypedDict, total=False):
     diagnostics: list[Diagnostic]
     workflows: list[WorkflowInfo]
     providers: list[str]
+    reads: list[str]
+    """Files of the code that a plan would read beyond those of which it was told what is in them."""
     described: Described | None

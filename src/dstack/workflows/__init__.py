@@ -28,17 +28,18 @@ Pure: files, tags and newest runs are handed in. Imports pydantic only through t
 | `context` | what providers may look at | checking |
 | `outputs` | what workflows say that they write | checking |
 | `adhoc` | workflows of the command line | loading, options |
-| `checkup` | `check_code` | planning |
+| `checkup` | `check_code`, `Contents` | planning |
 | `planning` | `plan` | all above |
 """
 
-from dstack.workflows.checkup import check_code
+from dstack.workflows.checkup import Contents, check_code
 from dstack.workflows.diagnostics import Diagnostic, Invalid, UnknownTag, render
 from dstack.workflows.loading import load
 from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, StepPolicy, Workflow, Workflows
 from dstack.workflows.planning import plan
 
 __all__ = [
+    "Contents",
     "Diagnostic",
     "Invalid",
     "PlannedStep",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from dstack.sdk.requirement_files import LEADS_AWAY, NotText, decode
 from dstack.workflows import dependencies
 from dstack.workflows.binding import Budget
 from dstack.workflows.context import Code
@@ -15,14 +18,23 @@ from dstack.workflows.planning import Bound, Planner
 from dstack.workflows.variables import Variable
 
 
-def check_code(workflows: Workflows, files: Collection[str]) -> list[Diagnostic]:
+@dataclass(frozen=True)
+class Contents:
+    """What is in files of the code: None for a link to what is not in it. `asked` becomes what else was to be read."""
+
+    known: Mapping[str, bytes | None] = field(default_factory=dict[str, bytes | None])
+    asked: dict[str, None] = field(default_factory=dict[str, None])
+
+
+def check_code(workflows: Workflows, files: Collection[str], contents: Contents | None = None) -> list[Diagnostic]:
     """What the providers would say of each workflow with its values of the files, if `files` were sent.
 
-    Of what `workflows` was loaded with nothing is said twice, and nothing of values that only a run gives.
+    Of what `workflows` was loaded with nothing is said twice, and nothing of values that only a run gives. Files whose
+    contents are not known are taken for empty.
     """
     if not workflows:
         return []
-    checkup = _Checkup(workflows, _code(files))
+    checkup = _Checkup(workflows, _code(files, contents or Contents()))
     try:
         checkup.check_all()
     except Invalid:
@@ -35,8 +47,8 @@ def _place(diagnostic: Diagnostic) -> tuple[object, ...]:
     return diagnostic.file, diagnostic.line, diagnostic.column, diagnostic.message
 
 
-def _code(files: Collection[str]) -> Code:
-    known = set(files)
+def _code(files: Collection[str], contents: Contents) -> Code:
+    sent, known = frozenset(files), set(files)
     for path in files:
         while "/" in path:
             path = path.rpartition("/")[0]
@@ -44,8 +56,21 @@ def _code(files: Collection[str]) -> Code:
                 break
             known.add(path)
     listed = sorted(files)
-    # Of a file only its being there is asked; what is in it a plan reads.
-    return Code(lambda path: "" if path in known else None, lambda path: path == "." or path in known, lambda: listed)
+
+    @functools.cache
+    def read_text(path: str) -> str | None:
+        if path in contents.known:
+            data = contents.known[path]
+            if data is None:
+                raise NotText(*LEADS_AWAY)
+            return decode(data)
+        if path not in sent and not code.leads_away(path):
+            return None
+        contents.asked[path] = None
+        return ""
+
+    code = Code(read_text, lambda path: path == "." or path in known, lambda: listed)
+    return code
 
 
 def _nothing(*_: str | None) -> list[ReusedInput]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import time
@@ -299,6 +300,43 @@ class TestValidate:
         dstack("validate")
         [call] = stub.named("POST …/validate")
         assert call.json["code"] == [".dstack/workflows.yaml", ".dstackignore", "data/a b.csv", "train.py"]
+
+    def test_what_is_in_files_is_sent_where_it_is_asked_for(
+        self, stub: StubApi, dstack: Dstack, repository: Path
+    ) -> None:
+        (repository / "r.txt").write_bytes(b"-r more.txt\n\xff")
+        (repository / "sub").mkdir()
+        (repository / "sub" / "more.txt").write_text("six\n")
+        (repository / "more.txt").symlink_to("sub/more.txt")
+        (repository / "away.txt").symlink_to("/etc/hostname")
+        (repository / ".dstackignore").write_text("ignored.txt\n")
+        (repository / "ignored.txt").touch()
+        (repository / "hidden.txt").symlink_to("ignored.txt")
+        (repository / "up").symlink_to("..")
+        asked = ["r.txt", "more.txt", "away.txt", "hidden.txt", "up/other.txt", "gone.txt"]
+        (repository.parent / "other.txt").write_text("not of the repository")
+        answers = [asked[:1], asked, asked]
+        stub.on("POST …/validate", lambda _: Reply(body={"diagnostics": [], "workflows": [], "reads": answers.pop(0)}))
+
+        assert dstack("validate").code == 0
+
+        sent = [call.json["contents"] for call in stub.named("POST …/validate")]
+        text = base64.b64encode(b"-r more.txt\n\xff").decode()
+        assert sent[:2] == [{}, {"r.txt": text}]
+        assert sent[2] == {
+            "r.txt": text, "more.txt": base64.b64encode(b"six\n").decode(), "away.txt": None, "hidden.txt": None,
+            "up/other.txt": None, "gone.txt": None,
+        }  # fmt: skip
+
+    def test_files_that_are_too_large_are_not_asked_for_again(
+        self, stub: StubApi, dstack: Dstack, repository: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dstack.client.checked.MOST_BYTES", 3)
+        (repository / "r.txt").write_text("four")
+        stub.on("POST …/validate", Reply(body={"diagnostics": [], "workflows": [], "reads": ["r.txt"]}))
+
+        assert dstack("validate").code == 0
+        assert [call.json["contents"] for call in stub.named("POST …/validate")] == [{}, {}]
 
     def test_no_errors(self, stub: StubApi, dstack: Dstack) -> None:
         stub.on("POST …/validate", Reply(body={"diagnostics": [], "workflows": [{"name": "train"}]}))

@@ -51,6 +51,32 @@ def test_a_requirements_file_that_is_not_there() -> None:
     assert messages == ["there is no file `requirements.txt` in the code that is sent"]
 
 
+def test_what_is_in_requirements_files_is_asked_for_and_told() -> None:
+    loaded = workflows.load({".dstack/workflows.yaml": TEXT, ".dstack/variables.yaml": VARIABLES}, registry())
+    files = ["prepare.py", "src/trian.py", "requirements.txt", "more.txt", "link"]
+    contents: dict[str, bytes | None] = {}
+
+    def check() -> tuple[list[str], list[str]]:
+        held = workflows.Contents(contents)
+        return [found.message for found in workflows.check_code(loaded, files, held)], list(held.asked)
+
+    assert check() == ([], ["requirements.txt"])
+    contents["requirements.txt"] = b"six\nnumpy==\n-r more.txt\n-r link/all.txt\n-r gone.txt"
+    messages, asked = check()
+    assert [message.split("`")[0] for message in messages] == [
+        "requirements.txt:2: ",
+        "requirements.txt:5: there is no file ",
+    ]
+    assert asked == ["more.txt", "link/all.txt"]
+    contents |= {"more.txt": "ä".encode("latin-1"), "link/all.txt": None}
+    messages, asked = check()
+    assert messages[1:3] == [
+        "requirements.txt:3: `more.txt` is not text in UTF-8: see line 1",
+        "requirements.txt:4: `link/all.txt` is a link to what is not in the code that is sent",
+    ]
+    assert asked == []
+
+
 def test_what_dependencies_bring_is_not_missed_and_what_runs_give_is_not_asked_for() -> None:
     assert told([*FILES, "src/trian.py"]) == []
 

@@ -28,6 +28,8 @@ class ValidateBody(msgspec.Struct, frozen=True):
     """A workflow or provider whose options are asked for."""
     code: tuple[str, ...] | None = None
     """The files that would be sent along."""
+    contents: dict[str, bytes | None] = {}
+    """What is in some of them, in base64."""
 
 
 class StopBody(msgspec.Struct, frozen=True):

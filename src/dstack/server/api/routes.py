@@ -172,7 +172,7 @@ class _Api:
 
     async def validate(self, request: Request) -> Response:
         body = await read_body(request, ValidateBody)
-        return _json(await asyncio.to_thread(plans.validate, body.files, body.describe, body.code))
+        return _json(await asyncio.to_thread(plans.validate, body.files, body.describe, body.code, body.contents))
 
     async def list_runs(self, request: Request) -> Response:
         query = request.query_params

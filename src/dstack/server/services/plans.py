@@ -24,15 +24,25 @@ _MARKER = re.compile(r"\0([^\0]+)\0")
 
 
 def validate(
-    files: Mapping[str, str], describe: str | None = None, code: Sequence[str] | None = None
+    files: Mapping[str, str],
+    describe: str | None = None,
+    code: Sequence[str] | None = None,
+    contents: Mapping[str, bytes | None] | None = None,
 ) -> dict[str, Any]:
     """Everything wrong with the texts, and the workflows that could be read; `providers` are what runs without one.
 
     `describe` names a workflow or provider whose options are told of, too; `code` are the paths of the files that would
-    be sent along, which the workflows are then held against.
+    be sent along, which the workflows are then held against, and `contents` what is in some of them (None: a link to
+    what is not in the code). `reads` tells what else a plan would read.
     """
     providers = registry()
-    answer: dict[str, Any] = {"diagnostics": [], "workflows": [], "providers": list(providers), "described": None}
+    answer: dict[str, Any] = {
+        "diagnostics": [],
+        "workflows": [],
+        "providers": list(providers),
+        "reads": [],
+        "described": None,
+    }
     kind = describe
     try:
         loaded = workflows.load(files, providers)
@@ -41,7 +51,9 @@ def validate(
     else:
         answer.update(_view(loaded))
         if code is not None:
-            answer["diagnostics"] += workflows.check_code(loaded, code)
+            held = workflows.Contents(contents or {})
+            answer["diagnostics"] += workflows.check_code(loaded, code, held)
+            answer["reads"] = list(held.asked)
         if describe is not None and describe in loaded:
             kind = loaded[describe].provider
     if kind is not None and kind in providers:

@@ -1,0 +1,73 @@
+"""A repository's workflow files, checked by the server against the code that a run would be sent with."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import os
+from collections.abc import Mapping, Sequence
+
+from dstack.client.api import Api
+from dstack.client.planned import Validation
+from dstack.sdk.requirement_files import MOST_BYTES
+
+MOST_FILES = 50_000
+MOST_SENT = 32 << 20
+"""Bytes of all files that are read for a check."""
+_ROUNDS = 10
+"""How often files are sent that the files before name."""
+
+
+class Code:
+    """The files below `root` that a run would be sent with."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.realpath(root)
+
+    @functools.cached_property
+    def paths(self) -> Sequence[str] | None:
+        """None for more than are worth sending for a check."""
+        from dstack.client.listing import Listing
+        from dstack.client.tree import look
+
+        paths = look(Listing(self._root)).paths
+        # A name that is no text cannot be named by a workflow either.
+        return [path for path in paths if path.isprintable()] if len(paths) <= MOST_FILES else None
+
+    def read(self, path: str, most: int) -> str | None:
+        """A file, also behind links, in base64; None where a link leads to no file of the code.
+
+        Raises OSError for one that cannot be read, or has more than `most` bytes.
+        """
+        place = os.path.realpath(os.path.join(self._root, path))
+        if os.path.relpath(place, self._root) not in self._known:
+            return None
+        with open(place, "rb") as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise OSError(f"{path} has more than {most} bytes")
+        return base64.b64encode(data).decode()
+
+    @functools.cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.paths or ())
+
+
+def look(api: Api, files: Mapping[str, str], code: Code) -> Validation:
+    """What the server says of the workflow `files` and, as far as a plan would read it, of what is in the `code`."""
+    contents: dict[str, str | None] = {}
+    refused: set[str] = set()
+    left = MOST_SENT
+    found = api.validate(files, code=code.paths)
+    for _ in range(_ROUNDS):
+        asked = [path for path in found.get("reads", []) if path not in contents and path not in refused]
+        if not asked:
+            break
+        for path in asked:
+            try:
+                contents[path] = text = code.read(path, min(MOST_BYTES, left))
+                left -= len(text or "")
+            except OSError:
+                refused.add(path)  # the run itself will tell, when its code is read
+        found = api.validate(files, code=code.paths, contents=contents)
+    return found
