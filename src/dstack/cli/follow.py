@@ -22,6 +22,8 @@ _PATIENCE = 3600.0
 """Seconds without any answer after which following is given up. The run does not mind."""
 _REUSED = 10
 """Reused jobs that are told of one by one."""
+_STEADY = 5.0
+"""Seconds for which a connection must last to count as one: until then, and without output, it is as good as none."""
 _QUIET = 2.0
 """Seconds before it is said why a job waits: most jobs wait for less."""
 
@@ -57,6 +59,8 @@ class Follower:
         self._attempts: set[tuple[str, int]] = set()
         """Those that were told of."""
         self._reused = 0
+        self._answered: float | None = None
+        """When the connection there is brought its first frame."""
         self.lines_shown = False
 
     def expect(self, run: Run) -> None:
@@ -69,8 +73,9 @@ class Follower:
         """Show everything until the run's end; the run as it ended. Raises ApiError, Unreachable, Interrupted."""
         gave_up = time.monotonic() + _PATIENCE
         pause = 0.0
+        lost = False
         while True:
-            shown = dict(self._cursor)
+            shown, self._answered = dict(self._cursor), None
             try:
                 run = self._stream(interrupts)
                 if run is not None:
@@ -84,12 +89,13 @@ class Follower:
                 problem = error
             self._api.drop()
             now = time.monotonic()
-            if self._cursor != shown:
-                gave_up, pause = now + _PATIENCE, 0.0
+            if self._cursor != shown or (self._answered is not None and now - self._answered >= _STEADY):
+                gave_up, pause, lost = now + _PATIENCE, 0.0, False
             if now >= gave_up:
                 raise Unreachable(f"following {self._name} was given up: {problem}")
-            if pause >= 1.0 and "" not in self._told:
-                self._say("", f"the connection was lost ({problem}); the run goes on, trying to reconnect")
+            if pause >= 1.0 and not lost:
+                lost = True
+                self._tell(f"the connection was lost ({problem}); the run goes on, trying to reconnect")
             if interrupts is not None:
                 interrupts.wait()
             time.sleep(pause)
@@ -102,6 +108,8 @@ class Follower:
         for frame, data in read_frames(answer):
             if interrupts is not None:
                 interrupts.work()
+            if self._answered is None:
+                self._answered = time.monotonic()
             kind = frame.get("t")
             if kind == "log":
                 self._on_log(frame, data)
@@ -190,7 +198,7 @@ class Follower:
         if self._reused <= _REUSED:
             self._say(job, f"{job}: reused from {run}")
         elif self._reused == _REUSED + 1:
-            self._say("", f"more jobs are reused: dstack runs {self._name} shows them")
+            self._tell(f"more jobs are reused: dstack runs {self._name} shows them")
 
     def _explain_waiting(self) -> None:
         for job, why in self._why.items():
@@ -198,9 +206,14 @@ class Follower:
                 self._say(job, paint(f"{job}: {why}", "yellow", sys.stderr))
 
     def _say(self, about: str, text: str) -> None:
-        if self._told.get(about) == text or self._quiet:
+        """Tell something about a job, unless it is what was told last."""
+        if self._told.get(about) != text:
+            self._told[about] = text
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        if self._quiet:
             return
-        self._told[about] = text
         if os.isatty(1) and os.isatty(2):
             self._output.end_line()
         say(text)
