@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from threading import Thread
+from typing import Any
 
 import pytest
 from sqlalchemy import delete as delete_rows
@@ -13,7 +15,7 @@ from dstack.server.db.engine import declare_write
 from dstack.server.db.tables import artifacts as artifacts_table
 from dstack.server.db.tables import packs
 from dstack.server.db.tables import runs as runs_table
-from dstack.server.services import explain, lineage, plans, resume, tags
+from dstack.server.services import carry, explain, lineage, plans, resume, tags
 from dstack.server.services.delete import delete
 from dstack.server.services.resume import Wish
 from tests.support.resuming import (
@@ -22,7 +24,6 @@ from tests.support.resuming import (
     assigned,
     begins,
     failed_chain,
-    lose_snapshot,
     restarted,
     resumed,
     saved_by,
@@ -106,17 +107,34 @@ def test_what_follows_a_job_that_runs_again_runs_again(world: World) -> None:
     assert world.states(new) == {"prepare": "done", "train": "queued", "report": "waiting"}
 
 
-def test_a_job_whose_files_are_not_in_the_store_runs_again(world: World) -> None:
-    runner = world.runner()
-    old = failed_chain(world, runner)
-    lose_snapshot(world, saved_by(world, old)["prepare"])
-    planned = resume.plan(world.context, old, Wish())
-    new = resume.submit(world.context, old, Wish(), None)
-    told = f"what prepare of {old} saved in `data` is not in the store any more: it runs without"
-    assert [warning.message for warning in planned.carried.warnings] == [told]
-    assert [warning.message for warning in new.warnings] == [told]
-    assert world.states(new.name) == {"prepare": "queued", "train": "waiting", "report": "waiting"}
-    assert "prepare" not in saved_by(world, new.name)
+def test_nothing_of_the_earlier_run_is_decoded_while_others_wait_to_write(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of ten thousand jobs, or with megabytes of files, would hold up the whole server."""
+    old = failed_chain(world, world.runner())
+    writing: list[bool] = []
+    decoded: list[tuple[str, bool]] = []
+
+    def spied(name: str, plain: Callable[[bytes], object], data: bytes) -> object:
+        decoded.append((name, bool(writing)))
+        return plain(data)
+
+    decoders = ("_decode_spec", "_decode_plan", "_decode_submission")
+    for name in decoders:
+        monkeypatch.setattr(carry, name, partial(spied, name, getattr(carry, name)))
+    plain_write = world.context.database.write
+
+    def write(*given: Any) -> Any:
+        writing.append(True)
+        try:
+            return plain_write(*given)
+        finally:
+            writing.pop()
+
+    monkeypatch.setattr(world.context.database, "write", write)
+    resumed(world, old)
+    assert {name for name, _ in decoded} == set(decoders)
+    assert not any(inside for _, inside in decoded)
 
 
 def test_a_job_whose_artifacts_are_gone_runs_again(world: World) -> None:

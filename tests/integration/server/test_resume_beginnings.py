@@ -8,18 +8,14 @@ import msgspec
 import pytest
 
 from dstack.server.db.tables import jobs as jobs_table
-from dstack.server.services import resume
-from dstack.server.services.resume import Wish
 from tests.support.resuming import (
     CHAIN,
     VARIABLES,
     assigned,
     begins,
     failed_chain,
-    lose_snapshot,
     restarted,
     resumed,
-    saved_by,
 )
 from tests.support.runner import FakeRunner
 from tests.support.world import World
@@ -125,12 +121,3 @@ def test_an_empty_folder_is_not_put_back(world: World) -> None:
     runner.forget(runner.id_of("prepare"))
     resumed(world, old)
     assert assigned(world, runner)["prepare"].resumed == ()
-
-
-def test_a_job_whose_snapshot_is_not_in_the_store_begins_from_nothing(world: World) -> None:
-    runner = world.runner()
-    old = failed_chain(world, runner)
-    lose_snapshot(world, saved_by(world, old)["train"])
-    new = resume.submit(world.context, old, Wish(), None)
-    assert ["`model` is not in the store" in warning.message for warning in new.warnings] == [True]
-    assert begins(assigned(world, runner)["train"]) == {}

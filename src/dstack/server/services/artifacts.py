@@ -128,12 +128,23 @@ def newest_before(tx: Transaction, project_id: UUID, job_id: UUID, attempt: int)
     return _shown(tx.execute(_BEFORE, {"project": project_id, "job": job_id, "attempt": attempt}))
 
 
+def older_than_newest(tx: Transaction, project_id: UUID, job_id: UUID, path: str) -> list[dict[str, Any]]:
+    """The other snapshots of one path of a job, the newest first."""
+    return _shown(tx.execute(_OLDER, {"project": project_id, "job": job_id, "path": path}))
+
+
 def _shown(result: Result) -> list[dict[str, Any]]:
     return [{**row, "partial": row["partial"] or row["live"] or row["state"] != "done"} for row in result.mappings()]
 
 
 def _select_newest(where: Any) -> Any:
     """Of each (job, path), the last snapshot of its newest attempt that saved any: a training saves thousands."""
+    query, rank = _ranked(where)
+    return query.where(rank == 1).order_by(jobs.c.submitted_at, jobs.c.id, query.selected_columns.path)
+
+
+def _ranked(where: Any) -> tuple[Any, Any]:
+    """(snapshots, how many of the same job and path are not older)."""
     rank = func.row_number().over(
         partition_by=(artifacts.c.job_id, artifacts.c.path),
         order_by=(artifacts.c.attempt.desc(), artifacts.c.id.desc()),
@@ -143,7 +154,7 @@ def _select_newest(where: Any) -> Any:
         .where(artifacts.c.project_id == bindparam("project", type_=Id), where)
         .subquery()
     )
-    return (
+    query = (
         select(
             runs.c.name.label("run"), jobs.c.name.label("job"), jobs.c.workflow, jobs.c.id.label("job_id"),
             jobs.c.run_id, ranked.c.path, ranked.c.manifest_id, ranked.c.content_id, ranked.c.files, ranked.c.size,
@@ -151,9 +162,13 @@ def _select_newest(where: Any) -> Any:
         )
         .join(jobs, and_(jobs.c.project_id == ranked.c.project_id, jobs.c.id == ranked.c.job_id))
         .join(runs, and_(runs.c.project_id == ranked.c.project_id, runs.c.id == ranked.c.run_id))
-        .where(ranked.c.rank == 1)
-        .order_by(jobs.c.submitted_at, jobs.c.id, ranked.c.path)
     )  # fmt: skip
+    return query, ranked.c.rank
+
+
+def _select_older(where: Any) -> Any:
+    query, rank = _ranked(where)
+    return query.where(rank > 1).order_by(rank)
 
 
 _OF_RUNS = _select_newest(artifacts.c.run_id.in_(bindparam("ids", expanding=True)))
@@ -161,6 +176,7 @@ _OF_JOBS = _select_newest(artifacts.c.job_id.in_(bindparam("ids", expanding=True
 _BEFORE = _select_newest(
     and_(artifacts.c.job_id == bindparam("job", type_=Id), artifacts.c.attempt < bindparam("attempt"))
 )
+_OLDER = _select_older(and_(artifacts.c.job_id == bindparam("job", type_=Id), artifacts.c.path == bindparam("path")))
 _NEEDED_STEPS = select(step_needs.c.needs_id).where(
     step_needs.c.project_id == bindparam("project", type_=Id), step_needs.c.step_id == bindparam("step", type_=Id)
 )

@@ -6,7 +6,7 @@ more, which may be deleted, and whoever reads a job's artifacts need not know wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -15,13 +15,13 @@ import msgspec
 from sqlalchemy import select
 
 from dstack.domain.lifecycle.job import JobState
+from dstack.domain.parts import parts
 from dstack.domain.reasons import Reason
 from dstack.domain.resuming import Before, StepOfRun, taken_over
 from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import jobs, runs, steps, submissions
-from dstack.server.services.artifacts import newest_of_run
-from dstack.server.services.catalog import hold_for, lacking
+from dstack.server.services.beginnings import Beginning, Losses, Row, Snapshots
 from dstack.server.services.context import Context
 from dstack.server.services.errors import NotFound
 from dstack.server.services.stored import StoredInput, StoredPlan, StoredSubmission
@@ -30,7 +30,7 @@ from dstack.workflows.inputs import LATEST
 
 _decode_spec = msgspec.msgpack.Decoder(JobSpec).decode
 _decode_plan = msgspec.msgpack.Decoder(StoredPlan).decode
-_PART = 500
+_decode_submission = msgspec.msgpack.Decoder(StoredSubmission).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,12 @@ class OldJob:
     origin_run: str
     encoded_spec: bytes
     """What made its artifacts: a job that is reused keeps it, whatever its workflow says by now."""
-
-    @property
-    def spec(self) -> JobSpec:
-        return _decode_spec(self.encoded_spec)
+    spec: JobSpec
 
 
 @dataclass(frozen=True, slots=True)
 class OldRun:
-    """The earlier run: its row, what was submitted, its steps and jobs by name."""
+    """The earlier run, which is over and changes no more: its row, what was submitted, its steps and jobs by name."""
 
     row: Any
     submission: StoredSubmission
@@ -61,34 +58,40 @@ class OldRun:
     jobs: Mapping[str, OldJob]
     pins: tuple[tuple[StoredInput, bool], ...]
     """Its inputs from other runs; whether each is of its own repository."""
-    deleted: frozenset[str]
-    """Those of these runs that are gone."""
 
     @property
     def name(self) -> str:
         return self.row.name
 
 
-def load(tx: Transaction, project_id: UUID, run_id: UUID, *, lock: bool = False) -> OldRun:
-    """Raises NotFound where it was deleted meanwhile; with `lock` it cannot be before `tx`, which writes, is over."""
-    query = select(runs).where(runs.c.project_id == project_id, runs.c.id == run_id)
-    row = tx.execute(query.with_for_update(read=True) if lock else query).first()
+def load(tx: Transaction, project_id: UUID, run_id: UUID) -> OldRun:
+    """All of it decoded, which takes long for a large run: not for a transaction that writes. Raises NotFound."""
+    row = tx.execute(select(runs).where(runs.c.project_id == project_id, runs.c.id == run_id)).first()
     if row is None:
-        raise NotFound("the run was deleted meanwhile")
+        raise _deleted()
     body = tx.execute(
         select(submissions.c.body).where(submissions.c.project_id == project_id, submissions.c.run_id == run_id)
     ).scalar_one()
     found = select(steps.c.name, steps.c.plan).where(steps.c.project_id == project_id, steps.c.run_id == run_id)
     plans = {name: _decode_plan(plan) for name, plan in tx.execute(found) if plan}
-    pins, deleted = _pins(tx, project_id, row.repository_id, plans.values())
     return OldRun(
         row,
-        msgspec.msgpack.decode(body, type=StoredSubmission),
+        _decode_submission(body),
         plans,
         {job.name: job for job in _jobs(tx, project_id, run_id, row.name)},
-        pins,
-        deleted,
+        _pins(tx, project_id, row.repository_id, plans.values()),
     )
+
+
+def _deleted() -> NotFound:
+    return NotFound("the run was deleted meanwhile")
+
+
+def _check_again(tx: Transaction, project_id: UUID, old: OldRun, *, lock: bool) -> None:
+    """Raises NotFound where it was deleted meanwhile; with `lock` it cannot be before `tx`, which writes, is over."""
+    query = select(runs.c.id).where(runs.c.project_id == project_id, runs.c.id == old.row.id)
+    if tx.execute(query.with_for_update(read=True) if lock else query).first() is None:
+        raise _deleted()
 
 
 def _jobs(tx: Transaction, project_id: UUID, run_id: UUID, run_name: str) -> Iterable[OldJob]:
@@ -104,21 +107,25 @@ def _jobs(tx: Transaction, project_id: UUID, run_id: UUID, run_name: str) -> Ite
     ).where(jobs.c.project_id == project_id, jobs.c.run_id == run_id)
     for row in tx.execute(query):
         origin = (row.reused_from, row.detail) if row.reason == Reason.REUSED else (row.id, run_name)
-        yield OldJob(row.id, row.name, row.provider, row.state, *origin, row.spec)
+        yield OldJob(row.id, row.name, row.provider, row.state, *origin, row.spec, _decode_spec(row.spec))
 
 
 def _pins(
     tx: Transaction, project_id: UUID, repository_id: UUID, plans: Iterable[StoredPlan]
-) -> tuple[tuple[tuple[StoredInput, bool], ...], frozenset[str]]:
+) -> tuple[tuple[StoredInput, bool], ...]:
     pinned = [item for plan in plans for item in plan.inputs]
-    names = sorted({item.run_name for item in pinned})
-    repositories: dict[str, UUID] = {}
-    for part in (names[start : start + _PART] for start in range(0, len(names), _PART)):
-        query = select(runs.c.name, runs.c.repository_id).where(runs.c.project_id == project_id, runs.c.name.in_(part))
-        repositories.update((name, of) for name, of in tx.execute(query))
+    repositories = _repositories(tx, project_id, {item.run_name for item in pinned})
     # Of a run that is gone it is not known any more; nearly all are of the same repository.
-    own = tuple((item, repositories.get(item.run_name, repository_id) == repository_id) for item in pinned)
-    return own, frozenset(names) - repositories.keys()
+    return tuple((item, repositories.get(item.run_name, repository_id) == repository_id) for item in pinned)
+
+
+def _repositories(tx: Transaction, project_id: UUID, names: Collection[str]) -> dict[str, UUID]:
+    """The repositories of the runs with these names that there are."""
+    found: dict[str, UUID] = {}
+    for part in parts(sorted(names)):
+        query = select(runs.c.name, runs.c.repository_id).where(runs.c.project_id == project_id, runs.c.name.in_(part))
+        found.update((name, of) for name, of in tx.execute(query))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +135,8 @@ class Carried:
     run: str = ""
     run_id: UUID | None = None
     reused: Mapping[str, OldJob] = field(default_factory=dict[str, OldJob])
-    saved: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict[str, "Sequence[Mapping[str, Any]]"])
-    """Of reused jobs their artifacts; of others the snapshots that they begin from. Rows of the newest ones."""
+    saved: Mapping[str, Sequence[Row]] = field(default_factory=dict[str, "Sequence[Row]"])
+    """Of reused jobs their artifacts; of others the snapshots that they begin from."""
 
     deleted: frozenset[str] = frozenset()
     """Runs that the old one's inputs came from, and that are gone."""
@@ -153,6 +160,8 @@ class Prior:
     """The earlier run, and what of it is wanted. `again` are names of jobs and steps; None: everything starts again."""
 
     old: OldRun
+    command: str
+    """What the caller has written."""
     again: frozenset[str] | None = frozenset()
     fresh: bool = False
     """Begin without the snapshots of the jobs that start again."""
@@ -172,58 +181,49 @@ class Prior:
         return list({(item.path, item.job_name): item for item in found}.values()) or ask()
 
     def carry(self, tx: Transaction, context: Context, planned: RunPlan, *, lock: bool = False) -> Carried:
-        """What the run of `planned` takes over. Raises NotFound where the earlier run was deleted meanwhile.
+        """What the run of `planned` takes over.
 
-        Snapshots that are not in the store any more count as never taken.
+        Raises NotFound where the earlier run was deleted meanwhile, and Conflict where what a job should have of it is
+        not in the store any more.
         """
-        old = load(tx, context.project_id, self.old.row.id, lock=lock)
-        saved, lost = _saved(tx, context, old, lock=lock)
+        old = self.old
+        _check_again(tx, context.project_id, old, lock=lock)
+        sources = {item.run_name for item, _ in old.pins}
+        deleted = frozenset(sources - _repositories(tx, context.project_id, sources).keys())
+        snapshots = Snapshots(tx, context, old.row.id, lock=lock)
         names = [
             StepOfRun(step.name, step.needs, tuple(job_name(step, spec) for spec in step.jobs))
             for step in planned.steps
         ]
-        states = Before(
-            done={name for name, job in old.jobs.items() if job.state == JobState.DONE and _is_whole(job, saved)},
-            skipped={name for name, job in old.jobs.items() if job.state == JobState.SKIPPED},
-        )
+        done = {name for name, job in old.jobs.items() if job.state == JobState.DONE}
+        whole = {name for name in done if snapshots.has_all(name, old.jobs[name].spec.artifacts)}
+        skipped = {name for name, job in old.jobs.items() if job.state == JobState.SKIPPED}
         again = {step.name for step in planned.steps} if self.again is None else self.again
-        taken = taken_over(names, states, again)
-        carried: dict[str, Sequence[Mapping[str, Any]]] = {name: saved.get(name, []) for name in taken}
-        if not self.fresh:
-            for step in planned.steps:
-                for spec in step.jobs:
-                    name = job_name(step, spec)
-                    if name not in taken:
-                        carried[name] = _to_begin_from(spec, saved.get(name, []))
-        warnings = () if self.fresh else tuple(_begins_without(old, row) for row in lost if row["job"] in carried)
-        return Carried(old.name, old.row.id, {name: old.jobs[name] for name in taken}, carried, old.deleted, warnings)
+        taken = taken_over(names, Before(whole, skipped), again)
+        beginnings = {} if self.fresh else _beginnings(planned, snapshots, taken)
+        wanted = taken_over(names, Before(done, skipped), again) - taken
+        redone = {name: snapshots.lost[name] for name in sorted(wanted) if name in snapshots.lost}
+        named = self.again or frozenset[str]()
+        asked_for = {job for step in names for job in step.jobs if job in named or step.name in named}
+        losses = Losses(old.name, beginnings, done, redone)
+        if asked_for.isdisjoint(snapshots.lost):  # who names one of them has been told
+            losses.check(self.command)
+        return Carried(
+            old.name,
+            old.row.id,
+            {name: old.jobs[name] for name in taken},
+            {name: snapshots.saved.get(name, ()) for name in taken}
+            | {name: beginning.rows for name, beginning in beginnings.items()},
+            deleted,
+            tuple(losses.warnings()),
+        )
 
 
-Rows = list[dict[str, Any]]
-
-
-def _saved(tx: Transaction, context: Context, old: OldRun, *, lock: bool) -> tuple[dict[str, Rows], Rows]:
-    """The newest snapshots, by job, and those that are not in the store any more; with `lock` the former stay in it."""
-    rows = newest_of_run(tx, context.project_id, old.row.id)
-    look = hold_for if lock else lacking
-    gone = look(tx, context, sorted({row["manifest_id"] for row in rows}))
-    saved: dict[str, Rows] = {}
-    for row in rows:
-        if row["manifest_id"] not in gone:
-            saved.setdefault(row["job"], []).append(row)
-    return saved, [row for row in rows if row["manifest_id"] in gone]
-
-
-def _begins_without(old: OldRun, row: Mapping[str, Any]) -> Diagnostic:
-    message = f"what {row['job']} of {old.name} saved in `{row['path']}` is not in the store any more: it runs without"
-    return Diagnostic("warning", None, None, None, message, "", "`dstack verify --all` says what else is damaged")
-
-
-def _is_whole(job: OldJob, saved: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
-    """Whether all that a job saved is still there: else what comes after it would lack it."""
-    return {row["path"] for row in saved.get(job.name, ())} >= set(job.spec.artifacts)
-
-
-def _to_begin_from(spec: JobSpec, saved: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """An empty folder is there in any case."""
-    return [row for row in saved if row["path"] in spec.artifacts and row["files"]]
+def _beginnings(planned: RunPlan, snapshots: Snapshots, taken: Collection[str]) -> dict[str, Beginning]:
+    """What the jobs that start again begin from."""
+    return {
+        name: snapshots.beginning(name, spec.artifacts)
+        for step in planned.steps
+        for spec in step.jobs
+        if (name := job_name(step, spec)) not in taken
+    }

@@ -113,12 +113,19 @@ def _prepare(context: Context, name: str, wish: Wish) -> tuple[Submission, _Earl
     old = _load(context, name)
     _check(old, wish)
     submission = context.database.read(lambda tx: _submission(tx, context, old, wish))
-    earlier = _Earlier(context, old, wish, Prior(old, _again(wish), wish.fresh))
+    earlier = _Earlier(context, old, wish, Prior(old, _command(old, wish), _again(wish), wish.fresh))
     if wish.set or wish.args or wish.changes:
         # By the names of the runs that made them: an expression may hold the run's name.
         for origin in sorted({job.origin_run for job in old.jobs.values()}):
             earlier.as_of[origin] = runs.plan(context, submission, origin, earlier)
     return submission, earlier
+
+
+def _command(old: OldRun, wish: Wish) -> str:
+    """What the caller has written, without its options."""
+    if not wish.restart:
+        return f"dstack resume {old.name}"
+    return f"dstack restart {old.name}" if wish.job is None else f"dstack restart {old.name} {wish.job}"
 
 
 def _again(wish: Wish) -> frozenset[str] | None:
@@ -137,12 +144,11 @@ def _load(context: Context, name: str) -> OldRun:
 
 def _check(old: OldRun, wish: Wish) -> None:
     """What can be said before planning."""
-    command = f"dstack {'restart' if wish.restart else 'resume'} {old.name}"
     if old.row.state not in TERMINAL:
         raise Conflict(
             f"run {old.name} is still {old.row.state}",
             hint=f"`dstack logs -f {old.name}` follows it; to start it anew, first `dstack stop {old.name}`, "
-            f"then `{command}`",
+            f"then `{_command(old, wish)}`",
         )
     if not wish.restart and old.row.state == "done":
         raise NothingToDo(f"run {old.name} is done: there is nothing to resume", hint=_to_run_again(old.name))
@@ -283,8 +289,8 @@ class _Earlier:
         return self.prior.pinned(workflow, tag, own, ask)
 
     def carry(self, tx: Transaction, planned: RunPlan, submission: Submission, *, lock: bool) -> Carried:
-        carried = self.prior.carry(tx, self.context, planned, lock=lock)
         self._check_wish(planned)
+        carried = self.prior.carry(tx, self.context, planned, lock=lock)
         left = [step for step in planned.steps if not carried.is_reused(step)]
         if not self.wish.restart and all(step.skipped for step in left):
             raise NothingToDo(f"everything in run {self.old.name} is done", hint=_to_run_again(self.old.name))
