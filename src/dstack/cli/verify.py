@@ -150,7 +150,11 @@ def _sum_up(found: list[dict[str, Any]], repair: str, *, repaired: bool) -> None
         say(f"Nothing is damaged ({looked}).")
         return
     say(f"{count(len(damages), 'damage')} in {looked}; {count(len(runs), 'run')} touched.")
-    if not repaired and any(frame["pack"] for frame in damages):
+    unknown = sum(frame["t"] == "unreferenced" for frame in found)
+    if runs and unknown:
+        there = f"{count(unknown, 'pack')} of the store {'is' if unknown == 1 else 'are'} unknown to the catalog"
+        say(f"{there} and may hold what is lacking. To take in what the packs hold: dstack verify --rebuild-index")
+    elif not repaired and any(frame["pack"] for frame in damages):
         say(f"To take out what is damaged, so that saving the same again brings it back: {repair}")
     elif runs:
         say("What is lacking comes back when files with the same content are saved again, by whatever job or upload.")

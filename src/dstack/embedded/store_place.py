@@ -111,6 +111,12 @@ def read_mark(folder: Path) -> Mark | None:
     return Mark(str(found.get("store")), state) if found and state else None
 
 
+def is_marked(folder: Path, mark: Mark | None) -> bool:
+    """Whether the folder is still the store that had that mark, whatever moves it."""
+    found = read_mark(folder)
+    return found is not None and mark is not None and found.store == mark.store
+
+
 def write_mark(folder: Path, mark: Mark) -> None:
     _write(folder / NAME, {"store": mark.store, "state": mark.state})
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dstack.domain.ports import Clock, Ids, SystemClock, SystemIds
 from dstack.embedded import EmbeddedError
-from dstack.embedded.store_place import open_store
+from dstack.embedded.store_place import is_marked, open_store, read_mark
 from dstack.logs.files import FileLogStore
 from dstack.server.api.routes import routes as api_routes
 from dstack.server.bus import Bus
@@ -62,12 +62,13 @@ def build_context(settings: Settings, clock: Clock | None = None, ids: Ids | Non
     except BaseException:
         database.close()
         raise
+    mark = read_mark(store)
     project_id, deployment_id, epoch = database.write(BEGIN, lambda tx: _begin(tx, settings, ids))
     return Context(
         settings=settings,
         database=database,
         bus=bus,
-        blobs=LocalBlobStore(store),
+        blobs=LocalBlobStore(store, lambda: is_marked(store, mark)),
         logs=FileLogStore(settings.logs),
         sealer=Sealer(settings.secrets_file, settings.secrets_key),
         clock=clock,

@@ -7,6 +7,7 @@
     │   ├── BadPack           a pack cannot be read
     │   └── BadManifest       a root, directory or link object cannot be read, or breaks a rule of the format
     ├── StoreRefused          the store did not take data: disk full, read-only, no right
+    │   └── StoreGone         nor does it give any: its folder, or the disk it lies on, is not there
     ├── CaptureFailed         the folder to save is not there or is no folder
     └── RestoreFailed         the target has something in the way, or a path asked for is not in the snapshot
         └── RestoreStopped    it was told to stop
@@ -64,6 +65,10 @@ class BadManifest(DamagedStore):
 
 class StoreRefused(SnapshotError):
     """The store did not take data; nothing that refers to it was recorded."""
+
+
+class StoreGone(StoreRefused):
+    """The whole store is not where it was; of what it holds nothing can be said."""
 
 
 class CaptureFailed(SnapshotError):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from dstack.server.bus import Bus
 from dstack.server.db.errors import DatabaseError
+from dstack.snapshots.errors import SnapshotError
 
 _log = logging.getLogger(__name__)
 RETRY = 1.0
@@ -30,7 +31,7 @@ async def drive(
             try:
                 await _whole(work)
                 wait = tick()
-            except DatabaseError as error:
+            except (DatabaseError, SnapshotError) as error:
                 _log.warning("loop %s: %s", name, error)
             except Exception:  # noqa: BLE001 - see below
                 # A bug in one round must not end the loop: without it no job would be placed any more.

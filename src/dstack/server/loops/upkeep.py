@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from dstack.server.services import removal, retention
 from dstack.server.services.context import Context
+
+RETRY: Final = 60.0
+"""Seconds."""
 
 
 class Upkeep:
@@ -18,9 +23,10 @@ class Upkeep:
         return max(0.0, self._due - self._context.clock.monotonic())
 
     def look(self) -> None:
-        """Do it where it is time."""
+        """Do it where it is time; where it fails, as while the store is away, again after a minute."""
         if self.wait() > 0:
             return
+        self._due = self._context.clock.monotonic() + RETRY
         keep_house(self._context)
         self._due = self._context.clock.monotonic() + self._context.settings.upkeep
 

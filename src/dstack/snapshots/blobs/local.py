@@ -11,7 +11,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Final, Literal
 
 from dstack.domain import faults
 from dstack.sdk.blobs import Buffer, ObjectInfo, SignedRequest
-from dstack.snapshots.errors import StoreRefused
+from dstack.snapshots.blobs.given_up import MARK, GivenUp
+from dstack.snapshots.errors import StoreGone, StoreRefused
 
 faults.declare("store.put:before", "store.put:after", "store.sync:before", "store.sync:after")
 
@@ -37,18 +38,25 @@ _create_only = threading.Lock()
 
 class LocalBlobStore:
     """Keys are relative paths below `root`, which the first `put` makes. Safe for threads; several processes may
-    share `root` as long as one key has one content."""
+    share `root` as long as one key has one content.
 
-    def __init__(self, root: Path) -> None:
+    `is_there` tells a store that lacks a blob from one whose disk was taken away: everything raises StoreGone then, and
+    nothing is made in its place.
+    """
+
+    def __init__(self, root: Path, is_there: Callable[[], bool] = lambda: True) -> None:
         self.root = root
+        self._is_there = is_there
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._unsynced: set[Path] = set()
+        self._given_up = GivenUp()
         self._adopted = False
 
     def put(self, key: str, data: Buffer | Path) -> bool:
         """Raises StoreRefused where the disk does not take it, ValueError for a key that is no plain relative path."""
         path = self._path(key)
+        self._see()
         self.root.mkdir(parents=True, exist_ok=True)
         if not write_once(path, data):
             return False
@@ -58,6 +66,7 @@ class LocalBlobStore:
     def note(self, key: str) -> None:
         """Somebody else has put `key`, as the holder of a signed request, and did not wait for the disk."""
         path = self._path(key)
+        self._see()
         with self._lock:
             self._unsynced.add(path)
 
@@ -65,6 +74,7 @@ class LocalBlobStore:
         try:
             fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
+            self._see()
             raise KeyError(key) from error
         try:
             left = max(0, os.fstat(fd).st_size - offset)
@@ -76,21 +86,25 @@ class LocalBlobStore:
         try:
             found = os.stat(self._path(key))
         except FileNotFoundError:
+            self._see()
             return None
         return ObjectInfo(key, found.st_size, found.st_mtime_ns // 1000)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self._see()
         for path in _files(self.root / prefix.rpartition("/")[0]):
             key = path.relative_to(self.root).as_posix()
             if key.startswith(prefix) and not path.name.startswith(TEMPORARY) and (found := self.stat(key)):
                 yield found
 
     def delete(self, keys: Iterable[str]) -> None:
+        self._see()
         for key in keys:
             self._path(key).unlink(missing_ok=True)
 
     def sign(self, method: Literal["GET", "PUT"], key: str, ttl: timedelta) -> SignedRequest | None:
         """A path on this host; its holder does a PUT with `write_once`."""
+        self._see()
         expires = time.time_ns() // 1000 + ttl // timedelta(microseconds=1)
         return SignedRequest(method, self._path(key).absolute().as_uri(), (), expires)
 
@@ -98,7 +112,7 @@ class LocalBlobStore:
         """Wait for the disk: everything put so far, also by a process that was killed before it could.
 
         One at a time: who comes while another waits may need what that one took along. Raises StoreRefused; nothing
-        is then taken for synced.
+        is then taken for synced, and what the disk did not take is written anew by the next one.
         """
         with self._syncing:
             with self._lock:
@@ -108,7 +122,10 @@ class LocalBlobStore:
                     waiting |= self._adopt()
                     _sync(self.root.parent)
                 faults.point("store.sync:before")
-                sync_files(waiting)
+                for path in self._given_up.paths():
+                    waiting.add(path)
+                    self._given_up.write_anew(path)
+                self._sync_files(waiting)
                 faults.point("store.sync:after")
             except BaseException:
                 with self._lock:
@@ -116,15 +133,41 @@ class LocalBlobStore:
                 raise
             self._adopted = True
 
+    def _sync_files(self, paths: Iterable[Path]) -> None:
+        """Write files and the folders that name them (three levels: prefix, packs, root) out to the disk.
+
+        Files that were deleted meanwhile are passed over.
+        """
+        in_folder: dict[Path, list[Path]] = {}
+        for path in paths:
+            try:
+                _sync(path)
+            except StoreRefused:
+                self._given_up.add([path])
+                raise
+            for folder in islice(path.parents, 3):
+                in_folder.setdefault(folder, []).append(path)
+        for folder in sorted(in_folder, reverse=True):
+            try:
+                _sync(folder)
+            except StoreRefused:
+                self._given_up.add(in_folder[folder])  # which names them anew
+                raise
+
     def _adopt(self) -> set[Path]:
         """Recent files of earlier processes, in folders that changed lately; removes what was left unfinished."""
         now = time.time()
         recent: set[Path] = set()
         for parent, _, names in os.walk(self.root):
+            for name in names:
+                if name.startswith(MARK):
+                    self._given_up.adopt(Path(parent, name))
             # The files of a folder that got none lately are not looked at: a large store is not read through here.
             if now - os.stat(parent).st_mtime > RECENT:
                 continue
             for name in names:
+                if name.startswith(MARK):
+                    continue
                 path = Path(parent, name)
                 with contextlib.suppress(FileNotFoundError):
                     age = now - path.stat().st_mtime
@@ -133,6 +176,13 @@ class LocalBlobStore:
                     elif age > STALE:
                         path.unlink()
         return recent
+
+    def _see(self) -> None:
+        if not self._is_there():
+            raise StoreGone(
+                f"the store is not at {self.root}: its disk is not mounted, or the folder was removed; "
+                "mount the disk, and try again"
+            )
 
     def _path(self, key: str) -> Path:
         if not key or "\0" in key or any(_odd(part) for part in key.split("/")):
@@ -168,19 +218,6 @@ def write_once(path: Path, data: Buffer | Path) -> bool:
             temporary.unlink(missing_ok=True)
         raise StoreRefused(_why(path, error)) from error
     return True
-
-
-def sync_files(paths: Iterable[Path]) -> None:
-    """Write files and the folders that name them (three levels: prefix, packs, root) out to the disk.
-
-    Files that were deleted meanwhile are passed over. Raises StoreRefused.
-    """
-    folders: set[Path] = set()
-    for path in paths:
-        _sync(path)
-        folders.update(islice(path.parents, 3))
-    for folder in sorted(folders, reverse=True):
-        _sync(folder)
 
 
 def _make_folder(folder: Path) -> None:
