@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from dstack.server.app import Server, build_context
 from dstack.server.db.errors import DatabaseError
 from dstack.server.door import Door, HomeDoor, TcpDoor
 from dstack.server.location import database_folder
+from dstack.server.services.errors import ServiceError
 from dstack.server.services.power_cut import BootCheck
 from dstack.server.settings import Settings, from_environment
+from dstack.snapshots.errors import SnapshotError
 
 
 def main() -> int:
@@ -32,7 +34,7 @@ def main() -> int:
     starter = _Starter(options.ready_fd)
     try:
         _serve(options.embedded, starter)
-    except (embedded.EmbeddedError, DatabaseError, OSError, ValueError) as error:
+    except (embedded.EmbeddedError, DatabaseError, ServiceError, SnapshotError, OSError, ValueError) as error:
         return _fail(starter, str(error))
     return 0
 
@@ -46,8 +48,9 @@ class _Starter:
     def tell(self, text: str) -> None:
         fd, self._fd = self._fd, None
         if fd is not None:
-            os.write(fd, text.encode())
-            os.close(fd)
+            # Whoever it was may have been killed: the server is up all the same, or says why not in its log.
+            with suppress(BrokenPipeError), open(fd, "wb", buffering=0) as pipe:
+                pipe.write(text.encode())
 
 
 def _serve(is_embedded: bool, starter: _Starter) -> None:
