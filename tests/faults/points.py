@@ -88,6 +88,7 @@ ELSEWHERE = {
     "commit:gc.forget": "only while garbage is collected; one statement",
     "commit:gc.adopt": "only while garbage is collected; test_gc",
     "commit:gc.remove": "only while garbage is collected; test_gc",
+    "store.anew": "only after an fsync that failed; tests/integration/snapshots/test_failed_fsync.py",
     "commit:retention.set": "only when somebody changes the rules; one row",
     "commit:retention.thin": "only for snapshots that the rules let go; test_gc",
     "commit:metrics.scan": "only when somebody looks at the metrics of a run",

@@ -17,8 +17,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from dstack.domain import faults
 from dstack.snapshots.chunking import digest
 from dstack.snapshots.errors import StoreRefused
+
+faults.declare("store.anew:before", "store.anew:after")
 
 MARK: Final = ".tmp-anew-"
 """How the names of marks begin, before that of the file."""
@@ -84,7 +87,7 @@ def _write_anew(path: Path) -> None:
             while view:
                 view = view[file.write(view) :]
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        faults.rename(temporary, path, "store.anew")
     finally:
         temporary.unlink(missing_ok=True)
 
