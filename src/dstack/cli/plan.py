@@ -10,33 +10,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dstack.client.api import Api
     from dstack.client.planned import Plan, PlannedBegin, PlannedPolicy, PlannedStep
-    from dstack.client.sent import Submission
 
 MOST_DRAWN = 60
 """Steps of a graph that is drawn: a larger one says more as the list of its steps."""
 
 
-def show_plan(api: Api, submission: Submission, *, sent: int, as_json: bool, given: Mapping[str, str]) -> int:
-    """Ask for the plan and show it; nothing runs. `sent` are the bytes of code that the server did not have, `given`
-    says of names with values that are not the shell's, where they come from."""
-    plan = api.plan(submission)
+def show(plan: Plan, *, sent: int, as_json: bool, given: Mapping[str, str]) -> int:
+    """Show a plan; nothing runs. `sent` are the bytes of code that the server did not have, `given` says of names with
+    values that are not the shell's, where they come from."""
     for step in plan.get("steps", []):
         if env := step.get("env"):
             step["env"] = {name: _from(value, given) for name, value in env.items()}
-    return show(plan, sent=sent, as_json=as_json)
-
-
-def _from(value: str, given: Mapping[str, str]) -> str:
-    """The server is told of values that never show by their names only, and takes them for the shell's."""
-    for name, origin in given.items():
-        value = value.replace(f"${name} of your shell", f"({origin})")
-    return value
-
-
-def show(plan: Plan, *, sent: int, as_json: bool) -> int:
-    """Show a plan; nothing runs."""
     code = plan.get("code")
     if code is not None:
         code["sent"] = sent
@@ -47,6 +32,13 @@ def show(plan: Plan, *, sent: int, as_json: bool) -> int:
         sys.stdout.write(plan_text(plan))
         sys.stdout.flush()
     return 0
+
+
+def _from(value: str, given: Mapping[str, str]) -> str:
+    """The server is told of values that never show by their names only, and takes them for the shell's."""
+    for name, origin in given.items():
+        value = value.replace(f"${name} of your shell", f"({origin})")
+    return value
 
 
 def plan_text(plan: Plan) -> str:

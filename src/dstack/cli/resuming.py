@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
+from dstack.cli import given
 from dstack.cli.errors import USAGE, UserError
-from dstack.cli.render import diagnostics_text, say, show_table, write_json
+from dstack.cli.render import say, write_json
 from dstack.cli.session import Session
 from dstack.cli.shipping import Shipping
+from dstack.cli.submitting import send, stay
 from dstack.cli.tagged import run_named
-from dstack.client import env_file, values
 from dstack.client.api import ApiError
 from dstack.client.environment import allowed_environment, find_python
-from dstack.client.repository import identify, read_files, require_root
+from dstack.client.repository import find_root, identify, read_files, require_root
 from dstack.client.sent import Given, Submission, Wish
-from dstack.client.types import Run
 
 NOTHING_TO_DO = "nothing-to-do"
 _OPTIONS = (
@@ -46,6 +45,17 @@ def with_options(command: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
+class _Local(NamedTuple):
+    """Today's code and workflow files, sent."""
+
+    root: str
+    changes: Submission
+    shipping: Shipping
+
+    def ship_again(self) -> None:
+        self.shipping.ship(self.changes, again=True)
+
+
 def follow_on(run: str, *, restart: bool, job: str | None = None, **options: Any) -> int:
     """The whole command; its exit code. `options` are those of `with_options`."""
     if options["repo"] and not options["with_local_changes"]:
@@ -53,11 +63,11 @@ def follow_on(run: str, *, restart: bool, job: str | None = None, **options: Any
     session = Session()
     with session.api as api:
         name = run_named(api, run)
-        given = api.given(name)
-        changes, shipping = _changes(session, given, options) if options["with_local_changes"] else (None, None)
-        wish = _wish(session, given, changes, restart=restart, job=job, options=options)
+        of_run = api.given(name)
+        local = _send_local(session, of_run, options) if options["with_local_changes"] else None
+        wish = _wish(session, of_run, local, restart=restart, job=job, options=options)
         try:
-            return _carry_out(session, name, wish, shipping, options)
+            return _carry_out(session, name, wish, local, options)
         except ApiError as error:
             if options["as_json"] and error.diagnostics:
                 write_json(error.diagnostics)
@@ -70,80 +80,61 @@ def follow_on(run: str, *, restart: bool, job: str | None = None, **options: Any
             return 0
 
 
-def _carry_out(session: Session, name: str, wish: Wish, shipping: Shipping | None, options: dict[str, Any]) -> int:
-    as_json = options["as_json"]
+def _carry_out(session: Session, name: str, wish: Wish, local: _Local | None, options: dict[str, Any]) -> int:
+    ship_again = local.ship_again if local is not None else None
     if options["plan"]:
         from dstack.cli.plan import show
 
-        sent = shipping.sent if shipping is not None else 0
-        return show(_sent(session.api.plan_resume, name, wish, shipping), sent=sent, as_json=as_json)
-    key = os.urandom(16).hex()
-    submitted: Run = _sent(lambda run, wished: session.api.resume(run, wished, key), name, wish, shipping)
-    if submitted.get("warnings"):
-        sys.stderr.write(diagnostics_text(submitted.get("warnings", [])))
-    if options["detach"]:
-        from dstack.cli.detach import detach
-
-        return detach(session.api, submitted, as_json=as_json)
-    return _attached(session, submitted, options)
+        plan = send(lambda: session.api.plan_resume(name, wish), ship_again)
+        sent = local.shipping.sent if local is not None else 0
+        origins = given.origins(options["env"], options["env_files"])
+        return show(plan, sent=sent, as_json=options["as_json"], given=origins)
+    key = os.urandom(16).hex()  # which makes every repetition the same run
+    submitted = send(lambda: session.api.resume(name, wish, key), ship_again)
+    root = local.root if local is not None else find_root()
+    tags, as_json, detach = options["tags"], options["as_json"], options["detach"]
+    return stay(session, submitted, root=root, tags=tags, as_json=as_json, detach=detach)
 
 
-def _sent(call: Callable[[str, Wish], Any], name: str, wish: Wish, shipping: Shipping | None) -> Any:
-    """The answer to a wish; its code is sent once more where the server lost it."""
-    try:
-        return call(name, wish)
-    except ApiError as error:
-        changes = wish.get("changes")
-        if error.code not in ("code-missing", "storage") or shipping is None or changes is None:
-            raise
-    shipping.ship(changes, again=True)
-    return call(name, wish)
-
-
-def _attached(session: Session, submitted: Run, options: dict[str, Any]) -> int:
-    from dstack.cli.attach import attach
-
-    if not options["as_json"]:
-        show_table(submitted, options["tags"])
-    session.accept_newer_server()
-    return attach(session.api, submitted, as_json=options["as_json"], tags=options["tags"])
-
-
-def _changes(session: Session, given: Given, options: dict[str, Any]) -> tuple[Submission, Shipping]:
-    """Today's code and workflow files, sent."""
+def _send_local(session: Session, of_run: Given, options: dict[str, Any]) -> _Local:
     root = require_root(options["repo"])
     shipping = Shipping(root, session, agreed=options["yes"])
     session.begin()
     changes: Submission = {
-        "workflow": given.get("workflow", ""),
+        "workflow": of_run.get("workflow", ""),
         "files": read_files(root),
         "repository": identify(root),
         "python": find_python(f"{session.home}/cli/pythons.json", folder=root),
     }
     shipping.ship(changes)
-    return changes, shipping
+    return _Local(root, changes, shipping)
 
 
 def _wish(
     session: Session,
-    given: Given,
-    changes: Submission | None,
+    of_run: Given,
+    local: _Local | None,
     *,
     restart: bool,
     job: str | None,
     options: dict[str, Any],
 ) -> Wish:
-    named, brought = _values(given, changes, options)
+    # The first run's values were gone with its end: the shell's are given anew.
+    known = of_run.get("values", [])
+    changes = local.changes if local is not None else None
+    files = changes.get("files", {}) if changes is not None else {}
+    root = local.root if local is not None else None
+    arguments, values = given.given(options["env"], options["env_files"], files, root=root, known=known)
     environment = allowed_environment()
     # What held a credential was not kept, and is not in the allow-list of every version.
-    environment |= {name: os.environ[name] for name in given.get("shell", []) if name in os.environ}
+    environment |= {name: os.environ[name] for name in of_run.get("shell", []) if name in os.environ}
     return {
         "restart": restart,
         "job": job,
         "fresh": options["fresh"],
         "set": list(options["assignments"]),
-        "args": [word for name in named for word in ("-e", name)],
-        "values": brought,
+        "args": [word for name in arguments[1::2] if name not in known for word in ("-e", name)],
+        "values": values,
         "environment": environment,
         "python": changes.get("python") if changes is not None else None,
         "changes": changes,
@@ -151,20 +142,3 @@ def _wish(
         "user": session.user,
         "host": os.uname().nodename,
     }
-
-
-def _values(given: Given, changes: Submission | None, options: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
-    """(names that are new to the run, values of all names). The first run's values were gone with its end."""
-    known = given.get("values", [])
-    found: dict[str, str | None] = dict.fromkeys((name for name in known if name in os.environ), None)
-    try:
-        from_files: dict[str, str | None] = {}
-        for path in options["env_files"]:
-            from_files.update(env_file.read(path))
-        files = changes.get("files", {}) if changes is not None else {}
-        arguments, brought = values.collect(options["env"], {**found, **from_files}, files)
-    except env_file.EnvFileError as error:
-        raise UserError(str(error), "lines are NAME=VALUE; quote a value that has blanks or # in it") from None
-    except values.ValuesError as error:
-        raise UserError(error.message, error.hint) from None
-    return [name for name in arguments[1::2] if name not in known], brought

@@ -8,9 +8,10 @@ import sys
 from dstack.cli.errors import USAGE as USAGE_ERROR
 from dstack.cli.errors import near
 from dstack.cli.options import RunOptions, parse
-from dstack.cli.render import diagnostics_text, show_table, write_json
+from dstack.cli.render import write_json
 from dstack.cli.session import Session
 from dstack.cli.shipping import Shipping
+from dstack.cli.submitting import send, stay
 from dstack.client.api import ApiError
 from dstack.client.environment import allowed_environment, find_python
 from dstack.client.repository import RepositoryError, current_folder, identify, read_files, real_path, require_root
@@ -18,7 +19,6 @@ from dstack.client.repository import RepositoryError, current_folder, identify, 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dstack.client.sent import Submission
-    from dstack.client.types import Run
 
 USAGE = """\
 Usage: dstack run [OPTIONS] NAME [ARGUMENTS]...
@@ -111,19 +111,23 @@ def _run(options: RunOptions, root: str, session: Session) -> int:
     session.begin()
     submission = _prepare(options, root, session)
     shipping.ship(submission)
+
+    def ship_again() -> None:
+        shipping.ship(submission, again=True)
+
     if options.plan:
-        from dstack.cli.plan import show_plan
+        from dstack.cli.plan import show
 
-        given = _origins(options)
-        return show_plan(session.api, submission, sent=shipping.sent, as_json=options.json, given=given)
-    submitted = _submit(session, submission, shipping)
-    if submitted.get("warnings"):
-        sys.stderr.write(diagnostics_text(submitted.get("warnings", [])))
-    if options.detach:
-        from dstack.cli.detach import detach
+        plan = send(lambda: session.api.plan(submission), ship_again)
+        return show(plan, sent=shipping.sent, as_json=options.json, given=_origins(options))
+    key = os.urandom(16).hex()  # which makes every repetition the same run
+    submitted = send(lambda: session.api.submit(submission, key), ship_again)
+    code = stay(session, submitted, root=root, tags=options.tags, as_json=options.json, detach=options.detach)
+    if options.pull and code == 0:
+        from dstack.cli.pull import pull
 
-        return detach(session.api, submitted, as_json=options.json)
-    return _attached(session, submitted, root, options)
+        return pull(session, submitted.get("name", ""), root, force=options.force)
+    return code
 
 
 def _prepare(options: RunOptions, root: str, session: Session) -> Submission:
@@ -151,7 +155,7 @@ def _given(options: RunOptions, root: str, files: dict[str, str]) -> tuple[list[
         return [], {}
     from dstack.cli.given import given
 
-    return given(options, root, files)
+    return given(options.env, options.env_files, files, root=root)
 
 
 def _origins(options: RunOptions) -> dict[str, str]:
@@ -160,31 +164,4 @@ def _origins(options: RunOptions) -> dict[str, str]:
         return {}
     from dstack.cli.given import origins
 
-    return origins(options)
-
-
-def _submit(session: Session, submission: Submission, shipping: Shipping) -> Run:
-    """Submit once: the key makes every repetition the same run."""
-    key = os.urandom(16).hex()
-    try:
-        return session.api.submit(submission, key)
-    except ApiError as error:
-        if error.code not in ("code-missing", "storage"):
-            raise
-    # The server lost, or was never given, what the cache says it has.
-    shipping.ship(submission, again=True)
-    return session.api.submit(submission, key)
-
-
-def _attached(session: Session, submitted: Run, root: str, options: RunOptions) -> int:
-    from dstack.cli.attach import attach
-
-    if not options.json:
-        show_table(submitted, options.tags)
-    session.accept_newer_server()
-    code = attach(session.api, submitted, as_json=options.json, root=root, tags=options.tags)
-    if options.pull and code == 0:
-        from dstack.cli.pull import pull
-
-        return pull(session, submitted.get("name", ""), root, force=options.force)
-    return code
+    return origins(options.env, options.env_files)

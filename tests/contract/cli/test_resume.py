@@ -100,6 +100,42 @@ def test_values_come_from_the_shell_again(
     assert "OTHER" not in wish["environment"]
 
 
+def test_what_is_given_is_read_as_run_reads_it(resuming: StubApi, dstack: Dstack, repository: Path) -> None:
+    (repository / "vars").write_text("A=1\n")
+    assert "hint: correct the path" in dstack("resume", OLD, "--env-file", "missing").err
+    done = dstack("resume", OLD, "--env-file", "vars", "-d")
+    assert (done.code, "goes with the code" in done.err) == (0, False)
+    done = dstack("resume", OLD, "--env-file", "vars", "-d", "--with-local-changes")
+    assert (done.code, "warning: vars itself goes with the code" in done.err) == (0, True)
+
+
+def test_the_plan_says_what_gives_a_value(resuming: StubApi, dstack: Dstack, tmp_path: Path) -> None:
+    (tmp_path / "vars").write_text("B=s3cret\n")
+    env = {name: f"${name} of your shell" for name in "ABC"}
+    steps = [{"name": "train", "action": "run", "provider": "bash", "env": env}]
+    resuming.on(PLAN, Reply(body={"workflow": "train", "steps": steps}))
+
+    done = dstack("resume", OLD, "--plan", "-e", "A=1", "--env-file", str(tmp_path / "vars"), "-e", "C")
+
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert lines[-3:] == ["env A=(given by -e)", f"env B=(given by {tmp_path}/vars)", "env C=$C of your shell"]
+
+
+@pytest.mark.parametrize("words", [[], ["--with-local-changes"]])
+def test_a_file_that_is_here_and_was_not_sent_is_told_of(
+    words: list[str], resuming: StubApi, dstack: Dstack, repository: Path
+) -> None:
+    (repository / ".dstackignore").write_text("data/\n")
+    (repository / "data").mkdir()
+    (repository / "data" / "a.csv").touch()
+    resuming.on(LOGS, Reply(stream=end(status="failed", exit_code=1, reason="exit-code")))
+    resuming.on("GET …/runs/odd-cat-1", Reply(body=a_run(repository=str(repository))))
+    cause = {"job": "train", "exit_code": 1, "tail": ["cat: data/a.csv: No such file or directory"]}
+    resuming.on("GET …/runs/odd-cat-1/explain", Reply(body={"root_cause": cause}))
+
+    assert "data/a.csv is here, but" in dstack("resume", OLD, *words).err
+
+
 def test_local_changes_are_shipped(resuming: StubApi, dstack: Dstack, repository: Path) -> None:
     assert dstack("restart", OLD, "--with-local-changes", "-d").code == 0
     changes = sent(resuming)["changes"]
