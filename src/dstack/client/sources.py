@@ -79,23 +79,28 @@ def find(
     snapshot: str | None = None,
     repository: RepositoryRef | None = None,
 ) -> list[Artifact]:
-    """The newest snapshot of each artifact of `source`, as they are now or were `at` that time (microseconds UTC), or
-    the one `snapshot`; newest first. `repository` is where a tag is sought. Raises ArtifactError."""
-    snapshot = snapshot or source.snapshot
+    """The newest snapshot of each artifact of `source`, as they are now, were `at` that time (microseconds UTC), or
+    when `snapshot` was taken; newest first. Of a source that names a snapshot, that one. `repository` is where a tag is
+    sought. Raises ArtifactError."""
     repository = repository if source.tag else None
-    if at is None and snapshot is None:
+    if at is None and snapshot is None and source.snapshot is None:
         found = api.artifacts(run=source.run, tag=source.tag, workflow=workflow, job=source.job, repository=repository)
         return sorted(found, key=lambda item: -item.get("at", 0))
-    saved = history(api, source, workflow=workflow, repository=repository)
+    saved = history(api, source._replace(path=None), workflow=workflow, repository=repository)
+    if source.snapshot is not None:
+        saved = of_snapshot(saved, source, source.snapshot)
+    named: list[SavedSnapshot] = []
     if snapshot is not None:
-        saved = of_snapshot(saved, source, snapshot)
+        named = of_snapshot(saved, source, snapshot)
+        taken = max(item.get("at", 0) for item in named)
+        at = taken if at is None else min(at, taken)
     if at is not None:
         before = [item for item in saved if item.get("at", 0) <= at]
         if saved and not before:
             raise ArtifactError(f"{source.name} had not saved anything by then", _snapshot_hint(source.name))
         saved = before
     newest: dict[tuple[str, str, str], Artifact] = {}
-    for item in saved:
+    for item in [*named, *saved]:
         newest.setdefault((item.get("run", ""), item.get("job", ""), item.get("path", "")), item)
     return list(newest.values())
 

@@ -78,6 +78,8 @@ def locate(paths: Sequence[str | os.PathLike[str]]) -> list[Local]:
     folders: dict[str, Path] = {}
     files: dict[str, tuple[Path, set[bytes]]] = {}
     for given in paths:
+        if not os.fspath(given):
+            raise ArtifactError("an empty path names no file or folder", "write `.` for the current folder")
         path = Path(os.path.realpath(given))
         if path.is_dir():
             _add(folders, _name(path, base, path.name), path, given)

@@ -106,6 +106,8 @@ RULES: Final = {
 """What each rule says."""
 _UNITS: Final = {"w": 7 * DAY, "d": DAY, "h": HOUR, "m": 60 * SECOND, "s": SECOND}
 _DURATION: Final = re.compile(r"(\d{1,6})\s*([a-z]+)")
+_NOT_ZERO: Final = ("every", "runs")
+"""Rules to which no time at all is none: runs would be gone before anybody has seen them."""
 _NO_END: Final = ("never", "forever")
 _LONG: Final = {"weeks": "w", "days": "d", "hours": "h", "minutes": "m", "min": "m", "mins": "m", "seconds": "s"}
 
@@ -131,7 +133,7 @@ def duration(name: str, text: str) -> int:
     match = _DURATION.fullmatch(text)
     unit = match[2] if match else ""
     unit = _LONG.get(unit, _LONG.get(f"{unit}s", unit))
-    if match is None or unit not in _UNITS or (name == "every" and not int(match[1])):
+    if match is None or unit not in _UNITS or (name in _NOT_ZERO and not int(match[1])):
         near = difflib.get_close_matches(text, _NO_END, 1) if name != "every" else []
         ways = "as in 90s, 10m, 1h, 7d or 4w" + (", or never" if name != "every" else "")
         raise RuleError(

@@ -154,6 +154,18 @@ def test_download_some_paths_as_they_were(saved: Saved, dstack: Dstack, tmp_path
     assert (tmp_path / "e/out/a/x").read_text() == "old"
 
 
+def test_at_a_snapshot_is_the_time_when_it_was_taken(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
+    saved.add({"step": "1"}, path="logs")
+    first = saved.add({"model": "1"}, path="out")
+    saved.add({"step": "2"}, path="logs")
+    saved.add({"model": "2"}, path="out")
+    assert dstack("artifacts", "download", RUN, "--at", first, "-o", str(tmp_path / "d")).code == 0
+    assert [(tmp_path / "d" / name).read_text() for name in ("logs/step", "out/model")] == ["1", "1"]
+    assert dstack("artifacts", "cat", f"{RUN}:logs/step", "--at", first).out == "1"
+    assert dstack("artifacts", "download", f"{RUN}@{first}", "-o", str(tmp_path / "one")).code == 0
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["out"]
+
+
 def test_download_keeps_what_differs(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
     saved.add({"x": "theirs", "y": "y"})
     (tmp_path / "d/out").mkdir(parents=True)

@@ -16,6 +16,7 @@ from dstack.server.services.catalog import store_of
 from dstack.snapshots.capture import save
 from dstack.snapshots.errors import StoreGone
 from dstack.snapshots.restore import restore
+from dstack.snapshots.store import Shared
 from tests.support.garbage import LATER, gathered, stored
 from tests.support.shop import Shop, of
 
@@ -71,6 +72,7 @@ def test_what_is_to_be_deleted_stays_known(shop: Shop) -> None:
         with pytest.raises(StoreGone):
             upkeep.look()
         assert upkeep.wait() == RETRY
+        assert isinstance(world.context.blobs, Shared)
         with pytest.raises(StoreGone):
             world.context.blobs.note("packs/ab/put-by-a-runner")
     assert world.rows(packs) == condemned

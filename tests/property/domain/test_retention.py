@@ -121,6 +121,7 @@ def test_the_defaults() -> None:
         ("last", "3h", "last: `3h` is not a number of snapshots, 1 or more", "as in last=3"),
         ("live", "1x", "live: `1x` is not a length of time", "as in 90s, 10m, 1h, 7d or 4w, or never"),
         ("every", "never", "every: `never` is not a length of time", "as in 90s, 10m, 1h, 7d or 4w"),
+        ("runs", "0s", "runs: `0s` is not a length of time", "as in 90s, 10m, 1h, 7d or 4w, or never"),
         ("every", "0s", "every: `0s` is not a length of time", "as in 90s, 10m, 1h, 7d or 4w"),
         ("runs", "nevr", "runs: `nevr` is not a length of time", "did you mean `never`?"),
     ],

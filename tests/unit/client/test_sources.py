@@ -78,8 +78,8 @@ class Saved:
 HISTORY = Saved(("a", "x", "a1", 1), ("a", "x", "a2", 5), ("a", "y", "b1", 3), ("b", "x", "c1", 4), ("b", "x", "a1", 6))
 
 
-def found(**more: Any) -> list[tuple[str, str, str]]:
-    items = find(HISTORY, parse("r"), **more)  # pyright: ignore[reportArgumentType] - the part of an API that is used
+def found(source: str = "r", **more: Any) -> list[tuple[str, str, str]]:
+    items = find(HISTORY, parse(source), **more)  # pyright: ignore[reportArgumentType] - the part of an API that is used
     return sorted((item["job"], item["path"], item["manifest_id"][:2]) for item in items)  # pyright: ignore[reportTypedDictNotRequiredAccess]
 
 
@@ -90,11 +90,17 @@ def test_as_it_was_at_a_time() -> None:
         found(at=0)
 
 
-def test_one_snapshot() -> None:
-    assert found(snapshot="c1c1c1c1") == [("b", "x", "c1")]
-    assert found(snapshot="a1a1a1a1") == [("a", "x", "a1"), ("b", "x", "a1")], "the same content, saved by two jobs"
+def test_as_it_was_when_a_snapshot_was_taken() -> None:
+    assert found(snapshot="c1c1c1c1") == [("a", "x", "a1"), ("a", "y", "b1"), ("b", "x", "c1")]
+    same = "the same content, saved by two jobs; by the second when the first had another"
+    assert found(snapshot="a1a1a1a1") == [("a", "x", "a1"), ("a", "y", "b1"), ("b", "x", "a1")], same
     with pytest.raises(ArtifactError, match="there is no snapshot dddddddd of r"):
         found(snapshot="dddddddd")
+
+
+def test_one_snapshot() -> None:
+    assert found("r@c1c1c1c1") == [("b", "x", "c1")]
+    assert found("r@a1a1a1a1") == [("a", "x", "a1"), ("b", "x", "a1")], "the same content, saved by two jobs"
 
 
 def test_a_snapshot_that_is_not_named_well_enough() -> None:

@@ -1,4 +1,4 @@
-"""What a bar is told of while local files are uploaded."""
+"""Uploading local files: what they are, and what a bar is told of meanwhile."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 from dstack.client import uploading
 from dstack.client.api import Api, ApiError
+from dstack.client.sources import ArtifactError
 from dstack.client.types import Run
-from dstack.client.uploading import Local
+from dstack.client.uploading import Local, locate
 from dstack.snapshots.blobs.memory import MemoryBlobStore
 from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.statcache import FileCache
@@ -78,3 +79,9 @@ def test_what_the_store_has_collected_meanwhile_is_saved_again(tmp_path: Path, m
     with pytest.raises(ApiError, match="not in the store"):
         uploading.upload(server := Collected(catalog, 9), found, home=str(tmp_path), store=store)
     assert len(server.keys) == 2, "twice is not by chance"
+
+
+def test_an_empty_path_is_none(tmp_path: Path) -> None:
+    """A variable of the shell that is not set; the current folder is not meant."""
+    with pytest.raises(ArtifactError, match="an empty path names no file or folder"):
+        locate([str(tmp_path), ""])
