@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,12 +23,12 @@ from dstack.runner.environments import SetupError
 from dstack.runner.link import Channel, LinkDown, Refused
 from dstack.runner.senders import EventSender
 from dstack.runner.settings import Settings
+from dstack.sdk.provider import MARKER
 
 _log = logging.getLogger(__name__)
 PATIENCE = 60.0
 """Seconds that a running job's output waits for secrets which the server cannot hand out, before it is withheld."""
 MOST_NAMED = 3
-_MARKER = re.compile("\0([^\0]*)\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Secrets:
     def fill(self, environment: Mapping[str, str]) -> dict[str, str]:
         """`environment` with values in place of the markers (`secret_marker`)."""
         return {
-            name: _MARKER.sub(lambda found: self.values[found[1]], value) if "\0" in value else value
+            name: MARKER.sub(lambda found: self.values[found[1]], value) if "\0" in value else value
             for name, value in environment.items()
         }
 

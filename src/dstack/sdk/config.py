@@ -32,13 +32,11 @@ from dstack.sdk.fields import (
     together,
     wrong,
 )
-from dstack.sdk.provider import PlanContext, PlanError, secret_marker
+from dstack.sdk.provider import CALLERS, MARKER, PlanContext, PlanError, secret_marker
 from dstack.sdk.retry import Retry
 from dstack.sdk.scalars import shown, text_of
 
 _ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
-_MARKER = re.compile(r"\0([^\0]+)\0")
-"""What `secret_marker` makes."""
 
 
 # --- environment --------------------------------------------------------------------------------------------------
@@ -57,7 +55,7 @@ def _environment(value: object) -> dict[str, str]:
             errors.append(wrong(f"`{name[:60]}` cannot name an environment variable", hint, (at,), place))
         elif not isinstance(content, str | bool | int | float | None):
             errors.append(wrong(f"the value of `{name}` must be text, not {shown(content)}", at=(at,)))
-        elif "\0" in _MARKER.sub("", written := text_of(content)):
+        elif "\0" in MARKER.sub("", written := text_of(content)):
             errors.append(wrong(f"the value of `{name}` must not hold a zero byte", at=(at,)))
         else:
             found[name] = written
@@ -80,7 +78,7 @@ def _pairs(value: object) -> Iterator[tuple[str | int, str, object]]:
                 yield index, "", item
                 continue
             name, equals, content = text_of(item).partition("=")
-            yield index, name, content if equals else secret_marker(f"env:{name}")
+            yield index, name, content if equals else secret_marker(f"{CALLERS}{name}")
     elif value is not None:
         raise wrong(f"expected `NAME: value` lines or a list of `NAME=value`, not {shown(value)}")
 
@@ -373,7 +371,7 @@ class WorkflowConfig(BaseModel):
         environment = self.environment or self.env
         fields: dict[str, Any] = {
             "environment": environment,
-            "secrets": tuple(dict.fromkeys(name for value in environment.values() for name in _MARKER.findall(value))),
+            "secrets": tuple(dict.fromkeys(name for value in environment.values() for name in MARKER.findall(value))),
             "working_dir": self.working_dir,
             "artifacts": tuple(dict.fromkeys(artifact.path for artifact in self.artifacts)),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,12 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     secrets: tuple[str, ...] = ()
     """Names of the secrets and caller's values that it is given. A value of `environment` holds each as
     `secret_marker(NAME)`; the runner puts the value there once it has fetched it, and it is stored nowhere."""
+
+
+CALLERS = "env:"
+"""Begins the names of values of the caller's shell among `JobSpec.secrets`; others are secrets."""
+MARKER = re.compile("\0([^\0]+)\0")
+"""What `secret_marker` makes, with the name."""
 
 
 def secret_marker(name: str) -> str:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from dstack.sdk.provider import JobSpec, secret_marker
+from dstack.sdk.provider import CALLERS, JobSpec, secret_marker
 from dstack.sdk.scalars import text_of
 from dstack.workflows.checking import Path, Subject, blame
 from dstack.workflows.diagnostics import Report
 from dstack.workflows.nodes import MapNode, expression_position
-from dstack.workflows.secrets import CALLERS, COMMANDS, ENVIRONMENTS, SecretUse, uses, variable
+from dstack.workflows.secrets import COMMANDS, ENVIRONMENTS, SecretUse, uses, variable
 
 
 class Known(NamedTuple):

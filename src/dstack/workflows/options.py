@@ -12,14 +12,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from dstack.sdk.provider import Provider, secret_marker
+from dstack.sdk.provider import CALLERS, Provider, secret_marker
 from dstack.sdk.scalars import parse_scalar, text_of
 from dstack.workflows.checking import Override
 from dstack.workflows.declarations import TRUTHS, WrongValue
 from dstack.workflows.dependencies import KEYS
 from dstack.workflows.diagnostics import Report
 from dstack.workflows.model import Workflow, Workflows
-from dstack.workflows.secrets import CALLERS
 from dstack.workflows.variables import COMMAND_LINE, GLOBAL, Variable, canonical
 
 # Options → the key they override. Forms as in 2022, but for `-e K`: it takes the value that the caller's shell has

@@ -19,8 +19,6 @@ from dstack.workflows.diagnostics import Report, Source
 from dstack.workflows.expressions import Condition, Name
 from dstack.workflows.nodes import ListNode, MapNode, Node, ScalarNode, expression_position
 
-CALLERS = "env:"
-"""Begins the name of a value of the caller's shell."""
 COMMANDS = frozenset(("commands", "before_run", "setup"))
 ENVIRONMENTS = frozenset(("environment", "env"))
 

@@ -9,18 +9,14 @@ from typing import Any
 
 from dstack import workflows
 from dstack.domain.placement import describe
-from dstack.sdk.provider import JobSpec, PythonEnv
+from dstack.sdk.provider import CALLERS, MARKER, JobSpec, PythonEnv
 from dstack.sdk.scalars import plain, text_of
 from dstack.server.services.assignments import variable_name
 from dstack.server.services.carry import NOTHING, Carried, job_name
 from dstack.server.services.runs import CodeRef, fit_warnings, registry
 from dstack.server.services.unsatisfiable import Fit
 from dstack.workflows import options
-from dstack.workflows.secrets import CALLERS
 from dstack.workflows.variables import Variable
-
-_MARKER = re.compile(r"\0([^\0]+)\0")
-"""What `dstack.sdk.provider.secret_marker` makes."""
 
 
 def validate(
@@ -166,7 +162,7 @@ def _env(step: workflows.PlannedStep, spec: JobSpec) -> dict[str, str]:
     """The workflow's own environment; in place of what never shows, where it comes from."""
     variables = {variable_name(name): text_of(value) for name, (value, _) in step.variables.items()}
     own = {name: value for name, value in spec.environment.items() if variables.get(name) != value}
-    return {name: _MARKER.sub(_origin, value) for name, value in own.items()}
+    return {name: MARKER.sub(_origin, value) for name, value in own.items()}
 
 
 def _origin(marker: re.Match[str]) -> str:

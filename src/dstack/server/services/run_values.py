@@ -17,7 +17,7 @@ from sqlalchemy import and_, bindparam, delete, insert, select
 from dstack.domain.credentials import holds_credential, names_credential
 from dstack.domain.lifecycle import run as run_table
 from dstack.protocol.messages import SecretsReply, SecretsRequest
-from dstack.sdk.provider import JobSpec
+from dstack.sdk.provider import CALLERS, JobSpec
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempt_secrets, attempts, jobs, run_values, runners, runs
@@ -29,8 +29,6 @@ from dstack.server.services.sealing import SealingError
 
 PIN = declare_write("secrets.pin")
 MAX_VALUES = 1000
-CALLERS = "env:"
-"""What names of callers' values begin with in `JobSpec.secrets`; others are secrets."""
 SHELL = "shell:"
 """What names of variables of the submitting shell begin with in the table: those that hold a credential."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
