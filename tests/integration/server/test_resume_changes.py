@@ -68,6 +68,24 @@ def test_a_reused_job_whose_definition_changed_is_warned_of(world: World) -> Non
     assert later.warnings == ()
 
 
+def test_a_variable_of_many_jobs_is_warned_of_once(world: World) -> None:
+    names = [f"w{number:02}" for number in range(12)]
+    lines = [f"  - {{name: {name}, provider: bash, commands: [x], artifacts: [{name}]}}\n" for name in names]
+    lines += [
+        f"  - {{name: eval, provider: bash, commands: ['x ${{{{ seed }}}}'], artifacts: [e], depends-on: {names}}}\n",
+        "  - {name: last, provider: bash, commands: [x], depends-on: [eval]}\n",
+    ]
+    old = world.submit(f"workflows:\n{''.join(lines)}", "last", variables="variables: {global: {seed: 1}}\n")
+    world.complete(world.runner(), codes={"last": 1})
+    found = resume.submit(world.context, old, Wish(set=("global.seed=2",)), None).warnings
+    shown = "`w00`, `w01`, `w02`, `w03`, `w04` and 7 more"
+    assert [warning.message for warning in found] == [
+        f"`eval` is reused from {old} although its definition changed: commands, environment (SEED)",
+        f"{shown} are reused from {old} although their definitions changed: environment (SEED)",
+    ]
+    assert found[1].hint == f"run one again, and what follows it, with: dstack restart {old} w00"
+
+
 def test_the_names_of_runs_are_no_change(world: World) -> None:
     runner = world.runner()
     text = CHAIN.replace('"echo ${{ seed }}"', '"echo ${{ run.name }}"')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
 
 from dstack.sdk.provider import JobSpec
@@ -17,14 +17,15 @@ _PARTS = {
     "resources": ("requirements",),
     "ports": ("ports",),
 }
+_SHOWN = 5
 
 
 def changed_definitions(old: OldRun, carried: Carried, as_of: Mapping[str, RunPlan]) -> list[Diagnostic]:
-    """A warning for each reused job whose definition has changed.
+    """A warning for the reused jobs whose definitions have changed alike: a variable may be in all of them.
 
     `as_of` is the new plan by the name of the run that it would be; for none of it nothing is said.
     """
-    found: list[Diagnostic] = []
+    found: dict[tuple[str, str], list[str]] = {}
     steps = {origin: dict(_jobs(plan)) for origin, plan in as_of.items()}
     for name in sorted(carried.reused):
         job = carried.reused[name]
@@ -34,10 +35,17 @@ def changed_definitions(old: OldRun, carried: Carried, as_of: Mapping[str, RunPl
         step, spec = now
         changed = [*_differences(job.spec, spec), *(["inputs"] if _inputs_changed(old, step) else [])]
         if changed:
-            message = f"`{name}` is reused from {job.origin_run} although its definition changed: {', '.join(changed)}"
-            hint = f"run it again, and what follows it, with: dstack restart {old.name} {name}"
-            found.append(Diagnostic("warning", None, None, None, message, "", hint))
-    return found
+            found.setdefault((job.origin_run, ", ".join(changed)), []).append(name)
+    return [_warning(old, origin, changed, names) for (origin, changed), names in found.items()]
+
+
+def _warning(old: OldRun, origin: str, changed: str, names: Sequence[str]) -> Diagnostic:
+    shown = ", ".join(f"`{name}`" for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    are, their, it = ("are", "their definitions", "one") if names[1:] else ("is", "its definition", "it")
+    message = f"{shown}{more} {are} reused from {origin} although {their} changed: {changed}"
+    hint = f"run {it} again, and what follows it, with: dstack restart {old.name} {names[0]}"
+    return Diagnostic("warning", None, None, None, message, "", hint)
 
 
 def _jobs(plan: RunPlan) -> Iterator[tuple[str, tuple[PlannedStep, JobSpec]]]:
