@@ -13,7 +13,7 @@ from sqlalchemy import update
 from dstack.server.db.tables import jobs
 from dstack.server.loops.clock_watch import ClockWatch
 from dstack.server.loops.sweep import SWEEP
-from dstack.server.services import runs
+from dstack.server.services import stopping
 from dstack.server.services.rows import StoredPolicy
 from tests.support.world import World
 
@@ -126,7 +126,7 @@ def test_stop_while_the_clock_is_behind(world: World) -> None:
     world.place()
     runner.take()
     world.clock.step(-HOUR)
-    assert runs.stop(world.context, name, abort=False, actor="ada").outcome == "applied"
+    assert stopping.stop(world.context, name, abort=False, actor="ada").outcome == "applied"
     runner.finish("first", 143)
     assert world.run(name)["status"] == "stopped"
     assert_no_negative_durations(world, name)

@@ -23,7 +23,7 @@ from dstack.server.db.engine import Backend, Transaction
 from dstack.server.db.tables import events, jobs, runs
 from dstack.server.loops.sweep import sweep
 from dstack.server.services import runs as run_service
-from dstack.server.services import tags, views
+from dstack.server.services import stopping, tags, views
 from dstack.server.services.apply import Answer
 from dstack.server.services.catalog import DatabaseCatalog
 from dstack.server.services.context import Context
@@ -102,8 +102,8 @@ class World:
         pack = PackIndex(chunk_id, 1, (ChunkEntry(chunk_id, 0, 1, 1),))
         DatabaseCatalog(self.context.database, self.context.project_id).add([pack])
 
-    def stop(self, name: str, *, abort: bool = False, actor: str | None = "ada") -> Answer:
-        return run_service.stop(self.context, name, abort=abort, actor=actor)
+    def stop(self, name: str, *, job: str | None = None, abort: bool = False, actor: str | None = "ada") -> Answer:
+        return stopping.stop(self.context, name, job=job, abort=abort, actor=actor)
 
     def tag(self, name: str, tag: str, *, force: bool = False) -> list[dict[str, Any]]:
         return tags.tag(self.context, name, tag, force=force, actor="ada")

@@ -45,6 +45,16 @@ def run_or_tag(text: str) -> tuple[str | None, str | None]:
     return None, text[1:]
 
 
+def run_and_job(run: str, job: str | None) -> tuple[str, str | None]:
+    """The run and its job of `RUN JOB` and of `RUN/JOB`."""
+    name, _, part = run.partition("/")
+    if not name:
+        return run, job
+    if part and job and part != job:
+        raise click.UsageError(f"two jobs were given: {part} and {job}")
+    return name, part or job
+
+
 def current_repository() -> RepositoryRef | None:
     """The repository the command is given in, None outside of one."""
     root = find_root()

@@ -295,7 +295,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     'init': ('',),
     'runs': ('run',),
     'logs': ('run', ''),
-    'stop': ('run',),
+    'stop': ('run', ''),
     'resume': ('run',),
     'restart': ('run', ''),
     'explain': ('run',),

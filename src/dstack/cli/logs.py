@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dstack.cli.arguments import run_and_job
 from dstack.cli.arguments import since as parse_since
 from dstack.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, UserError, forget_stdout, near
 from dstack.cli.follow import Follower
@@ -27,7 +28,7 @@ from dstack.client.types import Run
 )
 def logs(run: str, job: str | None, follow: bool, since: int | None, as_json: bool) -> int:
     """Show the output of RUN, or of its JOB only, exactly as it was written."""
-    run, job = _parts(run, job)
+    run, job = run_and_job(run, job)
     session = Session()
     session.accept_newer_server()
     try:
@@ -42,16 +43,6 @@ def logs(run: str, job: str | None, follow: bool, since: int | None, as_json: bo
         forget_stdout()
         return BROKEN_PIPE
     return 0
-
-
-def _parts(run: str, job: str | None) -> tuple[str, str | None]:
-    """The run and its job of `RUN JOB` and of `RUN/JOB`."""
-    name, _, part = run.partition("/")
-    if not name:
-        return run, job
-    if part and job and part != job:
-        raise click.UsageError(f"two jobs were given: {part} and {job}")
-    return name, part or job
 
 
 def _follower(

@@ -1,10 +1,10 @@
-"""`dstack stop`: ask a run to end."""
+"""`dstack stop`: ask runs, or a job of one, to end."""
 
 from __future__ import annotations
 
 import click
 
-from dstack.cli.arguments import current_repository
+from dstack.cli.arguments import current_repository, run_and_job
 from dstack.cli.errors import UserError
 from dstack.cli.interrupts import has_terminal
 from dstack.cli.questions import agreed, listed
@@ -14,13 +14,17 @@ from dstack.client.types import Run
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", metavar="RUN[/JOB]", required=False)
+@click.argument("job", required=False)
 @click.option("-a", "--all", "everything", is_flag=True, help="All unfinished runs of this repository that are yours.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("-x", "--abort", is_flag=True, help="At once, without saving what its jobs have written.")
 @click.option("--json", "as_json", is_flag=True, help="The runs as they are now, as a list of objects.")
-def stop(run: str | None, everything: bool, yes: bool, abort: bool, as_json: bool) -> None:
-    """Stop RUN: its processes get SIGTERM, time to end, and then SIGKILL; artifacts are saved."""
+def stop(run: str | None, job: str | None, everything: bool, yes: bool, abort: bool, as_json: bool) -> None:
+    """Stop RUN, or its JOB only: processes get SIGTERM, time to end, and then SIGKILL; artifacts are saved.
+
+    Jobs that depend on one that is stopped do not begin.
+    """
     if run and everything:
         raise UserError(
             f"{run} is one run, and `-a` means all of yours",
@@ -30,10 +34,11 @@ def stop(run: str | None, everything: bool, yes: bool, abort: bool, as_json: boo
         raise click.UsageError("name a RUN, or `--all`")
     session = Session()
     with session.api as api:
-        names = [run] if run else _unfinished(session)
-        if names and not yes:
-            _ask(names, "--all" if everything else names[0], abort=abort)
-        stopped = [api.stop(name, abort=abort) for name in names]
+        asked = [run_and_job(run, job)] if run else [(name, None) for name in _unfinished(session)]
+        names = ["/".join(filter(None, parts)) for parts in asked]
+        if asked and not yes:
+            _ask(names, "--all" if everything else " ".join(filter(None, asked[0])), abort=abort)
+        stopped = [api.stop(name, job=only, abort=abort) for name, only in asked]
     if as_json:
         write_json(stopped)
     elif not names:

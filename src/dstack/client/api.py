@@ -143,8 +143,9 @@ class Api:
     def run(self, name: str) -> Run:
         return self._json("GET", f"{self._run(name)}")
 
-    def stop(self, name: str, *, abort: bool = False) -> Run:
-        return self._json("POST", f"{self._run(name)}/stop", {"abort": abort}, repeat=True)
+    def stop(self, name: str, *, job: str | None = None, abort: bool = False) -> Run:
+        body = {"abort": abort, **({"job": job} if job else {})}
+        return self._json("POST", f"{self._run(name)}/stop", body, repeat=True)
 
     def given(self, name: str) -> Given:
         """What a run that follows this one has to be given again."""

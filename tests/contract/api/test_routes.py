@@ -274,6 +274,9 @@ def test_stop(asked: Asked) -> None:
     assert "bob" in run["reason_text"]
     assert asked.post(f"runs/{name}/stop", {"abort": True})["message"] == "already finished"
     assert asked.post(f"runs/{name}/stop")["message"] == "already finished", "an empty body is a plain stop"
+    name = submitted(asked)
+    assert asked.post(f"runs/{name}/stop", {"job": "prepare"})["job_counts"] == {"stopped": 1, "skipped": 1}
+    asked.refused(asked.client.post(f"{BASE}/runs/{name}/stop", json={"job": "x"}), 404, "not-found")
     asked.refused(asked.client.post(f"{BASE}/runs/nobody-1/stop", json={}), 404, "not-found")
 
 

@@ -116,11 +116,22 @@ class TestStop:
         assert dstack("stop", "-x", "-y", "mine-1").err == "mine-1: aborting\n"
         assert stub.named("POST …/runs/mine-1/stop")[0].json == {"abort": True}
 
+    def test_one_job(self, stub: StubApi, dstack: Dstack, monkeypatch: pytest.MonkeyPatch) -> None:
+        for words in (["mine-1", "train"], ["mine-1/train"]):
+            assert dstack("stop", "-y", *words).err == "mine-1/train: stopping\n"
+            assert stub.calls[-1].json == {"abort": False, "job": "train"}
+        done = dstack("stop", "mine-1", "train")
+        assert (done.code, "dstack stop -y mine-1 train" in done.err) == (2, True)
+        ask("n\n", monkeypatch)
+        done = dstack("stop", "mine-1", "train")
+        assert (done.code, done.err) == (1, "Stop mine-1/train? [y/N] error: mine-1/train was left alone\n")
+
     def test_one_or_all(self, stub: StubApi, dstack: Dstack) -> None:
         """In May of 2022 `-a` was to abort: that must not stop everything."""
         done = dstack("stop", "-y", "mine-1", "-a")
         assert (done.code, "to abort it: dstack stop --abort mine-1" in done.err) == (2, True)
         assert dstack("stop", "-y").code == 2
+        assert dstack("stop", "-y", "mine-1/train", "eval").code == 2
         assert stub.calls == []
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dstack.server.services.errors import NotFound
 from tests.support.runner import FakeRunner
 from tests.support.world import World
 
@@ -227,3 +228,51 @@ def test_a_lost_job_that_was_asked_to_stop_ends_stopped(world: World) -> None:
     world.stop(name)
     runner.register(restarted=True, running=[])
     assert world.run(name)["status"] == "stopped"
+
+
+FAN = """
+workflows:
+  - {name: one, provider: bash, commands: ["true"]}
+  - {name: two, provider: bash, commands: ["true"]}
+  - {name: after-one, provider: bash, commands: ["true"], depends-on: [one]}
+  - {name: all, provider: bash, commands: ["true"], depends-on: [after-one, two]}
+"""
+
+
+def test_one_job_is_stopped_and_the_others_go_on(world: World) -> None:
+    runner = world.runner()
+    name = world.submit(FAN, "all")
+    world.place()
+    runner.take()
+    assert world.stop(name, job="one").outcome == "applied"
+    assert [stop.attempt_id for stop in runner.poll().stop] == [runner.id_of("one")]
+    assert world.job(name, "one")["stopping"]
+    assert (world.run(name)["status"], world.run(name)["stopping"]) == ("running", False)
+    assert world.stop(name, job="one").detail == "stop was asked already"
+    runner.finish("one", 143)
+    assert world.states(name) == {"one": "stopped", "two": "running", "after-one": "skipped", "all": "skipped"}
+    answer = world.stop(name, job="one", abort=True)
+    assert (answer.outcome, answer.detail) == ("ignored", "already finished")
+    runner.finish("two")
+    run = world.run(name)
+    assert (run["status"], run["reason"], run["exit_code"]) == ("stopped", "stopped", 122)
+    assert "stopped by ada" in run["reason_text"]
+    world.check_events()
+
+
+def test_a_job_that_waits_is_stopped_at_once(world: World) -> None:
+    runner = world.runner()
+    name = world.submit(FAN, "all")
+    assert world.stop(name, job="after-one", abort=True).outcome == "applied"
+    assert world.states(name) == {"one": "queued", "two": "queued", "after-one": "stopped", "all": "skipped"}
+    world.complete(runner)
+    assert world.states(name) == {"one": "done", "two": "done", "after-one": "stopped", "all": "skipped"}
+    assert world.run(name)["reason"] == "aborted"
+
+
+def test_a_job_that_there_is_not(world: World) -> None:
+    name = world.submit(FAN, "all")
+    with pytest.raises(NotFound, match=f"run {name} has no job `tow`") as refused:
+        world.stop(name, job="tow")
+    assert refused.value.hint == "did you mean two?"
+    assert set(world.states(name).values()) == {"queued", "waiting"}

@@ -34,6 +34,8 @@ class ValidateBody(msgspec.Struct, frozen=True):
 
 class StopBody(msgspec.Struct, frozen=True):
     abort: bool = False
+    job: str | None = None
+    """Only this job, or those of the workflow of this name."""
     user: str | None = None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -49,6 +50,7 @@ from dstack.server.services import (
     resume,
     runner_views,
     runs,
+    stopping,
     tags,
     views,
     waiting,
@@ -209,7 +211,8 @@ class _Api:
         body = await read_body(request, StopBody)
         name = request.path_params["name"]
         actor = body.user or _user(request)
-        answer = await asyncio.to_thread(runs.stop, self._context, name, abort=body.abort, actor=actor)
+        stop = partial(stopping.stop, self._context, name, job=body.job, abort=body.abort, actor=actor)
+        answer = await asyncio.to_thread(stop)
         return _json({**await self._run(name), "message": answer.detail if answer.outcome == "ignored" else ""})
 
     async def given(self, request: Request) -> Response:

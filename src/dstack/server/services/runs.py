@@ -1,4 +1,4 @@
-"""Runs: check and plan a submission, store it, stop it."""
+"""Runs: check and plan a submission, store it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import msgspec
 from sqlalchemy import insert, select
 
 from dstack import providers, workflows
-from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import run as run_table
 from dstack.domain.ports import SECOND
 from dstack.sdk.provider import JobSpec, Provider
 from dstack.server.db.engine import Transaction, declare_write
-from dstack.server.db.tables import jobs, runs, submissions
+from dstack.server.db.tables import runs, submissions
 from dstack.server.services import artifacts, code_files, differences, exposure, run_names, run_values, secrets, tags
-from dstack.server.services.apply import Answer, Batch
+from dstack.server.services.apply import Batch
 from dstack.server.services.carry import NOTHING, Carried
 from dstack.server.services.context import Context
 from dstack.server.services.create import hold_inputs, insert_plan
@@ -30,7 +29,6 @@ from dstack.server.services.stored import StoredSubmission
 from dstack.server.services.unsatisfiable import Fit, fail_unsatisfiable, fit
 
 SUBMIT = declare_write("runs.submit")
-STOP = declare_write("runs.stop")
 
 
 class CodeRef(msgspec.Struct, frozen=True):
@@ -268,33 +266,6 @@ def fit_warnings(fits: Fit) -> list[workflows.Diagnostic]:
         workflows.Diagnostic("warning", None, None, None, f"no runner that is online can run `{step}`: {why}", "", hint)
         for step, why in fits.misfits.items()
     ]
-
-
-def stop(context: Context, name: str, *, abort: bool, actor: str | None) -> Answer:
-    """Ask every open job of a run to stop; `ignored` with "already finished" where it was."""
-
-    def write(tx: Transaction) -> Answer:
-        run_id = run_id_of(tx, context.project_id, name)
-        batch = Batch(tx, context.project_id, context.settings, context.ids)
-        batch.load_runs([run_id])
-        facts = Facts(actor=actor)
-        answer = batch.run(run_id, run_table.StopAsked(abort), facts)
-        if answer.outcome == "applied":
-            found = tx.execute(
-                select(jobs.c.id).where(
-                    jobs.c.project_id == context.project_id,
-                    jobs.c.run_id == run_id,
-                    jobs.c.state.not_in([state.value for state in job_table.TERMINAL]),
-                )
-            ).scalars()
-            open_jobs = list(found)
-            batch.load_jobs(open_jobs)
-            for job_id in open_jobs:
-                batch.job(job_id, job_table.StopAsked(abort), facts)
-            batch.store()
-        return answer
-
-    return context.database.write(STOP, write)
 
 
 def run_id_of(tx: Transaction, project_id: UUID, name: str) -> UUID:

@@ -1,0 +1,74 @@
+"""Stopping runs, and single jobs of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import or_, select
+
+from dstack.domain.lifecycle import job as job_table
+from dstack.domain.lifecycle import run as run_table
+from dstack.server.db.engine import Transaction, declare_write
+from dstack.server.db.tables import jobs
+from dstack.server.services.apply import Answer, Batch
+from dstack.server.services.context import Context
+from dstack.server.services.errors import NotFound
+from dstack.server.services.facts import Facts
+from dstack.server.services.runs import run_id_of
+
+STOP = declare_write("runs.stop")
+_SHOWN = 20
+
+
+def stop(context: Context, name: str, *, job: str | None = None, abort: bool, actor: str | None) -> Answer:
+    """Ask every open job of a run to stop, or only `job` (or those of the workflow `job`); `ignored` with "already
+    finished" where it was."""
+
+    def write(tx: Transaction) -> Answer:
+        run_id = run_id_of(tx, context.project_id, name)
+        batch = Batch(tx, context.project_id, context.settings, context.ids)
+        batch.load_runs([run_id])
+        facts = Facts(actor=actor)
+        if job is not None:
+            answer = _ask(batch, _open_jobs(tx, context, run_id, name, job), abort, facts)
+        else:
+            answer = batch.run(run_id, run_table.StopAsked(abort), facts)
+            if answer.outcome == "applied":
+                _ask(batch, _open(tx, context, run_id), abort, facts)
+        batch.store()
+        return answer
+
+    return context.database.write(STOP, write)
+
+
+def _ask(batch: Batch, job_ids: Sequence[UUID], abort: bool, facts: Facts) -> Answer:
+    batch.load_jobs(job_ids)
+    answers = [batch.job(job_id, job_table.StopAsked(abort), facts) for job_id in job_ids]
+    applied = [answer for answer in answers if answer.outcome == "applied"]
+    return next(iter(applied or answers), Answer("ignored", "already finished"))
+
+
+def _open(tx: Transaction, context: Context, run_id: UUID, *which: Any) -> list[UUID]:
+    query = select(jobs.c.id).where(
+        jobs.c.project_id == context.project_id,
+        jobs.c.run_id == run_id,
+        jobs.c.state.not_in([state.value for state in job_table.TERMINAL]),
+        *which,
+    )
+    return list(tx.execute(query).scalars())
+
+
+def _open_jobs(tx: Transaction, context: Context, run_id: UUID, run: str, job: str) -> list[UUID]:
+    """Those that `job` names and that are not finished. Raises NotFound where it names none."""
+    named = or_(jobs.c.name == job, jobs.c.workflow == job)
+    found = _open(tx, context, run_id, named)
+    of_run = select(jobs.c.name).where(jobs.c.project_id == context.project_id, jobs.c.run_id == run_id)
+    if not found and tx.execute(of_run.where(named).limit(1)).first() is None:
+        known = sorted(tx.execute(of_run).scalars())
+        near = difflib.get_close_matches(job, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"jobs: {', '.join(known[:_SHOWN])}"
+        raise NotFound(f"run {run} has no job `{job}`", hint=hint)
+    return found
