@@ -71,6 +71,7 @@ class Shop:
             if repair and check.damages:
                 with held(self.context, GC, UPKEEP) as lease:
                     found += Healer(self.context, spread, lease).repair()
+                    found += check.touched()
             return [*found, {"t": "end", **check.summary()}]
 
     def rebuild(self) -> Frames:

@@ -160,9 +160,11 @@ def check_promises(shop: Shop) -> None:
             assert not missing, "not doubted, and names what is not there"
 
 
-def check_end(shop: Shop, saver: Saver, run: str | None) -> None:
+def check_end(shop: Shop, saver: Saver, run: str | None, repair: Repair) -> None:
     """After a repair: who was refused saves again, and everything is there then."""
     check_promises(shop)
+    if run is not None and lacking(shop, shop.manifest(run))[0]:
+        assert run in [frame["run"] for frame in of(repair.frames, "touched")], "its reference came first: it is told"
     again = saver.save()
     assert again is not None, "all of it was saved again"
     check_promises(shop)
@@ -174,7 +176,7 @@ def empty(shop: Shop) -> None:
     """What was saved before is only in the way."""
     for table in (artifacts, runs, chunks, packs, doubtful_objects):
         shop.hurt(delete(table))
-    shop.blobs.delete([info.key for info in shop.blobs.list("")])
+    shop.blobs.delete([info.key for info in shop.blobs.list("packs/")])
 
 
 @pytest.mark.parametrize(("hurt", "remembers"), [("piece", False), ("deep/piece", True)])
@@ -206,7 +208,7 @@ def test_a_save_beside_a_repair_at_any_step_of_both(
                 repair.finish()
             if not is_split:
                 break
-            check_end(shop, saver, run)
+            check_end(shop, saver, run, repair)
             tried += 1
             refused += run is None
             step += 1
@@ -232,7 +234,7 @@ def test_several_saves_beside_a_repair_in_any_order(shop: Shop, monkeypatch: pyt
             repair.finish()
         assert of(repair.frames, "repaired")
         for saver, run in zip(savers, runs, strict=True):
-            check_end(shop, saver, run)
+            check_end(shop, saver, run, repair)
 
 
 def interleaved(savers: Sequence[Saver], repair: Repair, rng: random.Random) -> Iterator[str | None]:

@@ -68,4 +68,5 @@ def _check(context: Context, scope: Scope, body: VerifyBody, lease: Lease | None
         yield from check.frames()
         if lease is not None and check.damages:
             yield from Healer(context, spread, lease).repair()
+            yield from check.touched()  # what was saved meanwhile and names what had to go
         yield {"t": "end", **check.summary()}

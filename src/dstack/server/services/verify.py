@@ -56,6 +56,7 @@ class Check:
         self._store = SnapshotStore(context.blobs, self._catalog)
         self._survey = Survey(self._store, self._catalog, spread, note_chunks=not scope.is_everything)
         self._objects = self._packs = self._bytes = 0
+        self._told = set[Reference]()
 
     def frames(self) -> Iterator[Frame]:
         """See docs/design/interfaces.md; `damage`, `touched`, `unreferenced`, and what shows how far it is."""
@@ -79,11 +80,8 @@ class Check:
             for _ in self._survey.link():
                 yield {"t": "done", "bytes": 0}
             self._spread.spread()
-            touched = False
-            for frame in self._touched():
-                touched = True
-                yield frame
-            if touched:
+            yield from self.touched()
+            if self._told:
                 yield from self._nowhere()
 
     def summary(self) -> Frame:
@@ -198,11 +196,13 @@ class Check:
                 if bad.id not in located:
                     yield from self._tell(Damage("chunk", bad.id, None, bad.what))
 
-    def _touched(self) -> Iterator[Frame]:
+    def touched(self) -> Iterator[Frame]:
+        """Whose files are hurt, by what `spread` knows now; nothing that was told before."""
         for part in parts(self._ledger.references(self._scope)):
             hurt = self._spread.hurt_among([reference.manifest_id for reference in part])
             for reference in part:
-                if reference.manifest_id in hurt:
+                if reference.manifest_id in hurt and reference not in self._told:
+                    self._told.add(reference)
                     yield self._touch(reference)
 
     def _touch(self, reference: Reference) -> Frame:
