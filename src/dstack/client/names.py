@@ -76,11 +76,6 @@ def declares(root: str, words: Iterable[str]) -> set[str]:
     return found
 
 
-def name_files(root: str) -> list[str]:
-    """The files that these names come from, those that there are."""
-    return [*_files(root, "workflows"), *_files(root, "variables")]
-
-
 def _files(root: str, kind: str) -> list[str]:
     base = f"{root}/.dstack/{kind}"
     found = [path for path in (f"{base}.yaml", f"{base}.yml") if os.path.isfile(path)]

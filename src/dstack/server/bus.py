@@ -1,7 +1,7 @@
 """Wake-ups inside the server: who waits for a topic hears that something about it was committed.
 
 A topic is a plain string such as `run:<id>`. A wake-up carries no data: who is woken looks in the database, and also
-looks on a tick, so that a lost one costs delay and nothing else. Other replicas are told by `db.relay`.
+looks on a tick, so that a lost one costs delay and nothing else.
 """
 
 from __future__ import annotations
@@ -31,13 +31,6 @@ class Bus:
         with self._lock:
             for topic in topics:
                 for subscription in self._waiting.get(topic, ()):
-                    subscription.deliver(topic)
-
-    def publish_all(self) -> None:
-        """Wake everyone: for when it is not known what was missed."""
-        with self._lock:
-            for topic, subscriptions in self._waiting.items():
-                for subscription in subscriptions:
                     subscription.deliver(topic)
 
     def publish_for_good(self, topic: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dstack.client.names import declares, name_files, variable_names, workflow_names
+from dstack.client.names import declares, variable_names, workflow_names
 
 WORKFLOWS = """\
 # The example's workflows
@@ -67,12 +67,6 @@ def test_variables_by_section(root: Path) -> None:
     assert variable_names(str(root)) == {"global": ["epochs", "rate"], "train": ["seed", "path"]}
 
 
-def test_the_files_they_come_from(root: Path) -> None:
-    (root / ".dstack" / "workflows.yml").write_text(FLUSH)
-    (root / ".dstack" / "variables.yaml").write_text(VARIABLES)
-    assert [Path(path).name for path in name_files(str(root))] == ["workflows.yml", "variables.yaml"]
-
-
 @pytest.mark.parametrize("text", ["", "workflows:", "- ", "\t", "workflows: [", "{", "a: {b", "- {name", ":\n- :", "-"])
 def test_what_is_no_such_file_has_no_names(root: Path, text: str) -> None:
     (root / ".dstack" / "workflows.yaml").write_text(text)
@@ -81,7 +75,7 @@ def test_what_is_no_such_file_has_no_names(root: Path, text: str) -> None:
 
 
 def test_nothing_is_there(tmp_path: Path) -> None:
-    assert (workflow_names(str(tmp_path)), variable_names(str(tmp_path)), name_files(str(tmp_path))) == ({}, {}, [])
+    assert (workflow_names(str(tmp_path)), variable_names(str(tmp_path))) == ({}, {})
 
 
 @pytest.mark.parametrize(
