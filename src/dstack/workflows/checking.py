@@ -184,15 +184,27 @@ def _report(config: type[Any], subject: Subject, error: _Error, report: Report) 
 def _hint(subject: Subject, path: Path, message: str) -> str:
     """What YAML made of a value that was meant differently."""
     node, _, _ = _place(subject.node, path)
-    if message.startswith("expected text, not a mapping") and isinstance(node, MapNode) and len(node.entries) == 1:
-        line = subject.source.line(node.line)[node.column - 1 :].rstrip()
-        if line[:1] not in ("{", "[", "|", ">", "&", "*", "") and len(line) <= 80:
-            return f"`: ` makes it a mapping; put it in quotes: `{quote(line)}`"
+    if message.startswith("expected text, not a mapping") and isinstance(node, MapNode):
+        text = _as_text(subject.source, node)
+        return f"`: ` makes it a mapping; put it in quotes: `{quote(text)}`" if text else ""
     if message.startswith("expected a whole number") and isinstance(node, ScalarNode):
         value = node.data
         if isinstance(value, float) and value.is_integer() and abs(value) < 10**15:
             return f"write `{int(value)}`"
     return ""
+
+
+def _as_text(source: Source, node: MapNode) -> str:
+    """A mapping of one entry as it is written, without what follows it; empty where it was hardly meant as text."""
+    if len(node.entries) != 1:
+        return ""
+    ((name, value),) = node.entries.items()
+    key = node.keys[name]
+    end = value.end if value.end > key.end else key.end + 1  # `key:` alone
+    text = source.text[node.start : end].rstrip()
+    if key.start != node.start or value.start < key.start or len(text) > 80:
+        return ""  # `{` stands before the key, or the value is somewhere else: `key: *name`
+    return text if text.isprintable() else ""
 
 
 def _about(subject: Subject, path: Path, message: str) -> str:

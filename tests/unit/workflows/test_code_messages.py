@@ -199,6 +199,30 @@ def test_a_requirements_file_that_is_no_text(data: bytes, why: str) -> None:
     assert error.hint == nested.hint == "save it as a text file in UTF-8"
 
 
+@pytest.mark.parametrize(
+    ("commands", "written"),
+    [
+        ("[echo a: b, ls]", "echo a: b"),
+        ("[ls, echo a: b  ]", "echo a: b"),
+        ("[ls, echo a: b # words\n  ]", "echo a: b"),
+        ("[\n    echo a: 'b c',\n    ls]", "echo a: 'b c'"),
+        ("[echo a: , ls]", "echo a:"),
+        ("[echo a: [1], ls]", "echo a: [1]"),
+        ("\n  - echo a: b # words\n  - ls", "echo a: b"),
+        ("\n  - echo a:\n  - ls", "echo a:"),
+        ("\n  - echo a: {b: c}\n  - ls", "echo a: {b: c}"),
+        ("[{a: b}]", ""),
+        ("[&x ls, echo a: *x]", ""),
+        ("\n  - echo a:\n      b: c", ""),
+    ],
+)
+def test_a_text_that_became_a_mapping_is_put_in_quotes_alone(commands: str, written: str) -> None:
+    (error,) = told(f"provider: bash\n  commands: {commands}", {})
+
+    assert error.message.endswith("expected text, not a mapping")
+    assert error.hint == (f'`: ` makes it a mapping; put it in quotes: `"{written}"`' if written else "")
+
+
 def test_requirements_of_a_list() -> None:
     errors = told("commands: [echo]\n  requirements: [numpy, 'numpy==', foo bar, reqs.txt]", {})
 
