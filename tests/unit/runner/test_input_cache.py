@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -308,6 +309,22 @@ def test_after_a_boot_only_what_is_known_to_be_on_the_disk_counts(shelf: Shelf, 
     assert shelf.opened().known() == ((a.manifest_id,) if synced else ())
     asyncio.run(shelf.cache.tend())
     assert shelf.there() == ({a.key} if synced else set())
+
+
+def test_what_the_disk_did_not_take_does_not_count_after_a_boot(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does a second sync make it count: the kernel has given up on its bytes."""
+    a = shelf.snapshot(MIB)
+    run_obtain(shelf, a)
+    answers = [errno.EIO, 0]
+    monkeypatch.setattr(input_cache, "_syncfs", lambda _: answers.pop(0))
+    for _ in range(2):
+        asyncio.run(shelf.cache.tend())
+    assert "Input/output error" in caplog.text
+    facts = shelf.root / a.key / "entry.json"
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "boot_id": "another"}))
+    assert shelf.opened().known() == ()
 
 
 def test_a_damaged_snapshot_is_not_kept(shelf: Shelf) -> None:
