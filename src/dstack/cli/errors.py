@@ -20,6 +20,7 @@ USAGE = 2
 INTERRUPTED = 130
 TERMINATED = 143
 BROKEN_PIPE = 141
+_DAMAGED = "`dstack verify RUN` names the files it is part of; all others can be had by their paths"
 
 
 class UserError(Exception):
@@ -63,10 +64,10 @@ def _report_rare(error: BaseException) -> int:
         _say(error_text(error.message, error.hint))
         return USAGE
     if "dstack.client.store" in sys.modules:
-        from dstack.snapshots.errors import SnapshotError
+        from dstack.snapshots.errors import DamagedStore, SnapshotError
 
         if isinstance(error, SnapshotError):
-            _say(error_text(str(error), None))
+            _say(error_text(str(error), _DAMAGED if isinstance(error, DamagedStore) else None))
             return USAGE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
         if error.filename:

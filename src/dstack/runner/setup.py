@@ -18,7 +18,7 @@ from dstack.runner.metrics import job_environment
 from dstack.runner.overlaps import clash
 from dstack.runner.ports import port_environment
 from dstack.runner.threads import whole
-from dstack.runner.working_copy import WorkingCopy, inside
+from dstack.runner.working_copy import WorkingCopy, inside, named
 from dstack.runner.workshop import Workshop
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ async def _lay_out(shop: Workshop, assignment: Assignment, folder: Path) -> Path
     await copy.begin()
     base = inside(work, assignment.spec.working_dir, "working_dir")
     for given in copy.inputs_left:
-        await copy.put(given.manifest_id, inside(base, given.path, f"the artifact of {given.job_name}"))
+        with named(given):
+            await copy.put(given.manifest_id, inside(base, given.path, f"the artifact of {given.job_name}"))
     for path in assignment.spec.artifacts:
         inside(base, path, "artifacts").mkdir(parents=True, exist_ok=True)
     for earlier in assignment.resumed:

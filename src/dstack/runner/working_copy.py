@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,6 +22,7 @@ from dstack.runner.environments import SetupError
 from dstack.runner.folders import LAYERS, clear_work
 from dstack.runner.threads import stoppable, whole
 from dstack.runner.workshop import Workshop
+from dstack.snapshots.errors import DamagedStore
 from dstack.snapshots.restore import Restored
 
 if TYPE_CHECKING:
@@ -71,10 +74,12 @@ class WorkingCopy:
         renames from a working copy that is an overlay fail.
         """
         materialiser = self._shop.materialiser
-        for manifest_id in {self._assignment.code, *(given.manifest_id for given in self._assignment.inputs)}:
+        snapshots = {self._assignment.code: None, **{given.manifest_id: given for given in self._assignment.inputs}}
+        for manifest_id, given in snapshots.items():
             if manifest_id is None or materialiser.is_quick(manifest_id):
                 continue
-            size = await whole(materialiser.measure, manifest_id)
+            with named(given):
+                size = await whole(materialiser.measure, manifest_id)
             if size.size + _PER_FILE * size.files >= self._shop.settings.inputs_from:
                 self._large[manifest_id] = size
 
@@ -122,8 +127,9 @@ class WorkingCopy:
             place = inside(base, given.path, f"the artifact of {given.job_name}").relative_to(root)
             # What goes below another input is put there through the mount: a link in that one may lead elsewhere.
             nested = any(place != other and place.is_relative_to(other) for other in places)
-            if nested or await self._take(given.manifest_id, str(place), below) is None:
-                left.append(given)
+            with named(given):
+                if nested or await self._take(given.manifest_id, str(place), below) is None:
+                    left.append(given)
             places.append(place)
         return left
 
@@ -154,6 +160,21 @@ async def laid_again(shop: Workshop, attempt_id: UUID, folder: Path, pid: int) -
             _log.info("attempt %s: its inputs wait for the server: %s", attempt_id, error)
             await asyncio.sleep(shop.settings.retry_last)
     return ""
+
+
+@contextmanager
+def named(given: InputRef | None) -> Generator[None]:
+    """What is damaged in the store is told as the input that it is part of, if it is one's, by a SetupError."""
+    try:
+        yield
+    except DamagedStore as error:
+        if given is None:
+            raise
+        run, job = given.run_name, given.job_name
+        raise SetupError(
+            f"its input {given.path} of {run}/{job} is damaged: {error} `dstack verify {run}` names its files, "
+            f"and `dstack restart {run} {job}` makes it anew"
+        ) from error
 
 
 def inside(work: Path, path: str, what: str) -> Path:

@@ -35,7 +35,7 @@ class CorruptChunk(DamagedStore):
         self.detail = detail
         super().__init__(
             f"chunk {chunk_id.hex()} in pack {pack_id.hex()} is damaged: {detail}. "
-            "The store's disk or a program has changed it; what was saved with it cannot be restored."
+            "The store's disk or a program has changed it; files that it is part of cannot be restored."
         )
 
 

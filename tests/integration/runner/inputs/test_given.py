@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dstack.runner import overlay
+from dstack.runner.environments import SetupError
 from dstack.runner.inputs import look
 from dstack.runner.settings import Settings
 from dstack.snapshots.errors import RestoreFailed
@@ -174,3 +175,13 @@ def test_folders_that_nobody_may_write_to_come_along(tmp_path: Path, data: Path,
     subprocess.run([*bound, sys.executable, "-c", program, data, target, other], check=True)
     assert described(target) == described(data)
     assert not other.exists()
+
+
+@pytest.mark.parametrize("bench", ["overlay", "copy", "direct"], indirect=True)
+def test_a_damaged_input_is_named_with_what_makes_it_anew(bench: Bench, data: Path) -> None:
+    manifest_id = bench.save(data)
+    assert isinstance(bench.store, RecordingStore)
+    bench.store.catalog.forget(list(bench.store.catalog.chunks))
+    with pytest.raises(SetupError, match=r"its input data of calm-crab-1/prepare is damaged: .*missing") as caught:
+        bench.begin(("data", manifest_id))
+    assert "`dstack restart calm-crab-1 prepare` makes it anew" in str(caught.value)
