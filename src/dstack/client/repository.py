@@ -13,6 +13,8 @@ from dstack.client.git import git_folder, normalise_remote, read_head, read_remo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dstack.client.git import GitFolder
     from dstack.client.sent import RepositoryRef
 
@@ -103,13 +105,19 @@ def require_root(given: str | None) -> str:
     return root
 
 
-def read_files(root: str) -> dict[str, str]:
-    """The YAML files under `.dstack`, and what they include, by path relative to `root`. Raises RepositoryError."""
+def read_files(root: str, paths: Sequence[str] | None = None) -> dict[str, str]:
+    """The YAML files under `.dstack`, and what they include, by path relative to `root`. Raises RepositoryError.
+
+    Where `paths` are given, only those and what they include.
+    """
     files: dict[str, str] = {}
-    folder = f"{root}/.dstack"
     left = MOST_TEXT
-    waiting = [path[len(root) + 1 :] for path in _yaml_files(folder, deep=False)]
-    waiting += [path[len(root) + 1 :] for path in _yaml_files(f"{folder}/workflows", deep=True)]
+    if paths is not None:
+        waiting = list(paths)
+    else:
+        folder = f"{root}/.dstack"
+        waiting = [path[len(root) + 1 :] for path in _yaml_files(folder, deep=False)]
+        waiting += [path[len(root) + 1 :] for path in _yaml_files(f"{folder}/workflows", deep=True)]
     while waiting:
         path = waiting.pop(0)
         if path in files:

@@ -7,7 +7,7 @@ value may.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 import yaml
@@ -39,11 +39,14 @@ _ELSEWHERE = "@|^[^/]+/.+:"
 _IMPLIED = (("docker", "image"), ("bash", "commands"))
 
 
-def workflows_schema(providers: Mapping[str, type[Provider]]) -> Schema:
-    """Of `workflows.yaml`, of the files in `workflows/` and of files that are included."""
+def workflows_schema(providers: Mapping[str, type[Provider]], own: Collection[str] = ()) -> Schema:
+    """Of `workflows.yaml`, of the files in `workflows/` and of files that are included.
+
+    `own` are the providers that the repository names: their workflows may have any keys.
+    """
     definitions = _definitions({name: provider.Config for name, provider in providers.items()})
     definitions["expression"] = _EXPRESSION
-    definitions["provider"] = _provider(list(providers))
+    definitions["provider"] = _provider([*providers, *sorted(set(own) - providers.keys())])
     definitions["workflow"] = _workflow(list(providers))
     workflows: Schema = {
         "description": "The workflows, each with a name of its own.",

@@ -36,6 +36,42 @@ def test_without_a_name_it_is_the_workflows(tmp_path: Path) -> None:
     assert "workflows" in json.loads(target.read_text())["properties"]
 
 
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / ".dstack").mkdir()
+    (tmp_path / ".dstack" / "workflows.yaml").write_text("workflows: []\n")
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    return tmp_path
+
+
+def test_it_knows_the_providers_of_the_repository(repository: Path) -> None:
+    text = "providers:\n- {name: mine, commands: [python3 main.py]}\n- {name: bash, commands: [x]}\n"
+    (repository / ".dstack" / "providers.yaml").write_text(text)
+
+    written = json.loads(CliRunner().invoke(schema, [], standalone_mode=False, help_option_names=HELP).output)
+
+    names = written["$defs"]["provider"]["anyOf"][0]["enum"]
+    assert (names.count("mine"), names.count("bash")) == (1, 1)
+    validator = Draft202012Validator(written)
+    assert validator.is_valid({"workflows": [{"name": "a", "provider": "mine", "anything": [1]}]})
+    assert not validator.is_valid({"workflows": [{"name": "a", "provider": "yours"}]})
+
+
+@pytest.mark.parametrize("content", [b"providers: [{name: mine}]", b"\xff"])
+def test_a_wrong_file_of_providers_is_left_out(
+    content: bytes, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (repository / ".dstack" / "providers.yml").write_bytes(content)
+
+    assert schema.callback is not None
+    assert schema.callback("workflows", None) == 0
+
+    out, err = capsys.readouterr()
+    assert "mine" not in json.loads(out)["$defs"]["provider"]["anyOf"][0]["enum"]
+    assert err == "warning: .dstack/providers.yml is left out: `dstack validate` says what is wrong\n"
+
+
 def test_what_cannot_be_written_says_so(tmp_path: Path) -> None:
     done = CliRunner().invoke(
         schema, ["-o", str(tmp_path / "none" / "x.json")], standalone_mode=False, help_option_names=HELP
