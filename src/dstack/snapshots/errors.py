@@ -7,6 +7,7 @@
     │   ├── BadPack           a pack cannot be read
     │   └── BadManifest       a root, directory or link object cannot be read, or breaks a rule of the format
     ├── StoreRefused          the store did not take data: disk full, read-only, no right
+    │   ├── StoreLost         it lost some before they were on its disk, and they are not in memory any more
     │   └── StoreGone         nor does it give any: its folder, or the disk it lies on, is not there
     ├── CaptureFailed         the folder to save is not there or is no folder
     └── RestoreFailed         the target has something in the way, or a path asked for is not in the snapshot
@@ -16,6 +17,8 @@ Every message is a sentence for a person.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class SnapshotError(Exception):
@@ -65,6 +68,18 @@ class BadManifest(DamagedStore):
 
 class StoreRefused(SnapshotError):
     """The store did not take data; nothing that refers to it was recorded."""
+
+
+class StoreLost(StoreRefused):
+    """Blobs that the disk did not take, and whose bytes are in memory no more; all else that was put is on the disk."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = tuple(keys)
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        super().__init__(
+            f"the disk did not take {keys[0]}{more}, and what it held is not in memory any more: "
+            "`dstack verify --repair` puts it aside; it is stored again when it is saved again"
+        )
 
 
 class StoreGone(StoreRefused):

@@ -1,5 +1,4 @@
-"""An fsync that failed: what the next one says is not believed, the bytes are written anew. On a disk as Linux makes it
-look: pages that could not be written out count as clean from then on."""
+"""An fsync that failed: what the next one says is not believed, the bytes are written anew."""
 
 from __future__ import annotations
 
@@ -14,44 +13,14 @@ from dstack.snapshots.blobs.local import RECENT, LocalBlobStore
 from dstack.snapshots.capture import save
 from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.chunking import digest
-from dstack.snapshots.errors import StoreRefused
+from dstack.snapshots.errors import StoreLost, StoreRefused
 from dstack.snapshots.interfaces import pack_key
 from dstack.snapshots.live import LiveCapture, Snapshots
 from dstack.snapshots.restore import restore
 from dstack.snapshots.store import SnapshotStore
+from tests.support.failing_disk import Disk
 
 CONTENT = b"what a job has learned"
-
-
-class Disk:
-    """Which files a power cut would leave. `fails` are parts of paths whose next fsync fails, once for each."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.fails: list[str] = []
-        self.number = errno.EIO
-        self._written: set[int] = set()
-        self._clean: set[int] = set()
-        """Files that have pages which were never written, and never will be."""
-        self._kept: list[int] = []
-        """Open, so that no number of a file comes twice."""
-        monkeypatch.setattr(os, "fsync", self._fsync)
-
-    def has(self, path: Path) -> bool:
-        return os.stat(path).st_ino in self._written - self._clean
-
-    def close(self) -> None:
-        for fd in self._kept:
-            os.close(fd)
-
-    def _fsync(self, fd: int) -> None:
-        path, number = os.readlink(f"/proc/self/fd/{fd}"), os.fstat(fd).st_ino
-        self._kept.append(os.dup(fd))
-        for part in self.fails:
-            if path.endswith(part) or (part == "new" and ".tmp-" in path):
-                self.fails.remove(part)
-                self._clean.add(number)
-                raise OSError(self.number, os.strerror(self.number))
-        self._written.add(number)
 
 
 @pytest.fixture
@@ -132,10 +101,11 @@ def test_what_is_not_in_memory_any_more_is_never_taken_for_written(blobs: LocalB
     with pytest.raises(StoreRefused):
         blobs.sync()
     path.write_bytes(bytes(len(CONTENT)))  # the pages were given back, and the disk has zeros
-    put(blobs, b"another")
+    other = put(blobs, b"another")
     for _ in range(2):
-        with pytest.raises(StoreRefused, match="`dstack verify --repair`"):
+        with pytest.raises(StoreLost, match="`dstack verify --repair`"):
             blobs.sync()
+    assert disk.has(other), "nothing else waits for it"
     blobs.delete([pack_key(digest(CONTENT))])  # as a repair does
     blobs.sync()
     assert put(blobs) == path

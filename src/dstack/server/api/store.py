@@ -19,9 +19,10 @@ from dstack.server.api.requests import read_limited
 from dstack.server.services.catalog import catalog_of
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
+from dstack.server.services.syncing import sync_store
 from dstack.snapshots.interfaces import ChunkEntry, PackIndex, pack_key
 from dstack.snapshots.packs import MAX_PACK
-from dstack.snapshots.store import Durable, Shared
+from dstack.snapshots.store import Shared
 
 Handler = Callable[[Request], Awaitable[Response]]
 TTL = timedelta(hours=1)
@@ -83,8 +84,7 @@ class _Store:
 
     async def sync(self, request: Request) -> Response:
         """Answered once all that the catalog names would survive a power cut, whoever wrote it."""
-        if isinstance(self._context.blobs, Durable):
-            await asyncio.to_thread(self._context.blobs.sync)
+        await asyncio.to_thread(sync_store, self._context)
         return _answer(True)
 
     async def sign(self, request: Request) -> Response:

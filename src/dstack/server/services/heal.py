@@ -29,7 +29,7 @@ from dstack.server.services.ledger import Frame, Ledger, damage_frame
 from dstack.server.services.named_leases import Lease
 from dstack.server.services.taking_out import ALIVE, TakingOut, listed, write_under
 from dstack.snapshots.checking import Damage, check_pack, located, possible_objects, read_through
-from dstack.snapshots.errors import BadPack, DamagedStore, StoreRefused
+from dstack.snapshots.errors import BadPack, DamagedStore, StoreLost, StoreRefused
 from dstack.snapshots.interfaces import ChunkLocation, PackIndex, pack_key
 from dstack.snapshots.packs import id_of, read_index, repacked
 from dstack.snapshots.spread import Bad, Spread
@@ -267,7 +267,11 @@ class Healer:
             else:
                 break
         if isinstance(self._blobs, Durable):
-            self._blobs.sync()  # the only copy, once the damaged pack is moved aside
+            try:
+                self._blobs.sync()  # the only copy, once the damaged pack is moved aside
+            except StoreLost as lost:
+                if not set(lost.keys) <= set(map(pack_key, self._spread.all_broken())):
+                    raise  # else it is what goes aside, and all else is on the disk
 
     def _list(self, pack_id: bytes, size: int) -> None:
         """Have the catalog list a pack that is stored, with its size; one that is gone by now is left alone."""

@@ -8,7 +8,6 @@ which the newest packs are read anyhow.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -55,31 +54,33 @@ class GivenUp:
         with self._lock:
             return sorted(self._paths)
 
-    def write_anew(self, path: Path) -> None:
-        """One of them, unless it was deleted meanwhile. Raises StoreRefused, and then it is still one of them."""
+    def write_anew(self, path: Path) -> bool:
+        """One of them; False where its bytes are lost. It stays one then, and where this raises StoreRefused."""
         try:
-            with contextlib.suppress(FileNotFoundError):
-                _write_anew(path)
+            if not _write_anew(path):
+                return False
             _mark(path).unlink(missing_ok=True)
         except OSError as error:
             raise StoreRefused(f"cannot write {path}: {error.strerror}") from error
         with self._lock:
             self._paths.discard(path)
+        return True
 
 
 def _mark(path: Path) -> Path:
     return path.with_name(f"{MARK}{path.name}")
 
 
-def _write_anew(path: Path) -> None:
+def _write_anew(path: Path) -> bool:
+    """False where its bytes are lost; what was deleted meanwhile is passed over."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise _lost(path) from error
+        return True
+    except OSError:
+        return False
     if _NAMED_BY_CONTENT.fullmatch("/".join(path.parts[-3:])) and digest(data).hex() != path.name:
-        raise _lost(path)
+        return False
     temporary = path.with_name(f".tmp-{os.urandom(8).hex()}")
     try:
         with open(temporary, "xb", buffering=0) as file:
@@ -90,10 +91,4 @@ def _write_anew(path: Path) -> None:
         faults.rename(temporary, path, "store.anew")
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _lost(path: Path) -> StoreRefused:
-    return StoreRefused(
-        f"the disk did not take {path}, and it is not in memory any more: `dstack verify --repair` puts it aside, and "
-        "what it held is stored again when it is saved again"
-    )
+    return True

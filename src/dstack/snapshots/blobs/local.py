@@ -20,7 +20,7 @@ from typing import Final, Literal
 from dstack.domain import faults
 from dstack.sdk.blobs import Buffer, ObjectInfo, SignedRequest
 from dstack.snapshots.blobs.given_up import MARK, GivenUp
-from dstack.snapshots.errors import StoreRefused
+from dstack.snapshots.errors import StoreLost, StoreRefused
 
 faults.declare("store.put:before", "store.put:after", "store.sync:before", "store.sync:after")
 
@@ -100,8 +100,10 @@ class LocalBlobStore:
         """Wait for the disk: everything put so far, also by a process that was killed before it could.
 
         One at a time: who comes while another waits may need what that one took along. Raises StoreRefused; nothing
-        is then taken for synced, and what the disk did not take is written anew by the next one.
+        is then taken for synced, and what the disk did not take is written anew by the next one. Raises StoreLost where
+        that cannot be: all else is on the disk then.
         """
+        lost: list[Path] = []
         with self._syncing:
             with self._lock:
                 waiting, self._unsynced = self._unsynced, set()
@@ -111,15 +113,19 @@ class LocalBlobStore:
                     _sync(self.root.parent)
                 faults.point("store.sync:before")
                 for path in self._given_up.paths():
-                    waiting.add(path)
-                    self._given_up.write_anew(path)
-                self._sync_files(waiting)
+                    if self._given_up.write_anew(path):
+                        waiting.add(path)
+                    else:
+                        lost.append(path)
+                self._sync_files(waiting.difference(lost))
                 faults.point("store.sync:after")
             except BaseException:
                 with self._lock:
                     self._unsynced |= waiting
                 raise
             self._adopted = True
+        if lost:
+            raise StoreLost([path.relative_to(self.root).as_posix() for path in lost])
 
     def _sync_files(self, paths: Iterable[Path]) -> None:
         """Write files and the folders that name them (three levels: prefix, packs, root) out to the disk.
