@@ -13,6 +13,7 @@ from dstack.cli.errors import UserError
 from dstack.cli.questions import agreed
 from dstack.cli.render import count, paint, say, size_words, write_json
 from dstack.cli.session import open_api
+from dstack.cli.tagged import source_named
 from dstack.client.api import Api
 from dstack.client.sources import Source, find, parse
 from dstack.client.types import Artifact
@@ -33,8 +34,9 @@ def cat(source: str, when: str | None) -> None:
     from dstack.client.store import remote_store
     from dstack.snapshots.seeking import StoredFile
 
-    wanted = _with_path(source)
+    wanted = _with_path(parse(source))
     with open_api() as api:
+        wanted = _with_path(source_named(api, wanted))
         found = _find(api, wanted, when)
         store = remote_store(api)
         manifest_id, entry = saved.one_file(store, found, wanted.path or "")
@@ -58,8 +60,9 @@ def cp(source: str, dest: str, when: str | None, force: bool, as_json: bool) -> 
     from dstack.client.copying import copy
     from dstack.client.transfers import counted_store
 
-    wanted = _with_path(source)
+    wanted = _with_path(parse(source))
     with open_api() as api:
+        wanted = _with_path(source_named(api, wanted))
         found = _find(api, wanted, when)
         store, blobs = counted_store(api)
         artifact, located = saved.one(store, found, wanted.path or "")
@@ -95,6 +98,7 @@ def diff(before: str, after: str, as_json: bool) -> None:
 
     old, new = parse(before), parse(after)
     with open_api() as api:
+        old, new = source_named(api, old), source_named(api, new)
         found = changes(remote_store(api), (_find(api, old, None), old.path), (_find(api, new, None), new.path))
     if as_json:
         write_json(found)
@@ -115,10 +119,9 @@ def _show(change: Change) -> None:
     sys.stdout.write(paint(text, colour, sys.stdout) + "\n")
 
 
-def _with_path(text: str) -> Source:
-    source = parse(text)
+def _with_path(source: Source) -> Source:
     if source.path is None:
-        raise click.UsageError(f"which file of {text}? write {text}:PATH")
+        raise click.UsageError(f"which file of {source.text}? write {source.text}:PATH")
     return source
 
 

@@ -11,6 +11,7 @@ import click
 from dstack.cli.arguments import current_repository
 from dstack.cli.render import ago, size_words, write_json, write_table
 from dstack.cli.session import open_api
+from dstack.cli.tagged import source_named
 from dstack.client.api import Api
 from dstack.client.sources import SHOWN, Source, history, of_snapshot, parse
 from dstack.client.types import SavedSnapshot
@@ -26,6 +27,7 @@ def log(source: str, as_json: bool) -> None:
     """
     wanted = parse(source)
     with open_api() as api:
+        wanted = source_named(api, wanted)
         found = history(api, wanted, repository=current_repository() if wanted.tag else None)
     if wanted.snapshot is not None:
         found = of_snapshot(found, wanted, wanted.snapshot)

@@ -16,6 +16,7 @@ from dstack.cli.interrupts import has_terminal
 from dstack.cli.questions import agreed
 from dstack.cli.render import ago, count, say, size_words, write_json, write_table
 from dstack.cli.session import open_api
+from dstack.cli.tagged import source_named
 from dstack.cli.upload import upload
 from dstack.client.api import Api
 from dstack.client.sources import find, history, parse, plain_path, within
@@ -37,8 +38,9 @@ class _Artifacts(click.Group):
 def artifacts() -> None:
     """List, read, compare, download and upload what runs have saved, by run or by tag.
 
-    Where RUN stands, :TAG may stand, too. RUN/JOB is one job's, RUN@SNAPSHOT an earlier state, and RUN:PATH a file or
-    folder as the job wrote it. Runs that are still running count: what they have saved so far is there.
+    Where RUN stands, :TAG or WORKFLOW:TAG may stand, too. RUN/JOB is one job's, RUN@SNAPSHOT an earlier state, and
+    RUN:PATH a file or folder as the job wrote it. Runs that are still running count: what they have saved so far is
+    there.
     """
 
 
@@ -55,8 +57,9 @@ def list_artifacts(
     """List the artifacts of RUN or :TAG; with a PATH, or with -l, the files in them."""
     wanted = parse(source)
     at, snapshot = moment(when)
-    repository = current_repository() if wanted.tag else None
     with open_api() as api:
+        wanted = source_named(api, wanted)
+        repository = current_repository() if wanted.tag else None
         if all_versions:
             if when or with_files:
                 raise click.UsageError("--all-versions goes with neither --at nor --files")
@@ -147,8 +150,9 @@ def download(
     """
     wanted = parse(source)
     at, snapshot = moment(when)
-    repository = current_repository() if wanted.tag else None
     with open_api() as api:
+        wanted = source_named(api, wanted)
+        repository = current_repository() if wanted.tag else None
         found = find(api, wanted, at=at, snapshot=snapshot, repository=repository)
         workflow = _workflow(found, paths)
         if workflow is not None:

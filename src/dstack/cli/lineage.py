@@ -10,6 +10,7 @@ import click
 from dstack.cli.arguments import current_repository, run_or_tag
 from dstack.cli.render import STATUS_COLOURS, paint, say, write_json
 from dstack.cli.session import open_api
+from dstack.cli.tagged import run_named
 from dstack.client.types import Lineage, Link
 
 _HEADS = {"input": "inputs", "use": "used by"}
@@ -25,12 +26,13 @@ def lineage(source: str, as_json: bool) -> None:
     """Show what the inputs of RUN came from, and which runs used its artifacts, as far as it goes."""
     run, tag = run_or_tag(source)
     with open_api() as api:
+        run = run_named(api, run) if run is not None else None
         found = api.lineage(run=run, tag=tag, repository=current_repository() if tag else None)
     if as_json:
         write_json(found.get("links", []))
         return
     roots = found.get("roots", [])
-    sys.stdout.write(source + (f" is {', '.join(roots)}" if tag else "") + "\n")
+    sys.stdout.write(source + (f" is {', '.join(roots)}" if run != source else "") + "\n")
     for direction, head in _HEADS.items():
         lines = list(_tree(found, direction))
         sys.stdout.write(f"{head}:\n" + "".join(f"{line}\n" for line in lines) if lines else f"{_NONE[direction]}\n")

@@ -13,6 +13,7 @@ from dstack.cli.arguments import current_repository, run_or_tag
 from dstack.cli.errors import UserError
 from dstack.cli.render import ago, count, paint, say, size_words, write_json
 from dstack.cli.session import open_api
+from dstack.cli.tagged import run_named
 from dstack.client.api import Api
 from dstack.client.frames import BadFrame, read_frames
 from dstack.client.wire import WireError
@@ -46,6 +47,7 @@ def verify(source: str | None, everything: bool, quick: bool, repair: bool, rebu
     found: list[dict[str, Any]] = []
     try:
         with open_api() as api, ExitStack() as bar:
+            body["run"] = run_named(api, run) if run is not None else None
             for frame in _frames(api, body, bar):
                 found.append(frame)  # noqa: PERF402 -- what was found before an interruption is to be shown
     finally:

@@ -2,6 +2,8 @@
 
 RUN[@SNAPSHOT][/JOB][:PATH]      odd-cat-1   odd-cat-1/train:out/model.pt   odd-cat-1@0123abcd
 :TAG[@SNAPSHOT][/JOB][:PATH]     :v1         :v1:out
+
+`WORKFLOW:TAG` looks like `RUN:PATH`: whoever knows the tags says which it is.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class ArtifactError(Exception):
 
 
 class Source(NamedTuple):
-    """`run` or `tag` is set. `path` is as the job wrote it, None for everything."""
+    """`run` or `tag` is set; `workflow` is the tag's, None for every one that has it. `path` is as the job wrote it,
+    None for everything."""
 
     text: str
     run: str | None
@@ -46,6 +49,7 @@ class Source(NamedTuple):
     snapshot: str | None = None
     job: str | None = None
     path: str | None = None
+    workflow: str | None = None
 
     @property
     def name(self) -> str:
@@ -83,6 +87,7 @@ def find(
     when `snapshot` was taken; newest first. Of a source that names a snapshot, that one. `repository` is where a tag is
     sought. Raises ArtifactError."""
     repository = repository if source.tag else None
+    workflow = workflow or source.workflow
     if at is None and snapshot is None and source.snapshot is None:
         found = api.artifacts(run=source.run, tag=source.tag, workflow=workflow, job=source.job, repository=repository)
         return sorted(found, key=lambda item: -item.get("at", 0))
@@ -112,7 +117,7 @@ def history(
     found = api.artifact_history(
         run=source.run,
         tag=source.tag,
-        workflow=workflow,
+        workflow=workflow or source.workflow,
         job=source.job,
         repository=repository if source.tag else None,
     )
