@@ -334,11 +334,15 @@ def test_readers_that_go_leave_nothing_behind(world: World) -> None:
     asyncio.run(scene())
 
 
-def test_an_unknown_run_is_told_before_the_first_frame(world: World) -> None:
+def test_an_unknown_run_or_job_is_told_before_the_first_frame(world: World) -> None:
     from dstack.server.services.errors import NotFound
+
+    name = world.submit(ONE, "job")
 
     async def scene() -> None:
         with pytest.raises(NotFound):
             await following.frames(world.context, "nobody-1", follow=True)
+        with pytest.raises(NotFound, match="has no job `jbo`"):
+            await following.frames(world.context, name, follow=True, job="jbo")
 
     asyncio.run(scene())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dstack.server.services import history
+from dstack.server.services import artifacts, history
 from dstack.server.services.errors import NotFound
 from tests.support.world import World
 
@@ -89,3 +89,24 @@ def test_an_unknown_run_is_told_with_near_names(world: World) -> None:
     with pytest.raises(NotFound) as raised:
         of_run(world, name[:-1] + "7")
     assert name in raised.value.hint
+
+
+def test_a_job_that_there_is_not_is_not_said_to_have_saved_nothing(world: World) -> None:
+    name = world.submit(TWO, "train")
+    world.complete(world.runner())
+    world.tag(name, "v1")
+    project_id = world.context.project_id
+    for listed in (history.of_run, artifacts.of_run):
+        with pytest.raises(NotFound, match=f"run {name} has no job `trian`") as refused:
+            world.read(lambda tx, listed=listed: listed(tx, project_id, name, job="trian"))
+        assert refused.value.hint == "did you mean train?"
+    for listed in (history.of_tag, artifacts.of_tag):
+        with pytest.raises(NotFound, match="tag v1 has no job `evaluate`") as refused:
+            world.read(lambda tx, listed=listed: listed(tx, project_id, "v1", None, workflow="evaluate"))
+        assert refused.value.hint == "jobs: prepare, train"
+
+
+def test_a_job_that_has_saved_nothing_yet(world: World) -> None:
+    name = world.submit(TWO, "train")
+    assert of_run(world, name, job="train") == ([], None)
+    assert world.read(lambda tx: artifacts.of_run(tx, world.context.project_id, name, job="train")) == []

@@ -37,25 +37,21 @@ class _Artifacts:
     async def newest(self, request: Request) -> Response:
         query, project_id = request.query_params, self._context.project_id
         run, tag = _run_or_tag(request)
+        only = _of_jobs(request)
 
         def read(tx: Transaction) -> list[dict[str, Any]]:
             if run is not None:
-                return artifacts.of_run(tx, project_id, run)
+                return artifacts.of_run(tx, project_id, run, **only)
             repository = named_repository(tx, project_id, repository_of(query))
-            return artifacts.of_tag(tx, project_id, tag or "", repository)
+            return artifacts.of_tag(tx, project_id, tag or "", repository, **only)
 
         found = await self._context.database.aread(read)
-        wanted = [
-            views.artifact_view(row)
-            for row in found
-            if query.get("job", row["job"]) == row["job"] and query.get("workflow", row["workflow"]) == row["workflow"]
-        ]
-        return _json({"items": wanted})
+        return _json({"items": [views.artifact_view(row) for row in found]})
 
     async def history(self, request: Request) -> Response:
         query, project_id = request.query_params, self._context.project_id
         run, tag = _run_or_tag(request)
-        only = {name: text_of(query, name) for name in ("job", "workflow")}
+        only = _of_jobs(request)
         cursor = read_page_cursor(query)
 
         def read(tx: Transaction) -> history.Page:
@@ -98,6 +94,10 @@ def _run_or_tag(request: Request) -> tuple[str | None, str | None]:
     if run is None and tag is None:
         raise BadRequest("whose artifacts? `run` and `tag` are both missing")
     return run, tag
+
+
+def _of_jobs(request: Request) -> dict[str, str | None]:
+    return {name: text_of(request.query_params, name) for name in ("job", "workflow")}
 
 
 def _json(body: Any, status: int = 200) -> Response:

@@ -16,6 +16,7 @@ from dstack.server.db.types import Id
 from dstack.server.services.catalog import catalog_of, hold_saved, store_of
 from dstack.server.services.context import Context
 from dstack.server.services.errors import CodeMissing, NotFound
+from dstack.server.services.job_names import see_job
 from dstack.snapshots.errors import RestoreFailed
 from dstack.snapshots.listing import Leaf, walk_tree
 
@@ -187,19 +188,48 @@ _NEEDED_JOBS = select(jobs.c.id).where(
 _OF_NEEDS = _select_newest(artifacts.c.job_id.in_(_NEEDED_JOBS))
 
 
-def of_run(tx: Transaction, project_id: UUID, run: str) -> list[dict[str, Any]]:
-    """The newest artifacts of the run called `run`; raises NotFound."""
+def of_run(
+    tx: Transaction, project_id: UUID, run: str, *, job: str | None = None, workflow: str | None = None
+) -> list[dict[str, Any]]:
+    """The newest artifacts of the run called `run`, or of that job or workflow in it; raises NotFound."""
     run_id = tx.execute(select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == run)).scalar()
     if run_id is None:
         raise NotFound(f"there is no run `{run}`", hint="`dstack runs -a` lists all runs")
-    return newest_of_run(tx, project_id, run_id)
+    return _only(tx, project_id, newest_of_run(tx, project_id, run_id), [run_id], f"run {run}", job, workflow)
 
 
-def of_tag(tx: Transaction, project_id: UUID, tag: str, repository_id: UUID | None) -> list[dict[str, Any]]:
-    """The artifacts of every workflow that `tag` points to, in one repository or in all; raises NotFound."""
+def of_tag(
+    tx: Transaction,
+    project_id: UUID,
+    tag: str,
+    repository_id: UUID | None,
+    *,
+    job: str | None = None,
+    workflow: str | None = None,
+) -> list[dict[str, Any]]:
+    """The same of every workflow that `tag` points to, in one repository or in all; raises NotFound."""
     found = tagged(tx, project_id, tag, repository_id)
-    newest = newest_of_runs(tx, project_id, sorted({run_id for run_id, _ in found}))
-    return [item for item in newest if (item["run_id"], item["workflow"]) in found]
+    run_ids = sorted({run_id for run_id, _ in found})
+    newest = newest_of_runs(tx, project_id, run_ids)
+    theirs = [item for item in newest if (item["run_id"], item["workflow"]) in found]
+    return _only(tx, project_id, theirs, run_ids, f"tag {tag}", job, workflow)
+
+
+def _only(
+    tx: Transaction,
+    project_id: UUID,
+    found: list[dict[str, Any]],
+    run_ids: Sequence[UUID],
+    whose: str,
+    job: str | None,
+    workflow: str | None,
+) -> list[dict[str, Any]]:
+    """Those of a job and a workflow; raises NotFound where there are no such ones."""
+    wanted = [item for item in found if job in (None, item["job"]) and workflow in (None, item["workflow"])]
+    for name in (job, workflow):
+        if name is not None and not wanted:
+            see_job(tx, project_id, run_ids, whose, name)
+    return wanted
 
 
 def tagged(tx: Transaction, project_id: UUID, tag: str, repository_id: UUID | None) -> set[tuple[UUID, str]]:

@@ -22,6 +22,7 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import attempts, events, runs
 from dstack.server.services import views, waiting
 from dstack.server.services.context import Context
+from dstack.server.services.job_names import see_job
 from dstack.server.services.problems import problem_topic
 from dstack.server.services.runs import run_id_of
 
@@ -60,8 +61,15 @@ async def frames(
     since: int | None = None,
     cursor: dict[str, tuple[int, int]] | None = None,
 ) -> AsyncIterator[bytes]:
-    """Frames as docs/design/interfaces.md lists them. Raises NotFound before the first frame for an unknown run."""
-    run_id = await context.database.aread(lambda tx: run_id_of(tx, context.project_id, name))
+    """Frames as docs/design/interfaces.md lists them. Raises NotFound before the first for an unknown run or job."""
+
+    def read(tx: Transaction) -> UUID:
+        run_id = run_id_of(tx, context.project_id, name)
+        if job is not None:
+            see_job(tx, context.project_id, [run_id], f"run {name}", job)
+        return run_id
+
+    run_id = await context.database.aread(read)
     return _Follower(context, name, run_id, job, since, cursor or {}).frames(follow)
 
 

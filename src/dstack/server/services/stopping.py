@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 
 from dstack.domain.lifecycle import job as job_table
 from dstack.domain.lifecycle import run as run_table
@@ -15,12 +14,11 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import jobs
 from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.context import Context
-from dstack.server.services.errors import NotFound
 from dstack.server.services.facts import Facts
+from dstack.server.services.job_names import is_named, see_job
 from dstack.server.services.runs import run_id_of
 
 STOP = declare_write("runs.stop")
-_SHOWN = 20
 
 
 def stop(context: Context, name: str, *, job: str | None = None, abort: bool, actor: str | None) -> Answer:
@@ -63,12 +61,7 @@ def _open(tx: Transaction, context: Context, run_id: UUID, *which: Any) -> list[
 
 def _open_jobs(tx: Transaction, context: Context, run_id: UUID, run: str, job: str) -> list[UUID]:
     """Those that `job` names and that are not finished. Raises NotFound where it names none."""
-    named = or_(jobs.c.name == job, jobs.c.workflow == job)
-    found = _open(tx, context, run_id, named)
-    of_run = select(jobs.c.name).where(jobs.c.project_id == context.project_id, jobs.c.run_id == run_id)
-    if not found and tx.execute(of_run.where(named).limit(1)).first() is None:
-        known = sorted(tx.execute(of_run).scalars())
-        near = difflib.get_close_matches(job, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"jobs: {', '.join(known[:_SHOWN])}"
-        raise NotFound(f"run {run} has no job `{job}`", hint=hint)
+    found = _open(tx, context, run_id, is_named(job))
+    if not found:
+        see_job(tx, context.project_id, [run_id], f"run {run}", job)
     return found
