@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from dstack import workflows
 from dstack.server.db.tables import events, jobs, retired_run_names, runs, steps
-from dstack.server.services import names
+from dstack.server.services import names, resume, run_names, secrets
 from dstack.server.services import runs as run_service
 from dstack.server.services.errors import NotFound
+from dstack.server.services.repositories import RepositoryRef
+from dstack.server.services.resume import Wish
 from dstack.server.services.runs import CodeRef
-from tests.support.world import World
+from tests.support.resuming import failed_chain
+from tests.support.world import REPOSITORY, World
 
+REF = RepositoryRef(key=REPOSITORY, name="digits")
 ONE = "workflows:\n  - {name: job, provider: bash, commands: ['true']}\n"
 T = TypeVar("T")
 
@@ -138,3 +144,44 @@ def test_a_thousand_jobs_are_stored_in_one_go(world: World) -> None:
     assert [job["name"] for job in view["jobs"]][:3] == ["w0", "w1", "w2"]
     assert (view["jobs_total"], view["job_counts"]) == (1001, {"queued": 1000, "waiting": 1})
     world.check_events()
+
+
+class TestOnce:
+    """Megabytes of files and hundreds of secrets: each costs what it costs once."""
+
+    @pytest.fixture
+    def done(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+        """How often files were read, and a secret was opened."""
+        found: Counter[str] = Counter()
+        plain_load, plain_open = workflows.load, world.context.sealer.open
+
+        def load(*given: Any, **more: Any) -> workflows.Workflows:
+            found["read"] += 1
+            return plain_load(*given, **more)
+
+        def opened(sealed: bytes, bound: bytes) -> bytes:
+            found["opened"] += 1
+            return plain_open(sealed, bound)
+
+        secrets.add(world.context, REF, "HF_TOKEN", "hf_0123456789", overwrite=False, actor=None)
+        monkeypatch.setattr(workflows, "load", load)
+        monkeypatch.setattr(world.context.sealer, "open", opened)
+        return found
+
+    def test_a_submission(self, world: World, done: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        taken = world.submit(ONE, "job")
+        offered = iter((taken, "free-name-1"))
+        monkeypatch.setattr(run_names, "free", lambda *_: next(offered))
+        done.clear()
+        submission = msgspec.structs.replace(world.submission(ONE, "job"), diff="+token = 'hf_0123456789'")
+        assert run_service.submit(world.context, submission, None).name == "free-name-1"
+        assert done == {"read": 1, "opened": 1}
+
+    def test_a_run_that_follows_another(self, world: World, done: Counter[str]) -> None:
+        """It is also planned as it would have been in the runs that made what it takes over."""
+        old = failed_chain(world, world.runner())
+        done.clear()
+        assert resume.submit(world.context, old, Wish(set=("prepare.seed=2",)), None).warnings
+        assert done == {"read": 1, "opened": 1}
+        resume.plan(world.context, old, Wish(set=("prepare.seed=2",)))
+        assert done == {"read": 2, "opened": 2}

@@ -24,7 +24,7 @@ from dstack.server.services.context import Context
 from dstack.server.services.definitions import changed_definitions
 from dstack.server.services.errors import BadRequest, CodeMissing, Conflict, NotFound, NothingToDo
 from dstack.server.services.repositories import RepositoryRef, find_repository
-from dstack.server.services.runs import CodeRef, PythonRef, Submission, Submitted
+from dstack.server.services.runs import CodeRef, PythonRef, Read, Submission, Submitted
 from dstack.server.services.uploads import PROVIDER as UPLOAD
 from dstack.workflows import Diagnostic, RunPlan
 from dstack.workflows.variables import COMMAND_LINE, GLOBAL, canonical
@@ -94,31 +94,31 @@ def submit(context: Context, name: str, wish: Wish, idempotency_key: str | None)
     seen = runs.seen_before(context, idempotency_key)
     if seen is not None:
         return seen
-    submission, earlier = _prepare(context, name, wish)
+    read, earlier = _prepare(context, name, wish)
     try:
-        return runs.submit(context, submission, idempotency_key, earlier)
+        return runs.submit_read(context, read, idempotency_key, earlier)
     except CodeMissing as error:
         raise _told(error, wish, name) from None
 
 
 def plan(context: Context, name: str, wish: Wish) -> Planned:
     """What `submit` would store. Raises the same."""
-    submission, earlier = _prepare(context, name, wish)
-    planned = runs.plan(context, submission, earlier=earlier)
-    carried = context.database.read(lambda tx: earlier.carry(tx, planned, submission, lock=False))
-    return Planned(planned, carried, submission.code)
+    read, earlier = _prepare(context, name, wish)
+    planned = runs.plan_of(context, read, earlier=earlier)
+    carried = context.database.read(lambda tx: earlier.carry(tx, planned, read.submission, lock=False))
+    return Planned(planned, carried, read.submission.code)
 
 
-def _prepare(context: Context, name: str, wish: Wish) -> tuple[Submission, _Earlier]:
+def _prepare(context: Context, name: str, wish: Wish) -> tuple[Read, _Earlier]:
     old = _load(context, name)
     _check(old, wish)
-    submission = context.database.read(lambda tx: _submission(tx, context, old, wish))
+    read = runs.read(context, context.database.read(lambda tx: _submission(tx, context, old, wish)))
     earlier = _Earlier(context, old, wish, Prior(old, _command(old, wish), _again(wish), wish.fresh))
     if wish.set or wish.args or wish.changes:
         # By the names of the runs that made them: an expression may hold the run's name.
         for origin in sorted({job.origin_run for job in old.jobs.values()}):
-            earlier.as_of[origin] = runs.plan(context, submission, origin, earlier)
-    return submission, earlier
+            earlier.as_of[origin] = runs.plan_of(context, read, origin, earlier)
+    return read, earlier
 
 
 def _command(old: OldRun, wish: Wish) -> str:

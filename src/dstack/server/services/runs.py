@@ -82,33 +82,50 @@ class Earlier(Protocol):
         ...
 
 
-def plan(
-    context: Context, submission: Submission, run_name: str = "", earlier: Earlier | None = None
-) -> workflows.RunPlan:
-    """The plan of a submission, reading pinned tags and the code; raises `workflows.Invalid` with everything wrong."""
-    return _plan(context, submission, _repository_id(context, submission), run_name, earlier)
+class Read(NamedTuple):
+    """A submission that was read, for every plan that is made of it."""
+
+    submission: Submission
+    """Its difference from the commit, which is for people, shows no credential."""
+    repository_id: UUID | None
+    loaded: workflows.Workflows
+    unreadable: SealingError | None
+    """Why secrets cannot be opened, which matters to a run that needs one."""
 
 
-def _repository_id(context: Context, submission: Submission) -> UUID | None:
-    return context.database.read(lambda tx: find_repository(tx, context.project_id, submission.repository))
+def read(context: Context, submission: Submission) -> Read:
+    """Raises `workflows.Invalid` with everything that is wrong with the texts.
 
-
-def _plan(
-    context: Context,
-    submission: Submission,
-    repository_id: UUID | None,
-    run_name: str,
-    earlier: Earlier | None = None,
-) -> workflows.RunPlan:
-    database, project_id = context.database, context.project_id
-    pinned = _ask if earlier is None else earlier.pinned
+    Credentials in files and arguments are refused before these are told of in any other diagnostic.
+    """
     run_values.check(submission.values)
-    unreadable = _expose_nothing(context, submission, repository_id)
+    repository_id = context.database.read(lambda tx: find_repository(tx, context.project_id, submission.repository))
+    diff, unreadable = None, None
+    try:
+        telling = exposure.telling(context, repository_id, submission.values)
+    except SealingError as error:
+        unreadable = error  # what the difference would show is not known: nobody sees it
+    else:
+        telling.check(submission.files, submission.args)
+        diff = telling.masked(submission.diff) if submission.diff else None
     known = registry()
     loaded = workflows.load(submission.files, known, required=submission.workflow not in known)
+    return Read(msgspec.structs.replace(submission, diff=diff), repository_id, loaded, unreadable)
+
+
+def plan(context: Context, submission: Submission) -> workflows.RunPlan:
+    """The plan of a submission, reading pinned tags and the code; raises `workflows.Invalid` with everything wrong."""
+    return plan_of(context, read(context, submission))
+
+
+def plan_of(context: Context, given: Read, run_name: str = "", earlier: Earlier | None = None) -> workflows.RunPlan:
+    """The same of one that was read, for a run that is called `run_name`, and may follow an earlier one."""
+    database, project_id = context.database, context.project_id
+    submission, repository_id = given.submission, given.repository_id
+    pinned = _ask if earlier is None else earlier.pinned
     code = bytes.fromhex(submission.code.manifest_id) if submission.code else None
     planned = workflows.plan(
-        loaded,
+        given.loaded,
         submission.workflow,
         submission.args,
         run_name=run_name,
@@ -139,8 +156,8 @@ def _plan(
         secrets=database.read(lambda tx: secrets.names(tx, project_id, repository_id)) if earlier is None else None,
         values=submission.values.keys() if earlier is None else None,
     )
-    if unreadable is not None and run_values.needed(_specs(planned))[1]:
-        raise unreadable
+    if given.unreadable is not None and run_values.needed(_specs(planned))[1]:
+        raise given.unreadable
     return planned
 
 
@@ -148,27 +165,6 @@ def _ask(
     workflow: str | None, tag: str | None, own: bool, ask: Callable[[], list[workflows.ReusedInput]]
 ) -> list[workflows.ReusedInput]:
     return ask()
-
-
-def _expose_nothing(context: Context, submission: Submission, repository_id: UUID | None) -> SealingError | None:
-    """Refuse credentials in the files and arguments, before these are told of in any other diagnostic; why secrets
-    cannot be opened, which matters to a run that needs one."""
-    try:
-        exposure.check(context, repository_id, submission.files, submission.args, submission.values)
-    except SealingError as error:
-        return error
-    return None
-
-
-def _without_credentials(context: Context, submission: Submission, repository_id: UUID | None) -> Submission:
-    """With a difference from the commit that shows none: it is for people, and they see the rest of it."""
-    if not submission.diff:
-        return submission
-    try:
-        diff = exposure.masked(context, repository_id, submission.diff, submission.values)
-    except SealingError:
-        diff = None  # what it would show is not known; `plan` says what is wrong with the key where that matters
-    return msgspec.structs.replace(submission, diff=diff)
 
 
 def _values(submission: Submission, planned: workflows.RunPlan) -> dict[str, str]:
@@ -203,15 +199,17 @@ class _Stored(NamedTuple):
     carried: Carried = NOTHING
 
 
-def submit(
-    context: Context, submission: Submission, idempotency_key: str | None, earlier: Earlier | None = None
-) -> Submitted:
+def submit(context: Context, submission: Submission, idempotency_key: str | None) -> Submitted:
     """Store a run. Raises `workflows.Invalid` and then nothing is stored and no name is used."""
     seen = seen_before(context, idempotency_key)
-    if seen is not None:
-        return seen
-    repository_id = _repository_id(context, submission)
-    submission = _without_credentials(context, submission, repository_id)
+    return seen or submit_read(context, read(context, submission), idempotency_key)
+
+
+def submit_read(
+    context: Context, given: Read, idempotency_key: str | None, earlier: Earlier | None = None
+) -> Submitted:
+    """The same of a submission that was read, which may follow an earlier run."""
+    submission = given.submission
     for tag in submission.tags:
         tags.check_name(tag)
     if submission.code is not None:
@@ -220,7 +218,7 @@ def submit(
     # meanwhile costs one more round.
     for _ in range(100):
         name = context.database.read(lambda tx: run_names.free(tx, context))
-        planned = _plan(context, submission, repository_id, name, earlier)
+        planned = plan_of(context, given, name, earlier)
         if _values(submission, planned):
             secrets.ensure_key(context)
         try:
