@@ -107,7 +107,7 @@ def read(context: Context, submission: Submission) -> Read:
         unreadable = error  # what the difference would show is not known: nobody sees it
     else:
         telling.check(submission.files, submission.args)
-        diff = telling.masked(submission.diff) if submission.diff else None
+        diff = telling.masked(submission.diff) if submission.diff is not None else None
     known = registry()
     loaded = workflows.load(submission.files, known, required=submission.workflow not in known)
     return Read(msgspec.structs.replace(submission, diff=diff), repository_id, loaded, unreadable)
