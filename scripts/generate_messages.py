@@ -1,7 +1,8 @@
 """Write what is said about the wrong files of docs/reference/messages.md into the page.
 
-Each case is a heading with the files, as `yaml wrong PATH` blocks (without PATH: the workflows file); where a command
-is given, as a `text command` block, what `dstack run` says, else what `dstack validate` says, as a `text says` block.
+Each case is a heading with the files, as `yaml wrong PATH` or `text wrong PATH` blocks (without PATH: the workflows
+file); where a command is given, as a `text command` block, what `dstack run` says, else what `dstack validate` says, as a
+`text says` block.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ELSE = "workflows:\n  - name: train\n    provider: bash\n    commands: [./train.
 """The workflows file of cases that are about another one."""
 
 _CASE = re.compile(r"^### (?P<title>[^\n]+)\n(?P<body>.*?)^```text says\n(?P<says>.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"^```yaml wrong ?(?P<path>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"^```(?:yaml|text) wrong ?(?P<path>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^```text command\ndstack run (?P<words>.*)\n```$", re.MULTILINE)
 
 

@@ -13,7 +13,8 @@ NOTHING = "nothing"
 def told(files: Mapping[str, str], arguments: Sequence[str]) -> str:
     """What `dstack run ARGUMENTS` says of `files`; without arguments what `dstack validate` says.
 
-    No code is there, no secret but `KNOWN`, no value of the shell, and no tag but `latest` and `v1`.
+    No code is there but what of `files` lies outside of `.dstack`, no secret but `KNOWN`, no value of the shell, and no
+    tag but `latest` and `v1`.
     """
     return "".join(f"{render(diagnostic)}\n" for diagnostic in _diagnostics(files, arguments)) or f"{NOTHING}\n"
 
@@ -28,7 +29,7 @@ def _diagnostics(files: Mapping[str, str], arguments: Sequence[str]) -> Sequence
             arguments[0],
             arguments[1:],
             run_name="run-1",
-            read_text=lambda path: None,
+            read_text=lambda path: None if path.startswith(".dstack/") else files.get(path),
             resolve_tag=_resolve_tag,
             newest_done=_newest_done,
             secrets={"KNOWN"},
