@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedWriter
 from pathlib import Path
 from typing import Final
 
 from dstack.client.artifacts import Differs, is_same, see_room
+from dstack.client.notes import quoted
 from dstack.client.saved import manifest_of
+from dstack.client.sources import ArtifactError
 from dstack.client.types import Artifact
 from dstack.snapshots.listing import entries
 from dstack.snapshots.lookup import Located
@@ -34,7 +39,7 @@ def copy(
     """Make `target` a copy of what was located in `artifact`: files there are replaced, others stay.
 
     Raises before anything is written Differs unless `overwrite`, and ArtifactError where something is in the way;
-    SnapshotError, OSError.
+    SnapshotError, ArtifactError for what the disk refuses.
     """
     see_room(target, is_folder=not isinstance(located.entry, FileEntry))
     if not overwrite:
@@ -65,17 +70,37 @@ def _copy_file(
     store: SnapshotStore, manifest_id: bytes, entry: FileEntry, target: Path, watch: Callable[[int], None]
 ) -> None:
     """Under another name first: `target` is the old file or the new one, whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     own = target.with_name(f".{target.name[:200]}.{os.getpid()}")
     try:
-        with StoredFile(store, manifest_id, entry) as source, open(own, "xb") as file:
+        with StoredFile(store, manifest_id, entry) as source, _made(own, target) as file:
             while piece := source.read(PIECE):
-                file.write(piece)
+                with _told(target):
+                    file.write(piece)
                 watch(len(piece))
-            file.flush()
-            os.fchmod(file.fileno(), entry.mode & _KEPT_BITS)
-        os.utime(own, ns=(entry.mtime, entry.mtime))
-        os.replace(own, target)
+            with _told(target):
+                file.flush()
+                os.fchmod(file.fileno(), entry.mode & _KEPT_BITS)
+        with _told(target):
+            os.utime(own, ns=(entry.mtime, entry.mtime))
+            os.replace(own, target)
     except BaseException:
-        own.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error is the one to tell
+            own.unlink(missing_ok=True)
         raise
+
+
+def _made(own: Path, target: Path) -> BufferedWriter:
+    with _told(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return open(own, "xb")
+
+
+@contextmanager
+def _told(target: Path) -> Generator[None]:
+    """What the system refuses is told by the name that a person gave."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free space there, or choose another place" if full else "choose another place"
+        raise ArtifactError(f"cannot write {quoted(str(target))}: {error.strerror}", hint) from error

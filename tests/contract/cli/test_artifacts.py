@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -302,6 +303,31 @@ def test_download_where_something_is_in_the_way(
     assert done.code == 2
     assert message in done.err
     assert "hint: move it away, or choose another place" in done.err
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "No space left on device\n  hint: free space there, or choose another place"),
+        (errno.EIO, "Input/output error\n  hint: choose another place"),
+    ],
+)
+def test_cp_to_a_disk_that_refuses(
+    saved: Saved, dstack: Dstack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    """It is told by the name that was given, and the old file stays."""
+    saved.add({"model": "m"})
+
+    def refuse(path: object, **_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "model").write_text("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", refuse)
+        done = dstack("artifacts", "cp", "-f", f"{RUN}:out/model", str(tmp_path / "model"))
+    assert (done.code, done.err) == (2, f"error: cannot write {tmp_path}/model: {message}\n")
+    assert (tmp_path / "model").read_text() == "mine"
+    assert not list(tmp_path.glob(".model*"))
 
 
 def test_a_name_that_is_no_text_is_found_as_it_is_shown(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
