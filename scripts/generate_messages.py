@@ -1,8 +1,8 @@
 """Write what is said about the wrong files of docs/reference/messages.md into the page.
 
 Each case is a heading with the files, as `yaml wrong PATH` or `text wrong PATH` blocks (without PATH: the workflows
-file); where a command is given, as a `text command` block, what `dstack run` says, else what `dstack validate` says, as a
-`text says` block.
+file); where a command is given, as a `text command` block, what `dstack run` says, else what `dstack validate` says, as
+a `text says` block.
 """
 
 from __future__ import annotations
