@@ -9,6 +9,7 @@ the walk goes on. Nothing is unbounded: see `PackWriter` and LARGE_AT_ONCE.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import threading
@@ -64,6 +65,7 @@ TAILS: Final = 256
 """Grown files whose state is kept in memory from one live snapshot to the next."""
 
 _CLOCK: Final = SystemClock()
+_log = logging.getLogger(__name__)
 _KINDS: Final = {
     stat.S_IFIFO: "named pipe",
     stat.S_IFSOCK: "socket",
@@ -313,7 +315,8 @@ class _Capture:
         try:
             self._cache.replace(self._records, last, warnings)
         except OSError as error:
-            warnings += (f"{self._cache.path}: what was read cannot be noted for the next save, {error.strerror}",)
+            # All is saved; the next save takes longer. That is no warning of the snapshot.
+            _log.warning("%s: what was read cannot be noted for the next save, %s", self._cache.path, error.strerror)
         return SavedSnapshot(root.id, subtree.content_id, subtree.files, subtree.size, self._writer.stored, warnings)
 
 

@@ -28,6 +28,7 @@ def test_variables_are_set_and_checked_as_on_the_command_line(world: World) -> N
         ("titel=x", "did you mean `--set title=…`?"),
         ("seed=3", "did you mean `--set prepare.seed=…`?"),
         ("title", "write --set NAME=VALUE"),
+        ("nothing=1", "variables: title, prepare.seed"),
     ):
         with pytest.raises(BadRequest) as refused:
             resumed(world, old, set=(text,))

@@ -180,13 +180,19 @@ def _check_variables(old: OldRun, assignments: Sequence[str]) -> None:
             if not dot and key.endswith(f".{wanted}")
         ]
         near = others or difflib.get_close_matches(name, [*_of_root(old), *of_steps], 1)
-        hint = f"did you mean `--set {near[0]}=…`?" if near else f"variables: {', '.join(_of_root(old)) or 'none'}"
+        hint = f"did you mean `--set {near[0]}=…`?" if near else f"variables: {', '.join(_named(old)) or 'none'}"
         raise BadRequest(f"run {old.name} has no variable `{name}`", hint=hint)
 
 
 def _of_root(old: OldRun) -> list[str]:
     plan = old.steps.get(old.row.workflow)
     return [] if plan is None else list(plan.variables)
+
+
+def _named(old: OldRun) -> list[str]:
+    """All that can be set, as it is typed."""
+    others = {step: plan for step, plan in old.steps.items() if step != old.row.workflow}
+    return [*_of_root(old), *(f"{step}.{name}" for step, plan in others.items() for name in plan.variables)]
 
 
 def _submission(tx: Transaction, context: Context, old: OldRun, wish: Wish) -> Submission:
