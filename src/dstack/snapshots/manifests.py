@@ -149,13 +149,6 @@ def write_directory(entries: Iterable[AnyEntry], count: int, write: Callable[[En
     return WrittenDirectory(whole.id, contents.digest(), b"".join(pages))
 
 
-def encode_directory(entries: Sequence[AnyEntry]) -> list[Encoded]:
-    """The objects of one folder, whose entries come sorted by name; the last one is the folder itself."""
-    objects: list[Encoded] = []
-    write_directory(entries, len(entries), objects.append)
-    return objects
-
-
 def encode_links(groups: Sequence[Sequence[bytes]]) -> Encoded:
     """Groups of two and more paths that are one file; sorted within and by their first path."""
     return _encode(LINKS, groups)

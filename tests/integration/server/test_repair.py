@@ -13,10 +13,11 @@ from dstack.server.services.catalog import store_of
 from dstack.snapshots.chunking import digest
 from dstack.snapshots.errors import DamagedStore
 from dstack.snapshots.interfaces import pack_key
-from dstack.snapshots.manifests import FileEntry, encode_directory
+from dstack.snapshots.manifests import FileEntry
 from dstack.snapshots.restore import restore
 from dstack.snapshots.statcache import FileCache
 from tests.support.garbage import LATER, gathered
+from tests.support.objects import encode_directory
 from tests.support.shop import Shop, chunk_of, flipped, of, save_elsewhere
 
 

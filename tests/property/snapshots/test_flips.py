@@ -22,7 +22,6 @@ from dstack.snapshots.manifests import (
     FileEntry,
     Root,
     content_id,
-    encode_directory,
     encode_links,
     encode_root,
     file_chunks,
@@ -30,6 +29,7 @@ from dstack.snapshots.manifests import (
 )
 from dstack.snapshots.packs import CODEC_STORED, CODEC_ZSTD, PackBuilder
 from dstack.snapshots.store import SnapshotStore
+from tests.support.objects import encode_directory
 
 DAMAGES = 10_000
 NAMES = (b"empty", b"model", b"small", b"text")

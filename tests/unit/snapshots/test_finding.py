@@ -11,8 +11,9 @@ from dstack.snapshots.errors import BadManifest, RestoreFailed
 from dstack.snapshots.finding import FEW, Found, find
 from dstack.snapshots.interfaces import ChunkLocation
 from dstack.snapshots.listing import entries
-from dstack.snapshots.manifests import Directory, Encoded, FileEntry, Root, encode_directory, encode_root
+from dstack.snapshots.manifests import Directory, Encoded, FileEntry, Root, encode_root
 from dstack.snapshots.packs import PackBuilder, pack_key
+from tests.support.objects import encode_directory
 from tests.support.stores import RecordingStore
 
 COUNT = 20_000

@@ -24,13 +24,13 @@ from dstack.snapshots.manifests import (
     FileEntry,
     Root,
     SymlinkEntry,
-    encode_directory,
     encode_links,
     encode_root,
 )
 from dstack.snapshots.materialise import Materialiser
 from dstack.snapshots.restore import Restored, restore
 from dstack.snapshots.writer import PackWriter
+from tests.support.objects import encode_directory
 from tests.support.snapshots import sample_package
 from tests.support.stores import RecordingStore
 from tests.support.trees import described

@@ -18,13 +18,13 @@ from dstack.snapshots.manifests import (
     FileEntry,
     Root,
     SymlinkEntry,
-    encode_directory,
     encode_links,
     encode_root,
     pack_chunks,
 )
 from dstack.snapshots.spread import Bad, Spread
 from dstack.snapshots.survey import Survey, hurt_paths
+from tests.support.objects import encode_directory
 from tests.support.packs import put_pack
 from tests.support.stores import RecordingStore
 
