@@ -35,10 +35,10 @@ class Delivery:
         places: dict[str, list[SecretUse]] = {}
         for use in found:
             places.setdefault(use.name, []).append(use)
-        for name in dict.fromkeys(name for job in given for name in job.secrets):
-            if name.startswith(CALLERS):
-                self._check_value(subject, name.removeprefix(CALLERS))
-            else:
+        asked = dict.fromkeys(name for job in given for name in job.secrets)
+        self._check_values(subject, [name.removeprefix(CALLERS) for name in asked if name.startswith(CALLERS)])
+        for name in asked:
+            if not name.startswith(CALLERS):
                 self._check_secret(subject, name, places.get(name, ()))
         return given
 
@@ -53,23 +53,25 @@ class Delivery:
         if not places:
             blame(subject, ("environment",), message, hint, self._report)
 
-    def _check_value(self, subject: Subject, name: str) -> None:
-        if self._values is None or name in self._values:
+    def _check_values(self, subject: Subject, names: Sequence[str]) -> None:
+        if self._values is None:
             return
-        hint = f"export it, give it with `-e {name}=VALUE`, or write `{name}=` for an empty value"
-        for path in _places(subject.data, name):
+        missing = {name: None for name in names if name not in self._values}
+        for name, path in _places(subject.data, missing) if missing else ():
+            hint = f"export it, give it with `-e {name}=VALUE`, or write `{name}=` for an empty value"
             blame(subject, path, f"`{name}` is not set in your shell", hint, self._report)
 
 
-def _places(data: dict[str, Any], name: str) -> Iterator[Path]:
-    """Where a workflow takes the caller's `name`."""
+def _places(data: dict[str, Any], names: Collection[str]) -> Iterator[tuple[str, Path]]:
+    """Where a workflow takes the caller's `names`."""
     for key in sorted(ENVIRONMENTS):
         value = data.get(key)
         if isinstance(value, list):
             items = cast("list[Any]", value)
-            yield from ((key, index) for index, item in enumerate(items) if text_of(item) == name)
-        elif isinstance(value, dict) and name in value:
-            yield key, name
+            written = ((index, text_of(item)) for index, item in enumerate(items))
+            yield from ((name, (key, index)) for index, name in written if name in names)
+        elif isinstance(value, dict):
+            yield from ((name, (key, name)) for name in names if name in value)
 
 
 def _with_secrets(job: JobSpec, names: Collection[str]) -> JobSpec:

@@ -52,11 +52,11 @@ def plan(
 ) -> RunPlan:
     """The plan of `dstack run NAME ARGS…`; raises Invalid with all that is wrong.
 
-    `read_text` reads a file of the code that is shipped (and raises NotText), `exists` says whether a path is in it (None: not known), and
-    `list_files` lists it. `resolve_tag(workflow or None, tag)` says what a tag points at, `newest_done(workflow)` what
-    its newest successful run made, and `elsewhere(repository, workflow or None, tag or None)` either of another
-    repository; they raise UnknownTag. `secrets` are the names of the repository's secrets, `values` those of the
-    caller's values that were submitted; neither is checked where it is None.
+    `read_text` reads a file of the code that is shipped (and raises NotText), `exists` says whether a path is in it
+    (None: not known), and `list_files` lists it. `resolve_tag(workflow or None, tag)` says what a tag points at,
+    `newest_done(workflow)` what its newest successful run made, and `elsewhere(repository, workflow or None, tag or
+    None)` either of another repository; they raise UnknownTag. `secrets` are the names of the repository's secrets,
+    `values` those of the caller's values that were submitted; neither is checked where it is None.
     """
     _check_text([name, *args])
     code = Code(functools.cache(read_text), exists, list_files)

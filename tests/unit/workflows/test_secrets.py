@@ -109,6 +109,7 @@ def test_a_secret_that_nobody_added_is_pointed_at_wherever_it_stands(project: Ma
 @pytest.mark.parametrize(
     ("make", "size"),
     [
+        (lambda size: "  env: [" + ", ".join(f"K{i}" for i in range(size)) + "]", 500),
         (lambda size: "  commands: ['" + "a ${{ secrets.K }}; " * size + "']", 400),
         (lambda size: "  commands: [\"cat <<X\\n" + "a ${{ secrets.K }}\\n" * size + 'X"]', 400),
         (lambda size: "  commands: ['" + "( ${{ secrets.K }}; " * size + "']", 400),
@@ -118,12 +119,12 @@ def test_a_secret_that_nobody_added_is_pointed_at_wherever_it_stands(project: Ma
         (lambda size: "  help: '" + "${{ secrets.K }}" * size + "'", 1000),
         (lambda size: "  env: {A: '" + "".join(f"${{{{ secrets.K{i} }}}}" for i in range(size)) + "'}", 1000),
     ],
-    ids=["commands", "here-document", "parentheses", "comment", "value", "name", "help", "many names"],
+    ids=["of the shell", "commands", "here-document", "parentheses", "comment", "value", "name", "help", "many names"],
 )  # fmt: skip
 def test_many_secrets_take_no_longer_than_their_number(make: Callable[[int], str], size: int, project: Make) -> None:
     def attempt(text: str) -> None:
         with contextlib.suppress(Invalid):
-            project(text).plan("train", secrets=["K"])
+            project(text).plan("train", secrets=["K"], values=[])
 
     assert growth(lambda times: workflow(make(times)), attempt, size) < 3 * TIMES
 
