@@ -16,8 +16,8 @@ FILE = "-r "
 
 _NAME = re.compile(r"[A-Za-z][\w.-]*")
 _PACKAGE = re.compile(r"[A-Za-z][\w-]*([\[=<>~! ].*)?")
-_ELSEWHERE = re.compile(r"/|\$\{|[a-z][a-z0-9+.-]*:", re.IGNORECASE)
-"""How a file begins that is not looked for in the code: it is left to the installer."""
+_ELSEWHERE = re.compile(r"/|[a-z][a-z0-9+.-]*:|.*\$\{", re.IGNORECASE)
+"""A file that is not looked for in the code, but left to the installer: a place, an address, a name with a variable."""
 _FILES = (".txt", ".in")
 """What the names of requirements files end in."""
 _MOST_LINES = 20
