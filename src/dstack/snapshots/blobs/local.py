@@ -11,7 +11,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Final, Literal
 from dstack.domain import faults
 from dstack.sdk.blobs import Buffer, ObjectInfo, SignedRequest
 from dstack.snapshots.blobs.given_up import MARK, GivenUp
-from dstack.snapshots.errors import StoreLost, StoreRefused
+from dstack.snapshots.errors import StoreGone, StoreLost, StoreRefused
 
 faults.declare("store.put:before", "store.put:after", "store.sync:before", "store.sync:after")
 
@@ -38,10 +38,15 @@ _create_only = threading.Lock()
 
 class LocalBlobStore:
     """Keys are relative paths below `root`, which the first `put` makes. Safe for threads; several processes may
-    share `root` as long as one key has one content."""
+    share `root` as long as one key has one content.
 
-    def __init__(self, root: Path) -> None:
+    `is_there` tells a store that lacks a blob from one whose disk was taken away: everything raises StoreGone then, and
+    nothing is made in its place.
+    """
+
+    def __init__(self, root: Path, is_there: Callable[[], bool] = lambda: True) -> None:
         self.root = root
+        self._is_there = is_there
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._unsynced: set[Path] = set()
@@ -51,6 +56,7 @@ class LocalBlobStore:
     def put(self, key: str, data: Buffer | Path) -> bool:
         """Raises StoreRefused where the disk does not take it, ValueError for a key that is no plain relative path."""
         path = self._path(key)
+        self._see()
         self.root.mkdir(parents=True, exist_ok=True)
         if not write_once(path, data):
             return False
@@ -60,6 +66,7 @@ class LocalBlobStore:
     def note(self, key: str) -> None:
         """Somebody else has put `key`, as the holder of a signed request, and did not wait for the disk."""
         path = self._path(key)
+        self._see()
         with self._lock:
             self._unsynced.add(path)
 
@@ -67,6 +74,7 @@ class LocalBlobStore:
         try:
             fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
+            self._see()
             raise KeyError(key) from error
         try:
             left = max(0, os.fstat(fd).st_size - offset)
@@ -78,21 +86,25 @@ class LocalBlobStore:
         try:
             found = os.stat(self._path(key))
         except FileNotFoundError:
+            self._see()
             return None
         return ObjectInfo(key, found.st_size, found.st_mtime_ns // 1000)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self._see()
         for path in _files(self.root / prefix.rpartition("/")[0]):
             key = path.relative_to(self.root).as_posix()
             if key.startswith(prefix) and not path.name.startswith(TEMPORARY) and (found := self.stat(key)):
                 yield found
 
     def delete(self, keys: Iterable[str]) -> None:
+        self._see()
         for key in keys:
             self._path(key).unlink(missing_ok=True)
 
     def sign(self, method: Literal["GET", "PUT"], key: str, ttl: timedelta) -> SignedRequest | None:
         """A path on this host; its holder does a PUT with `write_once`."""
+        self._see()
         expires = time.time_ns() // 1000 + ttl // timedelta(microseconds=1)
         return SignedRequest(method, self._path(key).absolute().as_uri(), (), expires)
 
@@ -170,6 +182,13 @@ class LocalBlobStore:
                     elif age > STALE:
                         path.unlink()
         return recent
+
+    def _see(self) -> None:
+        if not self._is_there():
+            raise StoreGone(
+                f"the store is not at {self.root}: its disk is not mounted, or the folder was removed; "
+                "mount the disk, and try again"
+            )
 
     def _path(self, key: str) -> Path:
         if not key or "\0" in key or any(_odd(part) for part in key.split("/")):
