@@ -146,7 +146,8 @@ def test_lines_of_files_that_a_requirements_file_names() -> None:
         "reqs/all.txt": "-r base.txt\n\n-c ../limits.txt  # the most\n--requirement='sub/more.txt'\n-r base.txt\nx=1\n",
         "reqs/base.txt": "numpy==\n-r all.txt\n",
         "limits.txt": "scipy<<2\n",
-        "reqs/sub/more.txt": "six\n-r gone.txt\n-r ../../../outside.txt\n-r https://x.org/r.txt\n-r ${HERE}/r.txt\n-r r-${HERE}.txt\n-r /opt/r.txt\n",
+        "reqs/sub/more.txt": "six\n-r gone.txt\n-r ../../../outside.txt\n-r https://x.org/r.txt\n"
+        "-r ${HERE}/r.txt\n-r r-${HERE}.txt\n-r /opt/r.txt\n",
     }
 
     errors = told("commands: [echo]\n  requirements: reqs/all.txt", files)
