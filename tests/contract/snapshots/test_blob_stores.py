@@ -15,7 +15,7 @@ from dstack.sdk.blobs import BlobStore
 from dstack.sdk.testing.blobs import BlobStoreConformance
 from dstack.snapshots.blobs.local import LocalBlobStore, write_once
 from dstack.snapshots.blobs.memory import MemoryBlobStore
-from dstack.snapshots.errors import StoreRefused
+from dstack.snapshots.errors import StoreGone, StoreRefused
 
 
 class TestMemory(BlobStoreConformance):
@@ -120,6 +120,15 @@ class TestLocal(BlobStoreConformance):
         synced.append("again")
         store.sync()
         assert str(tmp_path / "packs/ab/two") in synced[synced.index("again") :]
+
+    def test_a_store_that_is_gone_has_nothing_synced(self, tmp_path: Path) -> None:
+        there = [True]
+        store = LocalBlobStore(tmp_path, lambda: there[0])
+        store.put("packs/ab/one", b"1")
+        (tmp_path / "packs").rename(tmp_path / "elsewhere")
+        there[0] = False
+        with pytest.raises(StoreGone, match="its disk is not mounted"):
+            store.sync()
 
     @pytest.mark.parametrize(
         ("number", "said"),

@@ -130,6 +130,7 @@ class LocalBlobStore:
                     else:
                         lost.append(path)
                 self._sync_files(waiting.difference(lost))
+                self._see()  # what is not there was passed over
                 faults.point("store.sync:after")
             except BaseException:
                 with self._lock:
