@@ -19,6 +19,8 @@ class RecordingBlobs(MemoryBlobStore):
     def __init__(self, log: list[tuple[str, object]]) -> None:
         super().__init__()
         self.log = log
+        self.fetched: list[int] = []
+        """Bytes of each `get`."""
 
     def put(self, key: str, data: Buffer | object) -> bool:
         self.log.append(("put", key))
@@ -26,7 +28,9 @@ class RecordingBlobs(MemoryBlobStore):
 
     def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
         self.log.append(("get", key))
-        return super().get(key, offset=offset, length=length)
+        data = super().get(key, offset=offset, length=length)
+        self.fetched.append(len(data))
+        return data
 
     def sync(self) -> None:
         self.log.append(("sync", ""))

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from dstack.snapshots.batches import read_whole
 from dstack.snapshots.errors import BadManifest
 from dstack.snapshots.listing import Enter, Leaf, Leave, walk_tree
 from dstack.snapshots.manifests import DirectoryEntry, FileEntry, Root, SymlinkEntry, file_chunks
-from dstack.snapshots.restore import KEPT_BITS, Restored, read_whole, restore
+from dstack.snapshots.restore import KEPT_BITS, Restored, restore
 from dstack.snapshots.store import SnapshotStore
 
 SMALL_BYTES: Final = 8 * 1024 * 1024

@@ -9,32 +9,38 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from dstack.snapshots.again import Places, read_again
+from dstack.snapshots.batches import (
+    AHEAD,
+    Bytes,
+    Chunks,
+    Known,
+    Lengths,
+    Part,
+    Work,
+    batches_of,
+    read_ahead,
+    read_whole,
+)
 from dstack.snapshots.below import OPEN_FOLDER, open_below, open_writable
-from dstack.snapshots.errors import BadManifest, RestoreFailed, RestoreStopped
-from dstack.snapshots.listing import Enter, Entry, Leaf, Leave, Step, entries, walk_tree
-from dstack.snapshots.manifests import ChunkRef, DirectoryEntry, FileEntry, Root, SymlinkEntry, file_chunks
+from dstack.snapshots.errors import RestoreFailed, RestoreStopped
+from dstack.snapshots.listing import Enter, Entry, Leaf, Leave, entries, walk_tree
+from dstack.snapshots.manifests import ChunkRef, DirectoryEntry, FileEntry, Root, SymlinkEntry
 from dstack.snapshots.scanning import shown
-from dstack.snapshots.sparse import NONE, Holes, zeros_id
+from dstack.snapshots.sparse import Holes
 from dstack.snapshots.store import SnapshotStore
 from dstack.snapshots.twins import Written, refusal
 
 __all__ = ["Entry", "Restored", "entries", "restore", "restore_folder"]
 
-BATCH_BYTES: Final = 16 * 1024 * 1024
-BATCH_STEPS: Final = 2048
-AHEAD: Final = 2
-"""Batches that are read while one is written; 64 MiB in all."""
 KEPT_BITS: Final = 0o1777
 
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-Bytes = bytes | memoryview
 
 
 class Restored(NamedTuple):
@@ -42,26 +48,6 @@ class Restored(NamedTuple):
 
     files: int
     size: int
-
-
-class _Part(NamedTuple):
-    """A run of a file, from `offset` to `end`; the last one ends with the file."""
-
-    leaf: Leaf
-    entry: FileEntry
-    holes: Holes
-    offset: int
-    end: int
-    chunks: list[tuple[int, ChunkRef]]
-    """Each with its offset in the file; zeros that lie in a hole are not among them."""
-
-
-_Work = _Part | Enter | Leaf | Leave
-
-
-class _Batch(NamedTuple):
-    work: list[_Work]
-    chunks: list[ChunkRef]
 
 
 def restore(
@@ -121,95 +107,20 @@ def _restore(
     stopped: Callable[[], bool],
     watch: Callable[[int], None],
 ) -> Restored:
-    batches = _batches(walk_tree(store, root, paths), links)
-
-    def read(chunks: list[ChunkRef]) -> dict[bytes, Bytes]:
-        return read_whole(store, manifest_id, chunks)
+    def read(chunks: list[ChunkRef], being_read: Known) -> Chunks:
+        return read_whole(store, manifest_id, chunks, lambda lengths: out.known(lengths, being_read(lengths)))
 
     with (
-        ThreadPoolExecutor(AHEAD, thread_name_prefix="dstack-restore") as readers,
         target as out,
+        ThreadPoolExecutor(AHEAD, thread_name_prefix="dstack-restore") as readers,
     ):
-        for batch, chunks in _ahead(batches, read, readers):
+        for batch, chunks in read_ahead(batches_of(walk_tree(store, root, paths), links), read, readers):
             if stopped():
                 raise RestoreStopped(f"putting files into {target.path} was stopped")
             for work in batch.work:
                 out.do(work, chunks)
-            watch(sum(work.end - work.offset for work in batch.work if isinstance(work, _Part)))
+            watch(sum(work.end - work.offset for work in batch.work if isinstance(work, Part)))
         return Restored(out.files, out.size)
-
-
-def read_whole(store: SnapshotStore, manifest_id: bytes, chunks: list[ChunkRef]) -> dict[bytes, Bytes]:
-    """The bytes of chunks, by id; raises BadManifest where they are not as many as it says, before memory is full."""
-    lengths: dict[bytes, int] = {}
-    found: dict[bytes, Bytes] = {}
-    for chunk_id, length in chunks:
-        if lengths.setdefault(chunk_id, length) != length:
-            raise BadManifest(manifest_id, f"it gives chunk {chunk_id.hex()} two lengths")
-    for chunk_id, data in store.read_chunks(lengths):
-        if len(data) != lengths[chunk_id]:
-            raise BadManifest(manifest_id, f"chunk {chunk_id.hex()} is not as long as it says")
-        found[chunk_id] = data
-    return found
-
-
-def _ahead(
-    batches: Iterator[_Batch], read: Callable[[list[ChunkRef]], dict[bytes, Bytes]], readers: ThreadPoolExecutor
-) -> Iterator[tuple[_Batch, dict[bytes, Bytes]]]:
-    """Each batch with its bytes, while those of the next ones are read."""
-    reading: deque[tuple[_Batch, Future[dict[bytes, Bytes]]]] = deque()
-    for batch in batches:
-        reading.append((batch, readers.submit(read, batch.chunks)))
-        if len(reading) > AHEAD:
-            done, chunks = reading.popleft()
-            yield done, chunks.result()
-    for batch, chunks in reading:
-        yield batch, chunks.result()
-
-
-def _batches(steps: Iterator[Step], links: dict[bytes, int]) -> Iterator[_Batch]:
-    batch = _Batch([], [])
-    held = 0
-    for work, size in _work(steps, links):
-        if batch.work and (held + size > BATCH_BYTES or len(batch.work) >= BATCH_STEPS):
-            yield batch
-            batch, held = _Batch([], []), 0
-        batch.work.append(work)
-        if isinstance(work, _Part):
-            batch.chunks.extend([chunk for _, chunk in work.chunks])
-        held += size
-    yield batch
-
-
-def _work(steps: Iterator[Step], links: dict[bytes, int]) -> Iterator[tuple[_Work, int]]:
-    """The steps with files cut into parts of at most half a batch, each with its size in memory."""
-    linked: set[tuple[int, bytes]] = set()
-    for step in steps:
-        if not isinstance(step, Leaf) or not isinstance(step.entry, FileEntry):
-            yield step, 0
-            continue
-        group = links.get(step.path)
-        if group is not None:
-            if (group, step.entry.digest) in linked:
-                yield step, 0  # becomes a link to one that was made before
-                continue
-            linked.add((group, step.entry.digest))
-        yield from _parts(step, step.entry)
-
-
-def _parts(leaf: Leaf, entry: FileEntry) -> Iterator[tuple[_Part, int]]:
-    holes = Holes(entry.holes) if entry.holes else NONE
-    offset = end = size = 0
-    chunks: list[tuple[int, ChunkRef]] = []
-    for chunk in file_chunks(entry):
-        if not (entry.holes and holes.left(end) >= chunk.length and zeros_id(chunk.length) == chunk.chunk_id):
-            if chunks and size + chunk.length > BATCH_BYTES // 2:
-                yield _Part(leaf, entry, holes, offset, end, chunks), size
-                offset, size, chunks = end, 0, []
-            chunks.append((end, chunk))
-            size += chunk.length
-        end += chunk.length
-    yield _Part(leaf, entry, holes, offset, entry.size, chunks), size
 
 
 class _Target:
@@ -229,6 +140,7 @@ class _Target:
         self._written: list[Written] = []
         """The names that this restore has made in each of the folders."""
         self._file: int | None = None
+        self._places = Places()
 
     def __enter__(self) -> _Target:
         return self
@@ -237,10 +149,15 @@ class _Target:
         for fd in (*self._folders, *([] if self._file is None else [self._file])):
             os.close(fd)
 
-    def do(self, work: _Work, chunks: dict[bytes, Bytes]) -> None:
+    def known(self, lengths: Lengths, found: Chunks) -> Chunks:
+        """Of chunks those that were `found`, and those that this restore has written; for any thread."""
+        places = self._places.find(item for item in lengths if item not in found)
+        return {**found, **dict(read_again(self._folders[0], places))} if places else found
+
+    def do(self, work: Work, chunks: Chunks) -> None:
         try:
             match work:
-                case _Part():
+                case Part():
                     self._write(work, chunks)
                 case Leaf(entry=SymlinkEntry() as entry):
                     self._symlink(entry)
@@ -255,12 +172,13 @@ class _Target:
         except OSError as error:
             raise RestoreFailed(f"cannot write {self._shown(work)}: {error.strerror}") from error
 
-    def _write(self, part: _Part, chunks: dict[bytes, Bytes]) -> None:
+    def _write(self, part: Part, chunks: Chunks) -> None:
         entry = part.entry
         if self._file is None:
             self._file = self._create(entry.name)
         for offset, chunk in part.chunks:
             _write_around(self._file, chunks[chunk.chunk_id], offset, part.holes)
+            self._places.note(chunk.chunk_id, (part.leaf.path, offset, chunk.length))
         if part.end != entry.size:
             return
         if entry.holes:
@@ -361,8 +279,8 @@ class _Target:
         self.files += 1
         self.size += entry.size
 
-    def _shown(self, work: _Work | None) -> str:
-        return self._shown_path(work.entry.name) if isinstance(work, _Part | Leaf) else self._shown_path()
+    def _shown(self, work: Work | None) -> str:
+        return self._shown_path(work.entry.name) if isinstance(work, Part | Leaf) else self._shown_path()
 
     def _shown_path(self, *names: bytes) -> str:
         return str(self.path / shown(b"/".join([*self._path, *names])))

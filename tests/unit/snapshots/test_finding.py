@@ -72,21 +72,6 @@ def test_what_is_not_there_is_not_found_and_its_neighbours_are(
 
 
 @pytest.fixture
-def fetched(large: tuple[RecordingStore, bytes], monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Lengths of what is read."""
-    lengths: list[int] = []
-    got = large[0].memory.get
-
-    def get(key: str, *, offset: int = 0, length: int | None = None) -> bytes:
-        data = got(key, offset=offset, length=length)
-        lengths.append(len(data))
-        return data
-
-    monkeypatch.setattr(large[0].memory, "get", get)
-    return lengths
-
-
-@pytest.fixture
 def questions(large: tuple[RecordingStore, bytes], monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many ids the catalog is asked for at a time."""
     counts: list[int] = []
@@ -101,8 +86,10 @@ def questions(large: tuple[RecordingStore, bytes], monkeypatch: pytest.MonkeyPat
 
 
 def test_few_pages_are_read_and_the_catalog_is_asked_for_them_once(
-    large: tuple[RecordingStore, bytes], fetched: list[int], questions: list[int]
+    large: tuple[RecordingStore, bytes], questions: list[int]
 ) -> None:
+    fetched = large[0].memory.fetched
+    fetched.clear()
     assert sought(large, NAMES[777]).entry == entry(NAMES[777])
     assert sum(fetched) < size_of(large) / 4
     assert len(fetched) <= 5
@@ -110,9 +97,11 @@ def test_few_pages_are_read_and_the_catalog_is_asked_for_them_once(
 
 
 def test_one_file_of_a_large_folder_is_listed_without_the_others(
-    large: tuple[RecordingStore, bytes], fetched: list[int]
+    large: tuple[RecordingStore, bytes],
 ) -> None:
     store, tree_id = large
+    fetched = store.memory.fetched
+    fetched.clear()
     root = encode_root(Root(tree_id, tree_id, 0o755, 0, COUNT, COUNT, DEFAULT))
     keep(store, [root])
     assert [found.path for found in entries(store, root.id, NAMES[4711])] == [NAMES[4711]]

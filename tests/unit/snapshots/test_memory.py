@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.snapshots import listing, restore, store
+from dstack.snapshots import batches, listing, restore, store
 from dstack.snapshots.capture import save
 from dstack.snapshots.statcache import FileCache
 from tests.support.stores import RecordingStore, later
@@ -46,7 +46,7 @@ def peak(work: Callable[[], object]) -> int:
 
 
 def test_for_each_file(folders: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name, value in ((restore, "BATCH_STEPS", 64), (store, "PAGES", 1), (listing, "AHEAD_FILES", 200)):
+    for module, name, value in ((batches, "BATCH_STEPS", 64), (store, "PAGES", 1), (listing, "AHEAD_FILES", 200)):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(listing, "AHEAD", 2)
     peaks: dict[str, list[int]] = {"saved": [], "saved again": [], "restored": []}

@@ -122,7 +122,7 @@ def test_it_stops_between_batches_where_it_is_told_to(
     store: RecordingStore, root: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What one that is cancelled still writes is bounded."""
-    monkeypatch.setattr("dstack.snapshots.restore.BATCH_BYTES", 1 << 20)
+    monkeypatch.setattr("dstack.snapshots.batches.BATCH_BYTES", 1 << 20)
     saved = save(root, store)
     for unpack in (partial(restore, store), Materialiser(store).unpack):
         asked: list[bool] = []
@@ -241,6 +241,16 @@ class TestForged:
                 restore(store, forge(store, entry), target)
             with pytest.raises(BadManifest, match=said):
                 Materialiser(store).unpack(forge(store, entry), target.parent / "other")
+
+    def test_a_size_that_is_not_that_of_the_chunk_when_it_comes_again(
+        self, store: RecordingStore, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dstack.snapshots.batches.BATCH_STEPS", 1)
+        for fillers in (0, 9):
+            others = [FileEntry(b"m%d" % number, 0o644, 0, 0, digest(b"")) for number in range(fillers)]
+            again = FileEntry(b"z", 0o644, 0, 1 << 40, digest(b"abc"))
+            with pytest.raises(BadManifest, match="is not as long as it says"):
+                restore(store, forge(store, FILE, *others, again, size=1 << 50), target)
 
     def test_more_than_it_says(self, store: RecordingStore, target: Path) -> None:
         """Folders that stand in each other many times, and a chunk that comes a million times: small, and endless."""

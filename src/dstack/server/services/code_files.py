@@ -7,10 +7,10 @@ import posixpath
 from dstack.sdk.requirement_files import LEADS_AWAY, MOST_BYTES, TOO_LARGE, NotText, decode
 from dstack.server.services.catalog import store_of
 from dstack.server.services.context import Context
+from dstack.snapshots.batches import read_whole
 from dstack.snapshots.errors import RestoreFailed
 from dstack.snapshots.listing import Enter, Leaf, walk_tree
 from dstack.snapshots.manifests import FileEntry, Root, SymlinkEntry, file_chunks
-from dstack.snapshots.restore import read_whole
 from dstack.snapshots.store import SnapshotStore
 
 _MOST_LINKS = 40
