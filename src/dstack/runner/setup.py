@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from dstack.client.api import ApiError, Unreachable
+from dstack.client.profiles import LOCAL
 from dstack.protocol.messages import Assignment
 from dstack.runner import beginning
 from dstack.runner.environments import EnvironmentManager, Interpreter, Order, SetupError
@@ -17,6 +18,7 @@ from dstack.runner.folders import append_to, clear_work, write_environment
 from dstack.runner.metrics import job_environment
 from dstack.runner.overlaps import clash
 from dstack.runner.ports import port_environment
+from dstack.runner.settings import Settings
 from dstack.runner.threads import whole
 from dstack.runner.working_copy import WorkingCopy, inside, named
 from dstack.runner.workshop import Workshop
@@ -30,7 +32,14 @@ async def set_up(shop: Workshop, assignment: Assignment, folder: Path, gpus: tup
     work = await _laid_out(shop, assignment, folder)
     for earlier in assignment.resumed:
         append_to(folder / "spool", f"dstack: {beginning.words(earlier)}\n".encode())
-    return await _launch_of(shop.environments, assignment, folder, work, gpus)
+    return await _launch_of(shop, assignment, folder, work, gpus)
+
+
+def _way_to_the_server(settings: Settings) -> dict[str, str]:
+    """Who uses `dstack` in a job means the server that the job is of, not one of the job's HOME."""
+    if settings.server:
+        return {"DSTACK_SERVER": settings.server}
+    return {"DSTACK_HOME": str(settings.home), "DSTACK_SERVER": LOCAL}
 
 
 async def _laid_out(shop: Workshop, assignment: Assignment, folder: Path) -> Path:
@@ -65,7 +74,7 @@ async def _lay_out(shop: Workshop, assignment: Assignment, folder: Path) -> Path
 
 
 async def _launch_of(
-    environments: EnvironmentManager,
+    shop: Workshop,
     assignment: Assignment,
     folder: Path,
     work: Path,
@@ -73,7 +82,7 @@ async def _launch_of(
 ) -> Launch:
     """The command with its whole environment. What the set-up of a Python prints goes to the job's log."""
     spec = assignment.spec
-    environment = dict(assignment.environment)
+    environment = {**_way_to_the_server(shop.settings), **assignment.environment}
     argv = spec.argv
     # The empty value hides every card from CUDA; a job that asked for none must not take another's.
     environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in gpus)
@@ -83,7 +92,7 @@ async def _launch_of(
     if not environment.get("PATH"):
         environment["PATH"] = _SYSTEM_PATH
     if spec.python is not None or (argv and argv[0] == "python"):
-        interpreter = await _interpreter(environments, assignment, folder, work, environment)
+        interpreter = await _interpreter(shop.environments, assignment, folder, work, environment)
         environment["PATH"] = f"{interpreter.bin_dir}:{environment['PATH']}"
         if interpreter.venv is not None:
             environment["VIRTUAL_ENV"] = str(interpreter.venv)

@@ -74,6 +74,7 @@ def test_its_environment_is_the_declared_one(quick_home: Home, tmp_path: Path) -
     assert {name: value for name, value in found.items() if name not in of_bash} == expected
     assert (environment["DSTACK_RUN_NAME"], environment["DSTACK_ATTEMPT"]) == (run["name"], "1")
     assert (environment["DSTACK_WORKFLOW"], environment["DSTACK_JOB_NAME"]) == ("show", "show")
+    assert (environment["DSTACK_HOME"], environment["DSTACK_SERVER"]) == (str(quick_home.path), "local")
 
 
 def test_its_working_copy_is_fresh(quick_home: Home) -> None:
