@@ -85,12 +85,23 @@ def test_a_workflow_of_an_odd_name_is_refused(home: Home) -> None:
 
 
 def test_special_files_of_odd_names_are_named_safely(home: Home) -> None:
-    """What is not saved is told in the log, on one line each, and nothing there moves the cursor."""
+    """What is not saved is told in the log, on one line each, and at the end; nothing there moves the cursor."""
     home.write("workflows:\n  - {name: pipes, provider: bash, artifacts: [out], commands: [python3 make.py]}\n")
     (home.repo / "make.py").write_text(
         'import os\nfor name in (b"new\\nline", b"\\x1b[31mred", b"caf\\xe9", b"-rf"):\n    os.mkfifo(b"out/" + name)\n'
     )
     done = home.types("run", "pipes")
-    assert done.stdout.splitlines() == [
-        rf"dstack: {name}: not saved, it is a named pipe" for name in (r"\x1b[31mred", "-rf", r"caf\xe9", r"new\nline")
+    names = [
+        rf"out/{name}: not saved, it is a named pipe" for name in (r"\x1b[31mred", "-rf", r"caf\xe9", r"new\nline")
     ]
+    assert done.stdout.splitlines() == [f"dstack: {text}" for text in names]
+    (run,) = home.runs()
+    assert run["jobs"][0]["save_warnings"] == names
+    *_, last = (lines := done.stderr.splitlines())
+    assert lines[lines.index(f"  warning: {names[0]}") :][:4] == [
+        *(f"  warning: {text}" for text in names[:3]),
+        f"  and more: dstack explain {run['name']}",
+    ]
+    assert last == f"  fetch: dstack artifacts download {run['name']}"
+    for words in (["explain", run["name"]], ["runs", run["name"]]):
+        assert names[3] in home.types(*words).stdout

@@ -8,7 +8,7 @@ from dstack.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, forget_stdou
 from dstack.cli.follow import Follower
 from dstack.cli.interrupts import Interrupted, Interrupts, Terminated, has_terminal, wait_for_input
 from dstack.cli.output import LogOutput
-from dstack.cli.render import count, duration, paint, say, size_words, write_json
+from dstack.cli.render import count, duration, paint, save_warnings, say, size_words, write_json
 from dstack.client.api import ApiError, Unreachable
 
 TYPE_CHECKING = False
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dstack.client.types import Artifact, Run
 
 UNKNOWN = 125
+_WARNED = 3
+"""Files that could not be saved of which the end of a run tells one by one."""
 
 
 def attach(api: Api, run: Run, *, as_json: bool = False, root: str | None = None, tags: Sequence[str] = ()) -> int:
@@ -112,6 +114,7 @@ def _summary(run: Run, asked_tags: Sequence[str]) -> None:
     if artifacts:
         for artifact in artifacts:
             say("  " + _artifact_words(artifact))
+        _say_what_is_not_saved(run)
         say(f"  fetch: dstack artifacts download {name}")
         if status != "done":
             say(f"  go on from there: dstack resume {name}")
@@ -119,6 +122,14 @@ def _summary(run: Run, asked_tags: Sequence[str]) -> None:
         say(f"  tagged: {', '.join(run.get('tags', []))}")
     elif asked_tags and status != "done":
         say(f"  not tagged {', '.join(asked_tags)}: a tag is set when a run is done (dstack tag -f sets one anyway)")
+
+
+def _say_what_is_not_saved(run: Run) -> None:
+    found = save_warnings(run)
+    for text in found[:_WARNED]:
+        say(f"  {paint('warning:', 'yellow', sys.stderr)} {text}")
+    if len(found) > _WARNED:
+        say(f"  and more: dstack explain {run.get('name', '')}")
 
 
 def _hint(api: Api, name: str, root: str | None) -> None:

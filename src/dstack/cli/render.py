@@ -115,6 +115,14 @@ def show_table(run: Run, tags: Sequence[str] = ()) -> None:
     sys.stderr.flush()
 
 
+def save_warnings(run: Run) -> list[str]:
+    """What of the artifacts of its jobs could not be saved as it was, in words."""
+    jobs = run.get("jobs", [])
+    return [
+        f"{job.get('name')}: {text}" if len(jobs) > 1 else text for job in jobs for text in job.get("save_warnings", [])
+    ]
+
+
 def diagnostics_text(diagnostics: Sequence[Diagnostic]) -> str:
     """`file:line:col: message`, the source line, a caret and a hint, for each."""
     return "".join(_diagnostic(diagnostic) for diagnostic in diagnostics)

@@ -7,7 +7,17 @@ import sys
 import click
 
 from dstack.cli.arguments import current_repository
-from dstack.cli.render import ago, count, duration, say, status_colour, status_words, write_json, write_table
+from dstack.cli.render import (
+    ago,
+    count,
+    duration,
+    save_warnings,
+    say,
+    status_colour,
+    status_words,
+    write_json,
+    write_table,
+)
 from dstack.cli.session import open_api
 from dstack.client.api import Api
 from dstack.client.sent import RepositoryRef
@@ -137,6 +147,9 @@ def _show_one(run: Run, *, jobs: list[Job]) -> None:
     ]
     columns = ["JOB", "WORKFLOW", "STATUS", "ATTEMPT", "RUNNER", "TOOK", "ARTIFACTS"]
     write_table(columns, rows, [status_colour(job) for job in jobs])
+    warnings = save_warnings(run)
+    if warnings:
+        sys.stdout.write("\n" + "".join(f"warning: {text}\n" for text in warnings))
 
 
 def _status(item: Run | Job) -> str:

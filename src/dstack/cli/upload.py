@@ -47,10 +47,6 @@ def upload(paths: tuple[str, ...], tags: tuple[str, ...], workflow: str | None, 
                 store=store,
                 watch=advance,
             )
-    for note in done.warnings[:_SHOWN]:
-        say(f"{paint('warning:', 'yellow', sys.stderr)} {note}")
-    if len(done.warnings) > _SHOWN:
-        say(f"  and {len(done.warnings) - _SHOWN} more")
     if as_json:
         write_json([done.run])
     else:
@@ -60,3 +56,7 @@ def upload(paths: tuple[str, ...], tags: tuple[str, ...], workflow: str | None, 
     for item in artifacts:
         say(f"{item.get('path')}: {count(item.get('files', 0), 'file')}, {size_words(item.get('size', 0))}")
     measured.tell("uploaded", done.size, done.stored, "is stored")
+    for note in done.warnings[:_SHOWN]:
+        say(f"{paint('warning:', 'yellow', sys.stderr)} {note}")
+    if len(done.warnings) > _SHOWN:
+        say(f"  and {len(done.warnings) - _SHOWN} more")

@@ -95,6 +95,7 @@ class Job(TypedDict, total=False):
     why_waiting: str | None
     log_length: int
     log_incomplete: bool
+    save_warnings: list[str]
     packages_digest: str | None
     artifacts: list[Artifact]
 

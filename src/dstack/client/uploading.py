@@ -166,7 +166,7 @@ def _save(
         told = _Told(watch)
         saved = save(item.folder, store, paths=item.files, cache=cache, watch=told.read)
         told.done(saved.size)
-        warnings += saved.warnings
+        warnings += saved.warnings_below(item.path)
         size += saved.size
         stored += saved.stored
         sent.append({"path": item.path, "manifest_id": saved.manifest_id.hex(), "stored": saved.stored})

@@ -134,7 +134,7 @@ class ArtifactSaver:
                 await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
                 continue
             self.problem = ""
-            warnings = tuple(warning for snapshot in found.values() for warning in snapshot.warnings)
+            warnings = tuple(warning for path, snapshot in found.items() for warning in snapshot.warnings_below(path))
             return FinalSave(artifacts_of(found), removed + warnings)
 
     def _remake_folders(self) -> tuple[str, ...]:

@@ -51,6 +51,10 @@ class SavedSnapshot(NamedTuple):
     stored: int
     warnings: tuple[str, ...]
 
+    def warnings_below(self, path: str) -> tuple[str, ...]:
+        """The warnings, with the names of files as they are where this is the folder `path`."""
+        return self.warnings if path == "." else tuple(f"{path}/{warning}" for warning in self.warnings)
+
 
 class LastRoot(NamedTuple):
     """The root that the cached folders belong to."""

@@ -402,6 +402,18 @@ def test_upload(saved: Saved, stub: StubApi, dstack: Dstack, repository: Path, t
     assert names == [[b"train.py"], [b"x"], [b"y"]]
 
 
+def test_what_of_an_upload_is_not_there_is_told_last(
+    saved: Saved, stub: StubApi, dstack: Dstack, repository: Path
+) -> None:
+    """A file that may not be read is told of in the same way, but not to root, who runs these tests at times."""
+    stub.on("POST …/uploads", uploaded)
+    (repository / "data/raw").mkdir(parents=True)
+    os.mkfifo(repository / "data/raw/pipe")
+    done = dstack("artifacts", "upload", "data")
+    assert (done.code, done.out) == (0, f"{RUN}\n")
+    assert done.err.splitlines()[-1] == "warning: data/raw/pipe: not saved, it is a named pipe"
+
+
 def test_an_upload_of_what_is_known_stores_nothing(
     saved: Saved, stub: StubApi, dstack: Dstack, repository: Path
 ) -> None:

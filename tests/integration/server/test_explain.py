@@ -57,6 +57,16 @@ def test_a_log_that_is_not_whole(world: World) -> None:
     ]
 
 
+def test_what_of_the_artifacts_could_not_be_saved(world: World) -> None:
+    runner = world.runner()
+    name = world.submit(TRAIN, "prepare")
+    world.place()
+    runner.poll()
+    saved = runner.saved("prepare", {"data": "x"}, runner.exited("prepare"))
+    runner.report(msgspec.structs.replace(saved, warnings=("data/a: not saved, Permission denied",)))
+    assert told(world, name).lines == ["prepare: data/a: not saved, Permission denied"]
+
+
 def test_a_requirement_that_no_runner_meets(world: World) -> None:
     text = "workflows:\n  - {name: job, provider: bash, commands: ['true'], resources: {memory: 64GiB}}\n"
     name = world.submit(text, "job")

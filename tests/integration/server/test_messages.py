@@ -162,6 +162,17 @@ def test_a_log_that_is_not_whole_is_told_of_the_attempt(world: World, end: str) 
     assert world.job(name)["log_incomplete"]
 
 
+@pytest.mark.parametrize(("count", "told"), [(0, []), (2, ["0", "1"]), (23, [*map(str, range(20)), "and 3 more"])])
+def test_what_could_not_be_saved_is_told_of_the_job(world: World, count: int, told: list[str]) -> None:
+    """A run that is done does not hide it."""
+    runner, name = begun(world)
+    saved = runner.saved("job", {"out": "x"}, runner.exited("job", 0))
+    runner.report(msgspec.structs.replace(saved, warnings=tuple(map(str, range(count)))))
+    job = world.job(name)
+    assert job["status"] == "done"
+    assert [text.split(",")[0] for text in job["save_warnings"]] == told
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_that_the_memory_ran_out_is_kept_of_the_attempt(world: World, alone: bool) -> None:
     """`alone`: the exit itself was never told, only the end that repeats it."""

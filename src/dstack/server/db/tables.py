@@ -183,6 +183,7 @@ attempts = Table(
     _big("log_length", 0), _bool("log_incomplete"),
     _text("late_event", nullable=True), _int("late_exit_code", nullable=True), _at("late_at"),
     _blob("packages"), _big("metrics_length", 0), _text("save_problem", nullable=True),
+    _blob("save_warnings"),
     PrimaryKeyConstraint("project_id", "id"), UniqueConstraint("project_id", "job_id", "number"),
     Index("ix_attempts_live", "project_id", "runner_id", "id",
           sqlite_where=text("state <> 'ended'"), postgresql_where=text("state <> 'ended'")),

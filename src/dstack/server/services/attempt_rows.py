@@ -101,7 +101,7 @@ class AttemptRows:
                 if row.exit_code is not None:
                     change.facts["exit_code"] = row.exit_code
                 self._leave(row, event)
-        for name in ("signal", "oom", "log_length", "log_incomplete", "packages"):
+        for name in ("signal", "oom", "log_length", "log_incomplete", "packages", "save_warnings"):
             if (told := getattr(facts, name)) is not None:
                 change.facts[name] = told
 

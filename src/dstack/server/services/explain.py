@@ -18,6 +18,7 @@ from dstack.server.db.tables import runs
 from dstack.server.services import views, waiting
 from dstack.server.services.context import Context
 from dstack.server.services.runs import run_id_of
+from dstack.server.services.stored import decode_warnings
 from dstack.server.services.waiting import SHOWN
 
 _STATES = {
@@ -67,6 +68,7 @@ def explain(tx: Transaction, context: Context, name: str) -> Explanation:
     else:
         lines.extend([_line(row) for row in by_dependency][:SHOWN])
     lines.extend([_cut_log(row) for row in rows if row["log_incomplete"]][:SHOWN])
+    lines.extend([line for row in rows for line in _not_as_it_was(row)][:SHOWN])
     if run["resumed_from"] is not None:
         lines.append(_resumed(tx, project_id, run, rows))
     if run["state"] not in RUN_TERMINAL:
@@ -113,6 +115,11 @@ def _resumed(tx: Transaction, project_id: UUID, run: Any, rows: Sequence[Any]) -
 
 def _cut_log(row: Any) -> str:
     return f"the log of {row['name']} is not whole: its runner could not send all of it, and its own log says why"
+
+
+def _not_as_it_was(row: Any) -> list[str]:
+    """What of its artifacts could not be saved as it was."""
+    return [f"{row['name']}: {warning}" for warning in decode_warnings(row["save_warnings"])]
 
 
 def _unreachable(row: Any) -> str:

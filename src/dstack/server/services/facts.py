@@ -24,6 +24,8 @@ class Facts:
     log_incomplete: bool | None = None
     packages: bytes | None = None
     """The digest of what its Python environment holds."""
+    save_warnings: bytes | None = None
+    """As `stored` keeps them; None where there are none."""
     why: str | None = None
 
 

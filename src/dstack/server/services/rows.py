@@ -249,6 +249,7 @@ INSERT_ATTEMPTS = Prepared(
 ATTEMPT_FACTS = (
     "outcome", "detail", "exit_code", "signal", "oom",
     "accepted_at", "started_at", "exited_at", "ended_at", "log_length", "log_incomplete", "packages",
+    "save_warnings",
 )  # fmt: skip
 """What events add to an attempt's row; None leaves the column as it is."""
 

@@ -25,6 +25,7 @@ from dstack.server.services.context import Context
 from dstack.server.services.facts import Facts
 from dstack.server.services.place import may_place, place_in
 from dstack.server.services.runner_moves import move
+from dstack.server.services.stored import kept_warnings
 
 REGISTER = declare_write("runners.register")
 HEARTBEAT = declare_write("runners.heartbeat")
@@ -363,6 +364,7 @@ def _facts(event: messages.AttemptEvent) -> Facts:
             return Facts(
                 at=event.at, signal=exited.signal, oom=exited.oom or None,
                 log_length=event.log_length, log_incomplete=event.log_incomplete or None,
+                save_warnings=kept_warnings(event.warnings),
             )  # fmt: skip
         case _:
             return Facts(at=event.at)

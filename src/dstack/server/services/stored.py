@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from dstack.domain.resources import Requirements
@@ -32,6 +34,8 @@ class StoredInput(msgspec.Struct, frozen=True, omit_defaults=True):
     workflow: str
     tag: str | None = None
     partial: bool = False
+    instead: str = ""
+    """Of a snapshot that a job begins from: why it is not the last (`domain.resuming.Instead`)."""
 
 
 class StoredPlan(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,6 +63,23 @@ class _Condition(msgspec.Struct, frozen=True):
 def condition_of(plan: bytes) -> str:
     """The `if:` of a step, from its stored plan."""
     return msgspec.msgpack.decode(plan, type=_Condition).condition
+
+
+MOST_WARNINGS = 20
+"""Of one attempt: a job may leave a thousand files that cannot be read, and its log names them all."""
+
+
+def kept_warnings(warnings: Sequence[str]) -> bytes | None:
+    """`attempts.save_warnings`: the first of them and how many more there are; None where there are none."""
+    if not warnings:
+        return None
+    more = len(warnings) - MOST_WARNINGS
+    told = [*warnings[:MOST_WARNINGS], f"and {more} more, which its log names"] if more > 0 else list(warnings)
+    return msgspec.msgpack.encode(told)
+
+
+def decode_warnings(blob: bytes | None) -> list[str]:
+    return msgspec.msgpack.decode(blob, type=list[str]) if blob is not None else []
 
 
 _need_encoder = msgspec.json.Encoder(order="sorted")

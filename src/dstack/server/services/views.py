@@ -19,7 +19,7 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import attempts, jobs, repositories, runners, runs, steps, tags
 from dstack.server.db.types import Id
 from dstack.server.services import artifacts
-from dstack.server.services.stored import StoredPlan
+from dstack.server.services.stored import StoredPlan, decode_warnings
 
 DELETED = "deleted"
 """In place of the name of a run that is gone; no run is called so."""
@@ -125,6 +125,7 @@ def job_rows(
             ],
             runners.c.name.label("runner"), runners.c.state.label("runner_state"), runners.c.lost_at,
             attempts.c.id.label("attempt_id"), attempts.c.log_length, attempts.c.log_incomplete, attempts.c.packages,
+            attempts.c.save_warnings,
         )
         .outerjoin(
             attempts,
@@ -174,6 +175,7 @@ def job_view(row: Any, saved: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
         "reused_run": row["detail"] if row["reused_from"] else None,
         "log_length": row["log_length"] or 0,
         "log_incomplete": bool(row["log_incomplete"]),
+        "save_warnings": decode_warnings(row["save_warnings"]),
         "packages_digest": row["packages"].hex() if row["packages"] is not None else None,
         "why_waiting": None,
         "artifacts": [artifact_view(item) for item in saved],
