@@ -11,7 +11,7 @@ one that is doubted is refused (`catalog.hold_saved`). Both ends meet because th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 from uuid import UUID
@@ -63,6 +63,7 @@ class TakingOut:
             yield ALIVE
         for _ in self._survey.link(missing=True):
             yield ALIVE
+        yield from self._read_fresh(since)  # so that little is left for after the drop
         for part in parts(self._spread.all_bad()):
             now = self._catalog.locate([bad.id for bad in part])
             # Saved again since it was looked at: it is there, and so may be what names it.
@@ -100,18 +101,7 @@ class TakingOut:
         return dropped, doubtful
 
     def _catch_up(self, since: int) -> Iterator[Frame]:
-        while True:
-            fresh: list[bytes] = []
-            for pack_id in self._ledger.recorded_since(since):
-                for part in parts(self._objects_of(pack_id)):
-                    known = self._spread.are_read(part)
-                    fresh += [object_id for object_id in part if object_id not in known]
-                yield ALIVE
-            if not fresh:
-                return
-            self._spread.add_objects(fresh)
-            for _ in self._survey.link(missing=True, again=False):
-                yield ALIVE
+        while fresh := (yield from self._read_fresh(since)):
             self._spread.spread()
             hurt = self._spread.hurt_among(fresh)
             if not hurt:
@@ -119,6 +109,20 @@ class TakingOut:
             write_under(self._lease, self._context.database, DOUBT, lambda tx, hurt=hurt: self._doubt(tx, sorted(hurt)))
             self.doubtful += len(hurt)
             yield ALIVE
+
+    def _read_fresh(self, since: int) -> Generator[Frame, None, list[bytes]]:
+        """Read the objects that were recorded since then and not read yet; which."""
+        fresh: list[bytes] = []
+        for pack_id in self._ledger.recorded_since(since):
+            for part in parts(self._objects_of(pack_id)):
+                known = self._spread.are_read(part)
+                fresh += [object_id for object_id in part if object_id not in known]
+            yield ALIVE
+        self._spread.add_objects(fresh)
+        if fresh:
+            for _ in self._survey.link(missing=True, again=False):
+                yield ALIVE
+        return fresh
 
     def _doubt(self, tx: Transaction, object_ids: Sequence[bytes]) -> None:
         take_blobs(tx)
