@@ -110,7 +110,7 @@ def test_an_index_that_is_made_again_and_killed_at_any_step_says_nothing_that_is
 def empty(shop: Shop) -> None:
     for table in (chunks, packs, doubtful_objects):
         shop.hurt(delete(table))
-    shop.blobs.delete([info.key for info in shop.blobs.list("")])
+    shop.blobs.delete([info.key for info in shop.blobs.list("packs/")])
 
 
 def test_a_pack_that_was_freed_is_not_listed_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
