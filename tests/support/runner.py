@@ -231,7 +231,7 @@ class FakeRunner:
                 path=path,
                 manifest_id=hashlib.sha256(f"manifest {text}".encode()).digest(),
                 content_id=hashlib.sha256(text.encode()).digest(),
-                files=1,
+                files=1 if text else 0,
                 size=len(text),
             )
             for path, text in paths.items()

@@ -54,6 +54,8 @@ class PlannedBegin(TypedDict("PlannedBegin", {"from": str})):
     manifest_id: str
     files: int
     size: int
+    instead: str | None
+    """Why it is not the last one."""
 
 
 PlannedStep = TypedDict(

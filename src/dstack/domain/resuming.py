@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
+
+
+class Instead(StrEnum):
+    """Why a job that starts again does not begin with the last snapshot."""
+
+    ASKED = "asked"
+    """It goes back to an earlier one."""
+    EMPTY = "empty"
+    """The later ones hold no file."""
+    LOST = "lost"
+    """The later ones are not whole in the store."""
 
 
 @dataclass(frozen=True, slots=True)

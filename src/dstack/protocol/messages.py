@@ -68,6 +68,11 @@ class EarlierSnapshot(Message, frozen=True, kw_only=True):
     """Of this job, 0 for the job of an earlier run."""
     files: int = 0
     size: int = 0
+    taken_at: int = 0
+    instead: str = ""
+    """Why it is not the last (`domain.resuming.Instead`); empty where it is."""
+    older: bytes | None = None
+    """The one that was saved before it, of the same run."""
 
 
 class Assignment(Message, frozen=True, kw_only=True):

@@ -69,7 +69,8 @@ async def _lay_out(shop: Workshop, assignment: Assignment, folder: Path) -> Path
     for path in assignment.spec.artifacts:
         inside(base, path, "artifacts").mkdir(parents=True, exist_ok=True)
     for earlier in assignment.resumed:
-        await beginning.put_back(shop.store, earlier, inside(base, earlier.path, "artifacts"))
+        into = inside(base, earlier.path, "artifacts")
+        await beginning.put_back(shop.store, assignment.run_name, earlier, into)
     return work
 
 

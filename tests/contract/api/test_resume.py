@@ -43,7 +43,8 @@ def test_planned(asked: Asked, failed: str) -> None:
     )  # fmt: skip
     assert (train["action"], train["reused"]) == ("run", [])
     [begin] = train["begins"]
-    assert set(begin) == {"job", "path", "from", "attempt", "at", "manifest_id", "files", "size"}
+    assert set(begin) == {"job", "path", "from", "attempt", "at", "manifest_id", "files", "size", "instead"}
+    assert begin["instead"] is None
     assert len(asked.get("runs")["items"]) == 1
 
 

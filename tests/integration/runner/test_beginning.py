@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -35,9 +36,18 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, store: RecordingStore)
     bench.close()
 
 
-def beginning(bench: Bench, assignment: Assignment, path: str, manifest_id: bytes, attempt: int = 0) -> Assignment:
+def beginning(
+    bench: Bench, assignment: Assignment, path: str, manifest_id: bytes, attempt: int = 0, **more: Any
+) -> Assignment:
     earlier = EarlierSnapshot(
-        path=path, manifest_id=manifest_id, run_name="old-cow-1", attempt=attempt, files=2, size=3
+        path=path,
+        manifest_id=manifest_id,
+        run_name="old-cow-1",
+        attempt=attempt,
+        files=2,
+        size=3,
+        taken_at=1656676800_000_000,
+        **more,
     )
     return msgspec.structs.replace(assignment, resumed=(*assignment.resumed, earlier))
 
@@ -80,11 +90,48 @@ def test_the_log_begins_with_why(attempt: int, words: str, tmp_path: Path, store
     )
 
 
-def test_a_snapshot_that_cannot_be_had_is_named_with_what_to_do(tmp_path: Path, store: RecordingStore) -> None:
+NOT_THE_LAST = {
+    "asked": ", as was asked for",
+    "empty": "; later ones hold no file: stop it, and `dstack resume old-cow-1 --fresh` begins with nothing",
+    "lost": "; later ones are not whole in the store any more",
+}
+
+
+@pytest.mark.parametrize(("instead", "words"), NOT_THE_LAST.items())
+def test_the_log_tells_of_one_that_is_not_the_last(
+    instead: str, words: str, tmp_path: Path, store: RecordingStore
+) -> None:
     bench = Bench(tmp_path / "home", store, "direct")
-    assignment = beginning(bench, bench.assignment(artifacts=["model"]), "model", bytes(32))
-    with pytest.raises(SetupError, match=r"the last snapshot of model \(run old-cow-1\) cannot be put back: .*--fresh"):
-        asyncio.run(bench.lay_out(assignment))
+    saved = bench.save(tree(tmp_path / "saved", epoch="7"))
+    assignment = beginning(bench, bench.assignment(artifacts=["model"]), "model", saved, instead=instead)
+    asyncio.run(bench.lay_out(assignment))
+    assert (bench.folder(assignment) / "spool").read_text() == (
+        f"dstack: model begins with a snapshot of run old-cow-1, taken at 2022-07-01 12:00:00 UTC (2 files){words}\n"
+    )
+
+
+@pytest.mark.parametrize("attempt", [0, 2])
+def test_a_snapshot_that_cannot_be_had_is_named_with_what_to_do(
+    attempt: int, tmp_path: Path, store: RecordingStore
+) -> None:
+    bench = Bench(tmp_path / "home", store, "direct")
+    plain = bench.assignment(artifacts=["model"])
+    with pytest.raises(SetupError) as error:
+        asyncio.run(bench.lay_out(beginning(bench, plain, "model", bytes(32), attempt)))
+    whose = "run old-cow-1" if not attempt else "attempt 2"
+    assert str(error.value).startswith(f"snapshot 000000000000 of model ({whose}) cannot be put back: chunk 0")
+    assert str(error.value).endswith(f" holds it; `dstack resume {plain.run_name} --fresh` begins without any")
+
+
+def test_an_older_one_is_offered(tmp_path: Path, store: RecordingStore) -> None:
+    bench = Bench(tmp_path / "home", store, "direct")
+    plain = bench.assignment(artifacts=["model"])
+    with pytest.raises(SetupError) as error:
+        asyncio.run(bench.lay_out(beginning(bench, plain, "model", bytes(32), older=b"\xab" * 32)))
+    assert str(error.value).endswith(
+        " holds it; `dstack resume old-cow-1 --at abababababab` begins with the one before it, `dstack artifacts log "
+        f"old-cow-1` lists all, `dstack resume {plain.run_name} --fresh` begins without any"
+    )
 
 
 def test_a_path_that_leads_out_is_refused(tmp_path: Path, store: RecordingStore) -> None:

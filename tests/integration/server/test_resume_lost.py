@@ -6,42 +6,26 @@ import pytest
 
 from dstack.server.db.tables import chunks as chunks_table
 from dstack.server.db.tables import packs as packs_table
-from dstack.server.db.tables import runs as runs_table
 from dstack.server.services import resume
-from dstack.server.services.errors import Conflict
+from dstack.server.services.doubts import doubt
 from dstack.server.services.resume import Wish
 from tests.support.resuming import (
     CHAIN,
+    LOSE,
     VARIABLES,
     assigned,
     begins,
     failed_chain,
+    killed_after,
     lose_snapshot,
+    manifest,
+    refused,
     restarted,
     resumed,
     saved_by,
+    warned,
 )
-from tests.support.runner import FakeRunner
 from tests.support.world import World
-
-
-def refused(world: World, old: str, **wish: object) -> Conflict:
-    """What a plan and a submission say alike; nothing is stored."""
-    before = len(world.rows(runs_table))
-    told: list[Conflict] = []
-    for ask in (lambda w: resume.plan(world.context, old, w), lambda w: resume.submit(world.context, old, w, None)):
-        with pytest.raises(Conflict) as error:
-            ask(Wish(**wish))  # pyright: ignore[reportArgumentType]
-        told.append(error.value)
-    assert (told[0].message, told[0].hint) == (told[1].message, told[1].hint)
-    assert len(world.rows(runs_table)) == before
-    return told[0]
-
-
-def warned(world: World, old: str, **wish: object) -> tuple[str, list[str]]:
-    """The new run, and the messages of its warnings."""
-    made = resume.submit(world.context, old, Wish(**wish), None)  # pyright: ignore[reportArgumentType]
-    return made.name, [warning.message for warning in made.warnings]
 
 
 def test_a_job_does_not_begin_from_nothing_unasked(world: World) -> None:
@@ -50,7 +34,7 @@ def test_a_job_does_not_begin_from_nothing_unasked(world: World) -> None:
     before = saved_by(world, old)
     lose_snapshot(world, before["train"])
     told = refused(world, old)
-    assert told.message == f"what train of {old} saved in `model` is not in the store any more"
+    assert told.message == f"what train of {old} saved in `model` is not whole in the store any more"
     assert told.hint == (
         f"`dstack verify {old} --repair` looks for another copy; `dstack restart {old} train` starts train without "
         f"it, `dstack resume {old} --fresh` begins without any"
@@ -80,7 +64,7 @@ def test_a_job_that_is_done_does_not_run_again_unasked(world: World, fresh: bool
     before = saved_by(world, old)
     lose_snapshot(world, before["prepare"])
     told = refused(world, old, fresh=fresh)
-    assert told.message == f"what prepare of {old} saved in `data` is not in the store any more"
+    assert told.message == f"what prepare of {old} saved in `data` is not whole in the store any more"
     assert told.hint.endswith(f"`dstack restart {old} prepare` runs it again, and what follows it")
     assert refused(world, old, fresh=fresh, restart=True, job="train").message == told.message
     new, warnings = warned(world, old, fresh=fresh, restart=True, job="prepare")
@@ -111,31 +95,8 @@ def test_a_job_that_was_done_and_starts_again_anyway_does_so_without(world: Worl
     world.complete(runner)
     lose_snapshot(world, saved_by(world, old)["report"])
     new, warnings = warned(world, old, restart=True, job="train")
-    assert warnings == [f"what report of {old} saved in `page` is not in the store any more: it runs without"]
+    assert warnings == [f"what report of {old} saved in `page` is not whole in the store any more: it runs without"]
     assert world.states(new)["prepare"] == "done"
-
-
-def killed_after(world: World, runner: FakeRunner, *contents: str) -> str:
-    """A run of `prepare` that saved these, a second apart, and was lost."""
-    old = world.submit(CHAIN, "prepare", variables=VARIABLES)
-    world.place()
-    runner.poll()
-    job = runner.id_of("prepare")
-    runner.accept(job)
-    runner.start(job)
-    for content in contents:
-        world.clock.advance(1)
-        runner.report(runner.snapshot(job, {"data": content}))
-    world.clock.advance(1)
-    runner.exit(job, 1)
-    runner.save(job, {"data": "the last"})
-    runner.forget(job)
-    assert world.states(old) == {"prepare": "failed"}
-    return old
-
-
-def manifest(content: str) -> bytes:
-    return FakeRunner.artifacts({"x": content})[0].manifest_id
 
 
 def test_an_older_snapshot_takes_the_place_of_one_that_is_lost(world: World) -> None:
@@ -147,9 +108,34 @@ def test_an_older_snapshot_takes_the_place_of_one_that_is_lost(world: World) -> 
     new, warnings = warned(world, old)
     assert [warning.message for warning in planned.carried.warnings] == warnings
     assert len(warnings) == 1
-    assert f"what prepare of {old} saved last in `data` is not in the store any more: it begins" in warnings[0]
+    assert f"what prepare of {old} saved last in `data` is not whole in the store any more: it begins" in warnings[0]
     assert saved_by(world, new) == {"prepare": manifest("epoch 2")}
     assert begins(assigned(world, runner)["prepare"]) == {"data": manifest("epoch 2")}
+
+
+def test_one_that_a_repair_found_to_name_what_is_gone_counts_as_lost(world: World) -> None:
+    """Its own object is there; to put it back would fail."""
+    runner = world.runner()
+    old = killed_after(world, runner, "epoch 1", "epoch 2")
+    doubted = [manifest("the last"), manifest("epoch 2")]
+    world.context.database.write(LOSE, lambda tx: doubt(tx, world.context.project_id, doubted))
+    new, [warning] = warned(world, old)
+    assert "is not whole in the store any more: it begins" in warning
+    assert saved_by(world, new) == {"prepare": manifest("epoch 1")}
+    assert assigned(world, runner)["prepare"].resumed[0].instead == "lost"
+
+
+def test_one_that_can_be_tried_instead_goes_with_it(world: World) -> None:
+    """For the message of a set-up that finds it damaged further down."""
+    runner = world.runner()
+    old = killed_after(world, runner, "epoch 1", "epoch 2", "")
+    new = resumed(world, old)
+    [earlier] = assigned(world, runner)["prepare"].resumed
+    assert (earlier.run_name, earlier.instead, earlier.older) == (old, "", manifest("epoch 2"))
+    killed_after(world, runner, last="epoch 3", run=new)
+    resumed(world, new)
+    [earlier] = assigned(world, runner)["prepare"].resumed
+    assert (earlier.run_name, earlier.older) == (new, manifest("the last"))
 
 
 def test_where_all_older_ones_are_lost_too_it_is_refused(world: World) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, func, insert, select, update
+from sqlalchemy import and_, bindparam, case, func, insert, select, update
 
 from dstack.protocol.messages import SavedArtifact
 from dstack.server.db.engine import Transaction
@@ -19,6 +19,9 @@ from dstack.server.services.errors import CodeMissing, NotFound
 from dstack.server.services.job_names import see_job
 from dstack.snapshots.errors import RestoreFailed
 from dstack.snapshots.listing import Leaf, walk_tree
+
+NOW: Final = (1 << 62) - 1
+"""A time, in microseconds, that nothing is later than."""
 
 
 def has_path(context: Context, manifest_id: bytes, path: str) -> bool:
@@ -124,14 +127,40 @@ def newest_of_needs(tx: Transaction, project_id: UUID, step_id: UUID) -> list[di
     return _shown(tx.execute(_OF_NEEDS, {"project": project_id, "step": step_id}))
 
 
-def newest_before(tx: Transaction, project_id: UUID, job_id: UUID, attempt: int) -> list[dict[str, Any]]:
-    """The newest snapshot of each path of the newest attempt before `attempt` that has one; 0 is an earlier run's."""
+def holding_before(tx: Transaction, project_id: UUID, job_id: UUID, attempt: int) -> list[dict[str, Any]]:
+    """The two newest snapshots of each path that attempts before `attempt` saved and that hold files, the newer first;
+    0 is an earlier run's. `newer` says how many came after it that hold none."""
     return _shown(tx.execute(_BEFORE, {"project": project_id, "job": job_id, "attempt": attempt}))
 
 
-def older_than_newest(tx: Transaction, project_id: UUID, job_id: UUID, path: str) -> list[dict[str, Any]]:
-    """The other snapshots of one path of a job, the newest first."""
-    return _shown(tx.execute(_OLDER, {"project": project_id, "job": job_id, "path": path}))
+def newest_of_run_by(tx: Transaction, project_id: UUID, run_id: UUID, at: int) -> list[dict[str, Any]]:
+    """What `newest_of_run` gave at that time, of what is still there."""
+    return _shown(tx.execute(_OF_RUN_BY, {"project": project_id, "run": run_id, "at": at}))
+
+
+def newest_of_job_by(tx: Transaction, project_id: UUID, job_id: UUID, at: int) -> list[dict[str, Any]]:
+    """The same of a job."""
+    return _shown(tx.execute(_OF_JOB_BY, {"project": project_id, "job": job_id, "at": at}))
+
+
+def older_than_newest(
+    tx: Transaction, project_id: UUID, job_id: UUID, path: str, at: int = NOW
+) -> list[dict[str, Any]]:
+    """The snapshots of one path of a job that are older than the newest at that time, the newest first."""
+    return _shown(tx.execute(_OLDER, {"project": project_id, "job": job_id, "path": path, "at": at}))
+
+
+def named_in_run(tx: Transaction, project_id: UUID, run_id: UUID, digits: str) -> list[dict[str, Any]]:
+    """The snapshots of a run whose ids begin with these digits, of each (job, path) the newest first."""
+    first, last = (bytes.fromhex(digits.ljust(64, end)) for end in "0f")
+    return _shown(tx.execute(_NAMED, {"project": project_id, "run": run_id, "first": first, "last": last}))
+
+
+def one_before(tx: Transaction, project_id: UUID, run_id: UUID, job: str, path: str, at: int) -> bytes | None:
+    """The snapshot that `job` of a run saved before that time, the newest that holds files."""
+    found = tx.execute(_ONE_BEFORE, {"project": project_id, "run": run_id, "job": job, "path": path, "at": at})
+    manifest_id = found.scalar()
+    return None if manifest_id is None else bytes(manifest_id)
 
 
 def _shown(result: Result) -> list[dict[str, Any]]:
@@ -140,20 +169,19 @@ def _shown(result: Result) -> list[dict[str, Any]]:
 
 def _select_newest(where: Any) -> Any:
     """Of each (job, path), the last snapshot of its newest attempt that saved any: a training saves thousands."""
-    query, rank = _ranked(where)
-    return query.where(rank == 1).order_by(jobs.c.submitted_at, jobs.c.id, query.selected_columns.path)
+    query, ranked = _ranked(where)
+    return query.where(ranked.rank == 1).order_by(jobs.c.submitted_at, jobs.c.id, query.selected_columns.path)
 
 
-def _ranked(where: Any) -> tuple[Any, Any]:
-    """(snapshots, how many of the same job and path are not older)."""
-    rank = func.row_number().over(
-        partition_by=(artifacts.c.job_id, artifacts.c.path),
-        order_by=(artifacts.c.attempt.desc(), artifacts.c.id.desc()),
-    )
+_OF = (artifacts.c.job_id, artifacts.c.path)
+_NEWEST = (artifacts.c.attempt.desc(), artifacts.c.id.desc())
+
+
+def _ranked(where: Any, *more: Any) -> tuple[Any, Any]:
+    """Snapshots, and columns to choose by: `rank` says how many of the same job and path are not older; and `more`."""
+    rank = func.row_number().over(partition_by=_OF, order_by=_NEWEST).label("rank")
     ranked = (
-        select(artifacts, rank.label("rank"))
-        .where(artifacts.c.project_id == bindparam("project", type_=Id), where)
-        .subquery()
+        select(artifacts, rank, *more).where(artifacts.c.project_id == bindparam("project", type_=Id), where).subquery()
     )
     query = (
         select(
@@ -164,20 +192,56 @@ def _ranked(where: Any) -> tuple[Any, Any]:
         .join(jobs, and_(jobs.c.project_id == ranked.c.project_id, jobs.c.id == ranked.c.job_id))
         .join(runs, and_(runs.c.project_id == ranked.c.project_id, runs.c.id == ranked.c.run_id))
     )  # fmt: skip
-    return query, ranked.c.rank
+    return query, ranked.c
 
 
 def _select_older(where: Any) -> Any:
-    query, rank = _ranked(where)
-    return query.where(rank > 1).order_by(rank)
+    query, ranked = _ranked(where)
+    return query.where(ranked.rank > 1).order_by(ranked.rank)
+
+
+def _select_all(where: Any) -> Any:
+    query, ranked = _ranked(where)
+    return query.order_by(jobs.c.submitted_at, jobs.c.id, query.selected_columns.path, ranked.rank)
+
+
+def _select_holding(where: Any) -> Any:
+    is_empty = case((artifacts.c.files > 0, 0), else_=1)
+    holds = func.row_number().over(partition_by=_OF, order_by=(is_empty, *_NEWEST)).label("holds")
+    query, ranked = _ranked(where, holds)
+    query = query.add_columns((ranked.rank - ranked.holds).label("newer"))
+    return query.where(ranked.files > 0, ranked.holds <= 2).order_by(ranked.path, ranked.holds)
 
 
 _OF_RUNS = _select_newest(artifacts.c.run_id.in_(bindparam("ids", expanding=True)))
 _OF_JOBS = _select_newest(artifacts.c.job_id.in_(bindparam("ids", expanding=True)))
-_BEFORE = _select_newest(
+_BEFORE = _select_holding(
     and_(artifacts.c.job_id == bindparam("job", type_=Id), artifacts.c.attempt < bindparam("attempt"))
 )
-_OLDER = _select_older(and_(artifacts.c.job_id == bindparam("job", type_=Id), artifacts.c.path == bindparam("path")))
+_BY = artifacts.c.taken_at <= bindparam("at")
+_OF_RUN = artifacts.c.run_id == bindparam("run", type_=Id)
+_OF_RUN_BY = _select_newest(and_(_OF_RUN, _BY))
+_OF_JOB_BY = _select_newest(and_(artifacts.c.job_id == bindparam("job", type_=Id), _BY))
+_OLDER = _select_older(
+    and_(artifacts.c.job_id == bindparam("job", type_=Id), artifacts.c.path == bindparam("path"), _BY)
+)
+_NAMED = _select_all(
+    and_(_OF_RUN, artifacts.c.manifest_id >= bindparam("first"), artifacts.c.manifest_id <= bindparam("last"))
+)
+_ONE_BEFORE = (
+    select(artifacts.c.manifest_id)
+    .join(jobs, and_(jobs.c.project_id == artifacts.c.project_id, jobs.c.id == artifacts.c.job_id))
+    .where(
+        artifacts.c.project_id == bindparam("project", type_=Id),
+        _OF_RUN,
+        jobs.c.name == bindparam("job"),
+        artifacts.c.path == bindparam("path"),
+        artifacts.c.taken_at < bindparam("at"),
+        artifacts.c.files > 0,
+    )
+    .order_by(*_NEWEST)
+    .limit(1)
+)
 _NEEDED_STEPS = select(step_needs.c.needs_id).where(
     step_needs.c.project_id == bindparam("project", type_=Id), step_needs.c.step_id == bindparam("step", type_=Id)
 )

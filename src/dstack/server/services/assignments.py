@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import and_, bindparam, select
 
+from dstack.domain.resuming import Instead
 from dstack.protocol.messages import Assignment, EarlierSnapshot, InputRef
 from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
@@ -18,7 +19,7 @@ from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runs, steps, submissions
 from dstack.server.db.types import Id
 from dstack.server.services import run_values
-from dstack.server.services.artifacts import newest_before, newest_of_needs
+from dstack.server.services.artifacts import holding_before, newest_of_needs, one_before
 from dstack.server.services.context import Context
 from dstack.server.services.sealing import SealingError
 from dstack.server.services.stored import StoredPlan
@@ -79,6 +80,7 @@ _SELECT = Prepared(
         attempts.c.id, attempts.c.number, attempts.c.job_id, attempts.c.run_id,
         jobs.c.name, jobs.c.workflow, jobs.c.spec, jobs.c.step_id,
         steps.c.plan, runs.c.name.label("run_name"), runs.c.code_manifest_id, runs.c.workflow.label("root"),
+        runs.c.resumed_from,
     )
     .join(jobs, and_(jobs.c.project_id == attempts.c.project_id, jobs.c.id == attempts.c.job_id))
     .join(steps, and_(steps.c.project_id == attempts.c.project_id, steps.c.id == jobs.c.step_id))
@@ -110,20 +112,40 @@ def inputs_of(tx: Transaction, project_id: UUID, step_id: UUID, plan: StoredPlan
 def _resumed(
     tx: Transaction, context: Context, row: Any, plan: StoredPlan, spec: JobSpec
 ) -> tuple[EarlierSnapshot, ...]:
-    """The last snapshot of each artifact folder that an attempt before this one took, or the job that it resumes."""
+    """The last snapshot that holds files, of each artifact folder, of the attempts before this one or of the job that
+    it resumes."""
     if not spec.artifacts or (row.number == 1 and not plan.resumed_from):
         return ()
+    found: dict[str, list[Any]] = {}
+    for item in holding_before(tx, context.project_id, row.job_id, row.number):
+        found.setdefault(item["path"], []).append(item)
     return tuple(
-        EarlierSnapshot(
-            path=item["path"],
-            manifest_id=item["manifest_id"],
-            run_name=row.run_name if item["attempt"] else plan.resumed_from,
-            attempt=item["attempt"],
-            files=item["files"],
-            size=item["size"],
-        )
-        for item in newest_before(tx, context.project_id, row.job_id, row.number)
-        if item["files"] and item["path"] in spec.artifacts
+        _earlier(tx, context, row, plan, newest, older[0]["manifest_id"] if older else None)
+        for path, (newest, *older) in found.items()
+        if path in spec.artifacts
+    )
+
+
+def _earlier(
+    tx: Transaction, context: Context, row: Any, plan: StoredPlan, item: Any, older: bytes | None
+) -> EarlierSnapshot:
+    path, run_name, instead = item["path"], row.run_name, Instead.EMPTY if item["newer"] else ""
+    if not item["attempt"]:
+        run_name = plan.resumed_from
+        begun = (each.instead for each in plan.begins if (each.job_name, each.path) == (row.name, path))
+        instead = instead or next(begun, "")
+        if row.resumed_from is not None:
+            older = one_before(tx, context.project_id, row.resumed_from, row.name, path, item["at"])
+    return EarlierSnapshot(
+        path=path,
+        manifest_id=item["manifest_id"],
+        run_name=run_name,
+        attempt=item["attempt"],
+        files=item["files"],
+        size=item["size"],
+        taken_at=item["at"],
+        instead=instead,
+        older=older,
     )
 
 

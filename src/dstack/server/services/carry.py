@@ -21,9 +21,11 @@ from dstack.domain.resuming import Before, StepOfRun, taken_over
 from dstack.sdk.provider import JobSpec
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import jobs, runs, steps, submissions
-from dstack.server.services.beginnings import Beginning, Losses, Row, Snapshots
+from dstack.server.services.beginnings import Beginning, Row, Snapshots
 from dstack.server.services.context import Context
 from dstack.server.services.errors import NotFound
+from dstack.server.services.losses import Losses
+from dstack.server.services.moments import Moment
 from dstack.server.services.stored import StoredInput, StoredPlan, StoredSubmission
 from dstack.workflows import Diagnostic, PlannedStep, ReusedInput, RunPlan
 from dstack.workflows.inputs import LATEST
@@ -190,7 +192,7 @@ class Prior:
         _check_again(tx, context.project_id, old, lock=lock)
         sources = {item.run_name for item, _ in old.pins}
         deleted = frozenset(sources - _repositories(tx, context.project_id, sources).keys())
-        snapshots = Snapshots(tx, context, old.row.id, lock=lock)
+        snapshots = Snapshots(tx, context, old.row.id, Moment(), lock=lock)
         names = [
             StepOfRun(step.name, step.needs, tuple(job_name(step, spec) for spec in step.jobs))
             for step in planned.steps
@@ -200,14 +202,14 @@ class Prior:
         skipped = {name for name, job in old.jobs.items() if job.state == JobState.SKIPPED}
         again = {step.name for step in planned.steps} if self.again is None else self.again
         taken = taken_over(names, Before(whole, skipped), again)
-        beginnings = {} if self.fresh else _beginnings(planned, snapshots, taken)
+        beginnings = {} if self.fresh else _beginnings(planned, snapshots, taken, done)
         wanted = taken_over(names, Before(done, skipped), again) - taken
         redone = {name: snapshots.lost[name] for name in sorted(wanted) if name in snapshots.lost}
         named = self.again or frozenset[str]()
         asked_for = {job for step in names for job in step.jobs if job in named or step.name in named}
-        losses = Losses(old.name, beginnings, done, redone)
+        losses = Losses(old.name, self.command, beginnings, done, redone)
         if asked_for.isdisjoint(snapshots.lost):  # who names one of them has been told
-            losses.check(self.command)
+            losses.check()
         return Carried(
             old.name,
             old.row.id,
@@ -219,10 +221,12 @@ class Prior:
         )
 
 
-def _beginnings(planned: RunPlan, snapshots: Snapshots, taken: Collection[str]) -> dict[str, Beginning]:
+def _beginnings(
+    planned: RunPlan, snapshots: Snapshots, taken: Collection[str], done: Collection[str]
+) -> dict[str, Beginning]:
     """What the jobs that start again begin from."""
     return {
-        name: snapshots.beginning(name, spec.artifacts)
+        name: snapshots.beginning(name, spec.artifacts, done=name in done)
         for step in planned.steps
         for spec in step.jobs
         if (name := job_name(step, spec)) not in taken

@@ -164,6 +164,7 @@ class _Rows:
                 path=row["path"], manifest_id=row["manifest_id"], content_id=row["content_id"], job_name=name,
                 run_name=carried.reused[name].origin_run if reused else carried.run,
                 workflow=row["workflow"], partial=bool(row["partial"]),
+                instead=row.get("instead", ""),
             )
             for name in names if (name in carried.reused) is reused
             for row in carried.saved.get(name, ())

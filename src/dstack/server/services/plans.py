@@ -120,6 +120,7 @@ def _carried(shown: dict[str, Any], step: workflows.PlannedStep, carried: Carrie
         {
             "job": name, "path": row["path"], "from": carried.run, "attempt": row["attempt"], "at": row["at"],
             "manifest_id": row["manifest_id"].hex(), "files": row["files"], "size": row["size"],
+            "instead": row.get("instead") or None,
         }
         for name in names if name not in carried.reused
         for row in carried.saved.get(name, ())

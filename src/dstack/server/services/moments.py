@@ -1,0 +1,70 @@
+"""What jobs go back to that start again: what they had saved by a time, or one of their snapshots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from dstack.server.db.engine import Transaction
+from dstack.server.services.artifacts import NOW, named_in_run
+from dstack.server.services.context import Context
+from dstack.server.services.errors import BadRequest, NotFound
+
+_SNAPSHOT: Final = re.compile(r"[0-9a-f]{8,64}")
+_SHOWN: Final = 12
+"""Digits of a snapshot's id that people see."""
+
+
+class Moment(NamedTuple):
+    """All jobs go back to `at` that time (microseconds UTC); or those that saved `named`, the newest first, to when
+    they did; or none. `text` is what names the snapshot."""
+
+    at: int | None = None
+    named: Sequence[Mapping[str, Any]] = ()
+    text: str = ""
+
+    def limit(self, job_id: UUID) -> int:
+        """The time that the job goes back to."""
+        if self.at is not None:
+            return self.at
+        return max((row["at"] for row in self.named if row["job_id"] == job_id), default=NOW)
+
+
+def resolve(tx: Transaction, context: Context, run_id: UUID, run: str, at: int | None, snapshot: str | None) -> Moment:
+    """Raises NotFound where the run has no such snapshot, BadRequest where it has several."""
+    if snapshot is None:
+        return Moment(at)
+    found = named_in_run(tx, context.project_id, run_id, snapshot)
+    ids = sorted({row["manifest_id"].hex()[:_SHOWN] for row in found})
+    if not ids:
+        raise NotFound(
+            f"there is no snapshot {snapshot[:_SHOWN]} of run {run}",
+            hint="older ones may have been thinned: `dstack retention` says by which rules. "
+            f"`dstack artifacts log {run}` lists the snapshots",
+        )
+    if len({row["manifest_id"] for row in found}) > 1:
+        raise BadRequest(
+            f"{len(ids)} snapshots of run {run} begin with {snapshot}: {', '.join(ids)}", hint="write more of it"
+        )
+    newest: dict[tuple[UUID, str], Mapping[str, Any]] = {}
+    for row in found:
+        newest.setdefault((row["job_id"], row["path"]), row)
+    return Moment(None, list(newest.values()), snapshot[:_SHOWN])
+
+
+def check(at: int | None, snapshot: str | None, *, fresh: bool) -> None:
+    """Raises BadRequest for what cannot be meant."""
+    if snapshot is not None and _SNAPSHOT.fullmatch(snapshot) is None:
+        raise BadRequest(f"`{snapshot}` is no snapshot", hint="8 to 64 of the digits of its id name one")
+    if at is not None and snapshot is not None:
+        raise BadRequest("a time and a snapshot were given", hint="give one of them")
+    if fresh and (at is not None or snapshot is not None):
+        raise BadRequest("`--fresh` begins without what was saved, `--at` with it", hint="give one of them")
+
+
+def told(at: int) -> str:
+    """A time, for people."""
+    return datetime.fromtimestamp(at / 1e6, UTC).isoformat(" ", "seconds").removesuffix("+00:00") + " UTC"
