@@ -22,6 +22,7 @@ from typing import Any, cast
 from dstack.cli.session import Session
 from dstack.client import facade
 from dstack.client.api import ApiError, Unreachable
+from dstack.client.artifacts import folder_named
 from dstack.client.facade import At, OpenedFile, PathLike
 from dstack.client.sources import ArtifactError
 from dstack.snapshots.errors import SnapshotError
@@ -63,7 +64,7 @@ def download(
     Raises ArtifactError, and writes nothing, where files there differ, unless `overwrite`.
     """
     source = facade.source_of(run, tag, job)
-    target = Path(to if to is not None else source.name.removeprefix(":"))
+    target = folder_named(to) if to is not None else Path(source.name.removeprefix(":"))
     paths = [path] if isinstance(path, str) else path
     with Session().api as api:
         found = facade.artifacts_of(api, source, at)

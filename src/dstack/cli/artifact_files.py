@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -56,10 +55,11 @@ def cp(source: str, dest: str, when: str | None, force: bool, as_json: bool) -> 
     """Copy the file or folder at PATH of RUN to DEST, or into DEST where that is a folder or ends with `/`."""
     from dstack.cli.transfer import Measured, transfer
     from dstack.client import saved
-    from dstack.client.artifacts import Differs
+    from dstack.client.artifacts import Differs, folder_named
     from dstack.client.copying import copy
     from dstack.client.transfers import counted_store
 
+    folder = folder_named(dest)
     wanted = _with_path(parse(source))
     with open_api() as api:
         wanted = _with_path(source_named(api, wanted))
@@ -67,8 +67,8 @@ def cp(source: str, dest: str, when: str | None, force: bool, as_json: bool) -> 
         store, blobs = counted_store(api)
         artifact, located = saved.one(store, found, wanted.path or "")
         name = (wanted.path or "").rstrip("/").rpartition("/")[2]
-        is_into = (dest.endswith("/") or Path(dest).is_dir()) and name not in ("", ".")
-        target = Path(dest, name) if is_into else Path(dest)
+        is_into = (dest.endswith("/") or folder.is_dir()) and name not in ("", ".")
+        target = folder / name if is_into else folder
         size = saved.size_of(artifact, located)
         measured = Measured()
         try:
@@ -129,6 +129,8 @@ def _find(api: Api, source: Source, when: str | None) -> list[Artifact]:
     at, snapshot = moment(when)
     repository = current_repository() if source.tag else None
     found = find(api, source, at=at, snapshot=snapshot, repository=repository)
-    if not found:
+    if not found and source.path is not None:
         raise UserError(f"{source.text} has no artifacts", exit_code=1)
+    if not found:
+        say(f"{source.text} has no artifacts")
     return found

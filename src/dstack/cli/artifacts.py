@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from dstack.cli.session import open_api
 from dstack.cli.tagged import source_named
 from dstack.cli.upload import upload
 from dstack.client.api import Api
-from dstack.client.sources import find, history, parse, plain_path, within
+from dstack.client.sources import find, history, parse
 from dstack.client.types import Artifact, SavedFile
 
 
@@ -71,12 +70,14 @@ def list_artifacts(
             return
         found = find(api, wanted, workflow=workflow, at=at, snapshot=snapshot, repository=repository)
         if wanted.path is not None or with_files:
-            _show_files(_files(api, found, wanted.path, source), as_json=as_json)
-            return
+            files = _files(api, found, wanted.path)
+            if found or as_json:
+                _show_files(files, as_json=as_json)
+                return
     if as_json:
         write_json(found)
     elif not found:
-        sys.stderr.write(f"{source} has no artifacts\n")
+        say(f"{source} has no artifacts")
     else:
         _show(found)
 
@@ -98,12 +99,12 @@ def _show(found: list[Artifact]) -> None:
     write_table(columns, rows)
 
 
-def _files(api: Api, found: list[Artifact], path: str | None, source: str) -> list[SavedFile]:
+def _files(api: Api, found: list[Artifact], path: str | None) -> list[SavedFile]:
     from dstack.client import saved
     from dstack.client.store import remote_store
 
-    if not found:
-        raise UserError(f"{source} has no artifacts", exit_code=1)
+    if not found and path is None:
+        return []
     store = remote_store(api)
     return list(saved.files(store, saved.choose(store, found, ["" if path is None else path])))
 
@@ -113,16 +114,19 @@ def _show_files(found: list[SavedFile], *, as_json: bool) -> None:
         write_json(found)
         return
     several = len({item.get("job") for item in found}) > 1
+    # Artifacts within each other have the same files.
+    nested = len({(item.get("job"), item.get("path")) for item in found}) < len(found)
     rows = [
         [
             _name(item),
             size_words(item.get("size", 0)) if item.get("type") != "symlink" else "",
             ago(item.get("mtime")),
             *([item.get("job", "")] if several else []),
+            *([item.get("artifact", "")] if nested else []),
         ]
         for item in found
     ]
-    write_table(["PATH", "SIZE", "CHANGED", *(["JOB"] if several else [])], rows)
+    write_table(["PATH", "SIZE", "CHANGED", *(["JOB"] if several else []), *(["ARTIFACT"] if nested else [])], rows)
 
 
 def _name(item: SavedFile) -> str:
@@ -134,43 +138,47 @@ def _name(item: SavedFile) -> str:
 @artifacts.command()
 @click.argument("source", metavar="RUN|:TAG[/JOB][:PATH]")
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Into this folder (default: ./RUN or ./TAG)."
-)
+@click.option("-o", "--output", type=click.Path(), metavar="DIR", help="Into this folder (default: ./RUN or ./TAG).")
 @click.option("--at", "when", metavar="TIME|SNAPSHOT", help="As it was then: 5m or 2h ago, a time, or a snapshot.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite files that differ.")
 @click.option("--json", "as_json", is_flag=True, help="What was downloaded, as a list of objects.")
 def download(
-    source: str, paths: tuple[str, ...], output: Path | None, when: str | None, force: bool, as_json: bool
+    source: str, paths: tuple[str, ...], output: str | None, when: str | None, force: bool, as_json: bool
 ) -> None:
     """Download the artifacts of RUN or :TAG, or what stands at each PATH of them.
 
     They appear under the same paths that the job wrote. Files that are there and differ are kept unless you agree. In
-    place of a PATH, the name of a workflow stands for its artifacts.
+    place of a PATH that is not there, the name of a workflow stands for its artifacts.
     """
+    from dstack.client.artifacts import folder_named
+
+    target = folder_named(output) if output is not None else None
     wanted = parse(source)
     at, snapshot = moment(when)
     with open_api() as api:
         wanted = source_named(api, wanted)
         repository = current_repository() if wanted.tag else None
         found = find(api, wanted, at=at, snapshot=snapshot, repository=repository)
-        workflow = _workflow(found, paths)
-        if workflow is not None:
-            found, paths = [item for item in found if item.get("workflow") == workflow], ()
-        if not found:
-            raise UserError(f"{source} has no artifacts", exit_code=1)
+        named = _of_workflow(api, found, paths)
+        if named:
+            found, paths = named, ()
         if wanted.path is not None:
             paths = (wanted.path, *paths)
-        results = _fetch(api, found, paths, output or Path(wanted.name.removeprefix(":")), force=force)
+        if not found and not paths:
+            say(f"{source} has no artifacts")
+        target = target or Path(wanted.name.removeprefix(":"))
+        results = _fetch(api, found, paths, target, force=force) if found or paths else []
     if as_json:
         write_json(results)
 
 
-def _workflow(found: list[Artifact], paths: tuple[str, ...]) -> str | None:
-    """The workflow that is meant, where a word names one and stands for no path."""
-    if len(paths) != 1 or any(within(item.get("path", ""), plain_path(paths[0])) is not None for item in found):
-        return None
-    return paths[0] if any(item.get("workflow") == paths[0] for item in found) else None
+def _of_workflow(api: Api, found: list[Artifact], paths: tuple[str, ...]) -> list[Artifact]:
+    """The artifacts of the workflow that is meant, where a word names one and nothing was saved at such a path."""
+    from dstack.client import saved
+    from dstack.client.store import remote_store
+
+    named = [item for item in found if item.get("workflow") == paths[0]] if len(paths) == 1 else []
+    return [] if named and saved.has(remote_store(api), found, paths[0]) else named
 
 
 def _fetch(

@@ -35,6 +35,13 @@ class Differs(ArtifactError):
         self.paths = paths
 
 
+def folder_named(path: str | os.PathLike[str]) -> Path:
+    """Raises ArtifactError for an empty path: that is a variable which nobody set, not the current folder."""
+    if not os.fspath(path):
+        raise ArtifactError("an empty path names no folder", "write `.` for the current folder")
+    return Path(path)
+
+
 def download_to(
     api: Api, artifacts: Sequence[Artifact], target: Path, *, overwrite: bool = False
 ) -> list[tuple[Artifact, Path]]:

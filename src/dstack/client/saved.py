@@ -47,6 +47,14 @@ def choose(store: SnapshotStore, artifacts: Sequence[Artifact], paths: Sequence[
     ]
 
 
+def has(store: SnapshotStore, artifacts: Sequence[Artifact], path: str) -> bool:
+    """Whether something stands at `path` in any of `artifacts`. Raises SnapshotError."""
+    try:
+        return bool(choose(store, artifacts, [path]))
+    except ArtifactError:
+        return False
+
+
 def one(store: SnapshotStore, artifacts: Sequence[Artifact], path: str) -> tuple[Artifact, Located]:
     """What stands at `path`, links followed. Raises ArtifactError where nothing does, or different things of several
     jobs; SnapshotError."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dstack import artifacts
 from dstack.snapshots.blobs.local import LocalBlobStore
 from dstack.snapshots.capture import save
 from dstack.snapshots.listing import entries
@@ -184,6 +185,59 @@ def test_a_word_that_is_a_workflow_and_no_path(saved: Saved, dstack: Dstack, tmp
     saved.add({"x": "2"})
     assert dstack("artifacts", "download", RUN, "prepare", "-o", str(tmp_path / "d")).code == 0
     assert [path.name for path in (tmp_path / "d").iterdir()] == ["data"]
+
+
+def test_a_word_that_is_a_workflow_beside_an_artifact_that_is_the_folder_itself(
+    saved: Saved, dstack: Dstack, tmp_path: Path
+) -> None:
+    """Anything may stand in it; what does not is no path."""
+    saved.add({"x": "1", "train": "a file"}, job="upload", path=".")
+    saved.add({"y": "2"})
+    assert dstack("artifacts", "download", RUN, "upload", "-o", str(tmp_path / "d")).code == 0
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["train", "x"]
+    assert dstack("artifacts", "download", RUN, "train", "-o", str(tmp_path / "e")).code == 0
+    assert [path.name for path in (tmp_path / "e").iterdir()] == ["train"]
+    done = dstack("artifacts", "download", RUN, "nope", "-o", str(tmp_path / "f"))
+    assert (done.code, "nothing was saved at `nope`" in done.err, (tmp_path / "f").exists()) == (2, True, False)
+
+
+def test_an_empty_path_is_not_the_current_folder(saved: Saved, dstack: Dstack, repository: Path) -> None:
+    saved.add({"x": "1"})
+    before = sorted(repository.rglob("*"))
+    for words in (["download", RUN, "-o", ""], ["cp", f"{RUN}:out/x", ""]):
+        done = dstack("artifacts", *words)
+        message = "error: an empty path names no folder\n  hint: write `.` for the current folder\n"
+        assert (done.code, done.err) == (2, message)
+    with pytest.raises(artifacts.ArtifactError, match="an empty path names no folder"):
+        artifacts.download(run=RUN, to="")
+    assert sorted(repository.rglob("*")) == before
+
+
+def test_a_run_without_artifacts_is_an_answer(saved: Saved, dstack: Dstack) -> None:
+    """Only what is asked for by its path must be there."""
+    for words in (["list"], ["list", "-l"], ["list", "--all-versions"], ["log"], ["download"], ["diff", RUN]):
+        done = dstack("artifacts", words[0], RUN, *words[1:], "--json")
+        assert (done.code, done.out) == (0, "[]\n"), words
+    for words in (["list"], ["list", "-l"], ["download"], ["diff", RUN]):
+        done = dstack("artifacts", words[0], RUN, *words[1:])
+        assert (done.code, done.out, f"{RUN} has no artifacts\n" in done.err) == (0, "", True), words
+    for words in (["list", f"{RUN}:out"], ["download", RUN, "out"], ["diff", f"{RUN}:out", RUN], ["cat", f"{RUN}:out"]):
+        done = dstack("artifacts", *words)
+        assert (done.code > 0, done.out, done.err.startswith("error: ")) == (True, "", True), words
+
+
+def test_files_of_artifacts_within_each_other(saved: Saved, dstack: Dstack) -> None:
+    """Each artifact has its own: which it is stands beside them."""
+    saved.add({"sub/x": "1"})
+    saved.add({"x": "1"}, path="out/sub")
+    out = dstack("artifacts", "list", RUN, "-l").out
+    assert [(line.split()[0], line.split()[-1]) for line in out.splitlines()] == [
+        ("PATH", "ARTIFACT"), ("out/sub/x", "out/sub"), ("out/sub/", "out"), ("out/sub/x", "out"),
+    ]  # fmt: skip
+    found = json.loads(dstack("artifacts", "list", RUN, "-l", "--json").out)
+    assert [(item["path"], item["artifact"]) for item in found if item["type"] == "file"] == [
+        ("out/sub/x", "out/sub"), ("out/sub/x", "out"),
+    ]  # fmt: skip
 
 
 def test_cat(saved: Saved, dstack: Dstack) -> None:

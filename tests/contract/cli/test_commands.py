@@ -369,11 +369,6 @@ class TestArtifacts:
             {"tag": "v1", "repository": str(repository)},
         ]
 
-    def test_nothing_to_download(self, stub: StubApi, dstack: Dstack) -> None:
-        stub.on("GET …/artifacts", Reply(body={"items": []}))
-        done = dstack("artifacts", "download", "odd-cat-1")
-        assert (done.code, done.err) == (1, "error: odd-cat-1 has no artifacts\n")
-
 
 class TestMistakes:
     def test_an_unknown_command(self, dstack: Dstack) -> None:
