@@ -84,7 +84,7 @@ def download(
     for artifact, place in places:
         _stay_within(target, artifact, place)  # again: the artifact before may have brought a link
         manifest_id = bytes.fromhex(artifact.get("manifest_id", ""))
-        restore(store, manifest_id, place, paths=_of(artifact, only), within=target, watch=watch)
+        restore(store, manifest_id, place, paths=_of(artifact, only), within=target, whole=True, watch=watch)
 
 
 def places_of(artifacts: Sequence[Artifact], target: Path) -> list[tuple[Artifact, Path]]:

@@ -53,7 +53,7 @@ def copy(
         case DirectoryEntry() as entry:
             restore_folder(store, manifest_id, located.path, entry, target, watch=watch)
         case _:
-            restore(store, manifest_id, target, watch=watch)
+            restore(store, manifest_id, target, whole=True, watch=watch)
 
 
 def _differing(store: SnapshotStore, artifact: Artifact, located: Located, target: Path) -> Iterator[Path]:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from dstack.snapshots.again import Places, read_again
 from dstack.snapshots.batches import (
@@ -31,6 +31,7 @@ from dstack.snapshots.below import OPEN_FOLDER, open_below, open_writable
 from dstack.snapshots.errors import RestoreFailed, RestoreStopped
 from dstack.snapshots.listing import Enter, Entry, Leaf, Leave, entries, walk_tree
 from dstack.snapshots.manifests import ChunkRef, DirectoryEntry, FileEntry, Root, SymlinkEntry
+from dstack.snapshots.naming import Naming
 from dstack.snapshots.scanning import shown
 from dstack.snapshots.sparse import Holes
 from dstack.snapshots.store import SnapshotStore
@@ -39,6 +40,7 @@ from dstack.snapshots.twins import Written, refusal
 __all__ = ["Entry", "Restored", "entries", "restore", "restore_folder"]
 
 KEPT_BITS: Final = 0o1777
+T = TypeVar("T")
 
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -57,18 +59,21 @@ def restore(
     *,
     paths: Iterable[bytes] | None = None,
     within: Path | None = None,
+    whole: bool = False,
     stopped: Callable[[], bool] = lambda: False,
     watch: Callable[[int], None] = lambda _: None,
 ) -> Restored:
     """Make `target` hold what the snapshot holds, or those `paths` of it; files in the way are replaced, others stay.
 
-    No link on the way from `within`, where that is given, to `target` may lead out of it. `stopped` is asked once per
-    batch, and `watch` told how many bytes each wrote. Raises RestoreFailed (RestoreStopped when `stopped` says so);
-    MissingChunk, CorruptChunk, BadManifest; after each, `target` is incomplete.
+    With `whole`, a name stands for the old file or the new one at any time, also for who is killed meanwhile: for
+    folders that are not made for this alone. No link on the way from `within`, where that is given, to `target` may
+    lead out of it. `stopped` is asked once per batch, and `watch` told how many bytes each wrote. Raises RestoreFailed
+    (RestoreStopped when `stopped` says so); MissingChunk, CorruptChunk, BadManifest; after each, `target` is
+    incomplete.
     """
     root = store.root(manifest_id)
     links = {path: group for group, members in enumerate(store.links(root)) for path in members}
-    into = _Target(target, within or target, manifest_id, links)
+    into = _Target(target, within or target, manifest_id, links, Naming() if whole else None)
     return _restore(store, manifest_id, root, links, into, paths, stopped, watch)
 
 
@@ -81,7 +86,8 @@ def restore_folder(
     *,
     watch: Callable[[int], None] = lambda _: None,
 ) -> Restored:
-    """Make `target` hold what the snapshot holds in `folder`, which stands at `path` of it; else as `restore`."""
+    """Make `target` hold what the snapshot holds in `folder`, which stands at `path` of it; else as `restore` does,
+    `whole`."""
     whole = store.root(manifest_id)
     root = Root(
         folder.tree_id, folder.content_id, folder.mode, folder.mtime, folder.files, folder.size, whole.chunker, b""
@@ -93,7 +99,7 @@ def restore_folder(
         for member in members
         if member.startswith(inside)
     }
-    into = _Target(target, target, manifest_id, links)
+    into = _Target(target, target, manifest_id, links, Naming())
     return _restore(store, manifest_id, root, links, into, None, lambda: False, watch)
 
 
@@ -126,13 +132,16 @@ def _restore(
 class _Target:
     """The folder that is written to, and the way down to where the walk is."""
 
-    def __init__(self, path: Path, within: Path, manifest_id: bytes, links: dict[bytes, int]) -> None:
+    def __init__(
+        self, path: Path, within: Path, manifest_id: bytes, links: dict[bytes, int], naming: Naming | None
+    ) -> None:
         self.path = path
         self.files = 0
         self.size = 0
         self._within = within
         self._manifest_id = manifest_id
         self._links = links
+        self._naming = naming
         self._made: dict[tuple[int, bytes], bytes] = {}
         """Hard-link group and digest → the first path made of it."""
         self._folders: list[int] = []
@@ -146,7 +155,11 @@ class _Target:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for fd in (*self._folders, *([] if self._file is None else [self._file])):
+        if self._file is not None:
+            os.close(self._file)
+        if self._naming is not None:
+            self._naming.clear()
+        for fd in self._folders:
             os.close(fd)
 
     def known(self, lengths: Lengths, found: Chunks) -> Chunks:
@@ -169,13 +182,16 @@ class _Target:
                     self._enter(folder)
                 case Leave(folder):
                     self._leave(folder)
+        except IsADirectoryError as error:
+            told = f"{self._shown(work)} is in the way: the snapshot has a file there; move it away and try again"
+            raise RestoreFailed(told) from error
         except OSError as error:
             raise RestoreFailed(f"cannot write {self._shown(work)}: {error.strerror}") from error
 
     def _write(self, part: Part, chunks: Chunks) -> None:
         entry = part.entry
         if self._file is None:
-            self._file = self._create(entry.name)
+            self._file = self._make(entry.name, self._create)
         for offset, chunk in part.chunks:
             _write_around(self._file, chunks[chunk.chunk_id], offset, part.holes)
             self._places.note(chunk.chunk_id, (part.leaf.path, offset, chunk.length))
@@ -187,38 +203,50 @@ class _Target:
         os.utime(self._file, ns=(entry.mtime, entry.mtime))
         os.close(self._file)
         self._file = None
+        self._made_whole(entry.name)
         self._count(entry)
         group = self._links.get(part.leaf.path)
         if group is not None:
             self._made[group, entry.digest] = part.leaf.path
 
     def _create(self, name: bytes) -> int:
-        folder = self._folders[-1]
+        return os.open(name, _NEW_FILE, 0o600, dir_fd=self._folders[-1])
+
+    def _make(self, name: bytes, make: Callable[[bytes], T]) -> T:
+        """Have `make` make what is to stand at `name`, under a name that is free."""
+        if self._naming is not None:
+            return self._naming.begin(self._folders[-1], make)
         try:
-            made = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+            made = make(name)
         except FileExistsError:
-            self._make_way(name)
-            made = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+            self._see_twin(name)
+            os.unlink(name, dir_fd=self._folders[-1])
+            made = make(name)
         self._written[-1].add(name)
         return made
 
-    def _make_way(self, name: bytes) -> None:
-        """Remove what stands there, unless this restore has just made it under another name."""
-        folder = self._folders[-1]
-        twin = self._written[-1].twin(name, folder)
+    def _made_whole(self, name: bytes) -> None:
+        if self._naming is not None:
+            if self._naming.is_taken(name):
+                self._see_twin(name)
+            self._naming.end(name)
+            self._written[-1].add(name)
+
+    def _see_twin(self, name: bytes) -> None:
+        """What stands there is not to be replaced where this restore has just made it under another name."""
+        twin = self._written[-1].twin(name, self._folders[-1])
         if twin is not None:
             raise refusal(self._shown_path(name), twin)
-        os.unlink(name, dir_fd=folder)
 
     def _symlink(self, entry: SymlinkEntry) -> None:
         folder = self._folders[-1]
-        try:
-            os.symlink(entry.target, entry.name, dir_fd=folder)
-        except FileExistsError:
-            self._make_way(entry.name)
-            os.symlink(entry.target, entry.name, dir_fd=folder)
-        self._written[-1].add(entry.name)
-        os.utime(entry.name, ns=(entry.mtime, entry.mtime), dir_fd=folder, follow_symlinks=False)
+
+        def make(name: bytes) -> None:
+            os.symlink(entry.target, name, dir_fd=folder)
+            os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=folder, follow_symlinks=False)
+
+        self._make(entry.name, make)
+        self._made_whole(entry.name)
         self.files += 1
 
     def _hard_link(self, path: bytes, entry: FileEntry) -> None:
@@ -230,14 +258,14 @@ class _Target:
                 below = os.open(parent, OPEN_FOLDER, dir_fd=source)
                 os.close(source)
                 source = below
-            try:
-                os.link(name, entry.name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
-            except FileExistsError:
-                self._make_way(entry.name)
-                os.link(name, entry.name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+            found = source
+            self._make(
+                entry.name,
+                lambda own: os.link(name, own, src_dir_fd=found, dst_dir_fd=folder, follow_symlinks=False),
+            )
         finally:
             os.close(source)
-        self._written[-1].add(entry.name)
+        self._made_whole(entry.name)
         self._count(entry)
 
     def _enter(self, folder: DirectoryEntry | None) -> None:
