@@ -113,6 +113,29 @@ workflows:
         assert [item.get("files") for item in api.artifacts(run=name)] in ([], [0])
 
 
+@pytest.mark.parametrize(
+    ("folder", "command", "what"),
+    [
+        ("out", "echo x > out", "a file in the place of the folder out"),
+        ("deep/out", "echo x > deep", "a file in the place of the folder deep"),
+        ("out", "ln -s nowhere out", "a link to no folder in the place of the folder out"),
+    ],
+)
+def test_an_artifact_folder_that_became_a_file(home: Home, folder: str, command: str, what: str) -> None:
+    top = folder.partition("/")[0]
+    home.write(f"""\
+workflows:
+  - {{name: swap, provider: bash, artifacts: [{folder}], commands: [rm -r {top}, {command}]}}
+""")
+    done = home.types("run", "swap", code=121)
+    said = (
+        f"{folder} was not saved: the job put {what}. "
+        "Let it write into that folder, or name the folder around it as the artifact\n"
+    )
+    assert said in done.stderr
+    assert str(home.folder) not in done.stderr
+
+
 def test_what_leads_out_is_refused_before_the_run(home: Home) -> None:
     for path in OUT:
         keys = {

@@ -141,7 +141,12 @@ class ArtifactSaver:
         """A job may remove its artifact folder: it then saved nothing, and is told so."""
         warnings: list[str] = []
         for path in self._assignment.spec.artifacts:
-            if not os.path.lexists(self._root / path):
+            if os.path.lexists(self._root / path):
+                continue
+            try:
                 (self._root / path).mkdir(parents=True)
+            except (FileExistsError, NotADirectoryError):
+                pass  # a file is in the way, as saving says
+            else:
                 warnings.append(f"the job removed its artifact folder {path}: it is saved as empty")
         return tuple(warnings)

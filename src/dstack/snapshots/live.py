@@ -141,8 +141,8 @@ class LiveCapture:
     def final(self) -> dict[str, SavedSnapshot]:
         """Stop, and save every folder for good. To be called when the job has ended.
 
-        Raises CaptureFailed where a folder is gone, or is a link that leads out of `root`; StoreRefused, and what the
-        catalog raises.
+        Raises CaptureFailed where a folder is gone, is none, or is a link that leads out of `root`; StoreRefused, and
+        what the catalog raises.
         """
         self.stop()
         return {path: self._save(path, live=False) for path in self._folders}
@@ -255,6 +255,12 @@ class LiveCapture:
                 f"{path} was not saved: the job put a link there that leads out of its folder, to {real}. "
                 "Write into the folder itself, or copy the results there"
             )
+        obstacle = _in_the_way(self._root, path)
+        if obstacle is not None:
+            raise CaptureFailed(
+                f"{path} was not saved: the job put {obstacle}. "
+                "Let it write into that folder, or name the folder around it as the artifact"
+            )
         return save(folder, self._store, cache=self._caches[path], live=live)
 
     def _identities(self) -> dict[str, tuple[int, int] | None]:
@@ -268,6 +274,16 @@ class LiveCapture:
             else:
                 found[path] = status.st_dev, status.st_ino
         return found
+
+
+def _in_the_way(root: Path, path: str) -> str | None:
+    """What stands where the folder `path` was, or on the way there, and is none; None where nothing does."""
+    for place in (*reversed(Path(path).parents), Path(path)):
+        at = root / place
+        if os.path.lexists(at) and not os.path.isdir(at):
+            kind = "a link to no folder" if os.path.islink(at) else "a file"
+            return f"{kind} in the place of the folder {place}"
+    return None
 
 
 def _is_empty(folder: Path) -> bool:
