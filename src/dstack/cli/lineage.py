@@ -11,6 +11,7 @@ from dstack.cli.arguments import current_repository, run_or_tag
 from dstack.cli.render import STATUS_COLOURS, paint, say, write_json
 from dstack.cli.session import open_api
 from dstack.cli.tagged import run_named
+from dstack.client.sources import SHOWN
 from dstack.client.types import Lineage, Link
 
 _HEADS = {"input": "inputs", "use": "used by"}
@@ -66,7 +67,12 @@ def _line(link: Link, direction: str) -> str:
     tag = f" as :{link.get('tag')}" if link.get("tag") else ""
     how = link.get("how", "")
     if direction == "input":
-        where = f"{link.get('source')}/{link.get('job')}"
+        where = f"{link.get('source')}/{link.get('job')}{_snapshot(link)}"
         return f"{link.get('path')} of {where}{tag} ({told}{partial}), {_HOW.get(how, 'for')} {link.get('step')}"
-    took = f"{_TOOK.get(how, 'took')} {link.get('path')} of {link.get('job')}{tag}{partial}"
+    took = f"{_TOOK.get(how, 'took')} {link.get('path')} of {link.get('job')}{_snapshot(link)}{tag}{partial}"
     return f"{link.get('run')} ({told}): {link.get('step')} {took}"
+
+
+def _snapshot(link: Link) -> str:
+    """Which one it was, where it is not the last."""
+    return f" as of snapshot {link.get('manifest_id', '')[:SHOWN]}" if link.get("instead") else ""

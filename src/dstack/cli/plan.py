@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from dstack.cli.render import ago, count, diagnostics_text, size_words, write_json
+from dstack.client.sources import SHOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,10 +144,20 @@ def _value(value: object) -> str:
     return "" if value is None else str(value)
 
 
+_INSTEAD = {"empty": ", which holds no file", "lost": ", which is not whole in the store any more"}
+
+
+def _instead(item: PlannedBegin) -> str:
+    why = item.get("instead")
+    return f": snapshot {item['manifest_id'][:SHOWN]}, not its last{_INSTEAD.get(why, '')}" if why else ""
+
+
 def _begin(item: PlannedBegin) -> str:
     """The snapshot that a job begins with."""
     files, size = count(item["files"], "file"), size_words(item["size"])
-    return f"{item['job']} with {item['path']} of {item['from']} as of {ago(item['at'])} ({files}, {size})"
+    return (
+        f"{item['job']} with {item['path']} of {item['from']} as of {ago(item['at'])} ({files}, {size}){_instead(item)}"
+    )
 
 
 def _lines(facts: list[tuple[str, str]]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from dstack.cli.resuming import follow_on, with_options
 def restart(run: str, job: str | None, **options: Any) -> int:
     """Run JOB of RUN again and all that comes after it, or everything, as a new run.
 
-    What comes before JOB and is done is reused. Each job that runs finds its last snapshot in its artifact folders,
-    unless --fresh is given.
+    What comes before JOB and is done is reused. Each job that runs finds its last snapshot in its artifact folders, or
+    with --at an earlier one, unless --fresh is given.
     """
     return follow_on(run, restart=True, job=job, **options)

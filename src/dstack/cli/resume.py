@@ -15,6 +15,7 @@ from dstack.cli.resuming import follow_on, with_options
 def resume(run: str, **options: Any) -> int:
     """Go on where RUN ended: a new run that reuses what is done and runs the rest.
 
-    Each job that runs finds its last snapshot in its artifact folders, with the code, variables and inputs of RUN.
+    Each job that runs finds its last snapshot in its artifact folders, or with --at an earlier one, with the code,
+    variables and inputs of RUN.
     """
     return follow_on(run, restart=False, **options)

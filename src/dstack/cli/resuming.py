@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import click
 
 from dstack.cli import given
+from dstack.cli.arguments import moment
 from dstack.cli.errors import USAGE, UserError
 from dstack.cli.render import say, write_json
 from dstack.cli.session import Session
@@ -26,6 +27,12 @@ _OPTIONS = (
     click.option("-t", "--tag", "tags", multiple=True, metavar="TAG", help="Tag it when it is done. Repeatable."),
     click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a variable. Repeatable."),
     click.option("--with-local-changes", is_flag=True, help="Use the code and workflow files as they are here now."),
+    click.option(
+        "--at",
+        "when",
+        metavar="TIME|SNAPSHOT",
+        help="Begin with what was saved by then: 5m or 2h ago, a time, or a snapshot.",
+    ),
     click.option("-c", "--fresh", "--clear", is_flag=True, help="Begin without the last snapshots."),
     click.option("--plan", is_flag=True, help="Show what is reused and what starts from where; run nothing."),
     click.option("--json", "as_json", is_flag=True, help="Print data as JSON; a job's output goes to stderr."),
@@ -60,12 +67,16 @@ def follow_on(run: str, *, restart: bool, job: str | None = None, **options: Any
     """The whole command; its exit code. `options` are those of `with_options`."""
     if options["repo"] and not options["with_local_changes"]:
         raise UserError("`--repo` names the code of `--with-local-changes`", "give both, or neither")
+    if options["when"] and options["fresh"]:
+        raise click.UsageError("--fresh begins without what was saved, --at with it: give one of them")
+    at, snapshot = moment(options["when"])
     session = Session()
     with session.api as api:
         name = run_named(api, run)
         of_run = api.given(name)
         local = _send_local(session, of_run, options) if options["with_local_changes"] else None
         wish = _wish(session, of_run, local, restart=restart, job=job, options=options)
+        wish["at"], wish["snapshot"] = at, snapshot
         try:
             return _carry_out(session, name, wish, local, options)
         except ApiError as error:

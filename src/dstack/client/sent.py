@@ -67,6 +67,8 @@ class Wish(TypedDict, total=False):
     restart: bool
     job: str | None
     fresh: bool
+    at: int | None
+    snapshot: str | None
     set: list[str]
     args: list[str]
     values: dict[str, str]

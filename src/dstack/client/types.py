@@ -313,7 +313,8 @@ class RetentionRules(TypedDict, total=False):
 
 class Link(TypedDict, total=False):
     """`step` of `run` was given what `job` of the run `source` had saved at `path`. `direction` says on which side of
-    what was asked for it lies: `input` or `use`; `depth` is how far, from 1."""
+    what was asked for it lies: `input` or `use`; `depth` is how far, from 1. `instead`: why a job did not begin with
+    the last snapshot."""
 
     direction: str
     how: str
@@ -330,6 +331,7 @@ class Link(TypedDict, total=False):
     partial: bool
     manifest_id: str
     content_id: str
+    instead: str | None
 
 
 class Lineage(TypedDict, total=False):

@@ -59,6 +59,11 @@ def test_refusals(asked: Asked, runner: FakeRunner, failed: str) -> None:
         asked.refused(asked.client.post(f"{BASE}/runs/{name}/{path}", json=wish), status, code)
 
     for path in ("resume", "resume/plan"):
+        refused(failed, {"snapshot": "0" * 12}, 404, "not-found", path)
+        refused(failed, {"snapshot": "0123"}, 400, "invalid", path)
+        refused(failed, {"at": "now"}, 400, "invalid", path)
+        refused(failed, {"at": 1, "fresh": True}, 400, "invalid", path)
+        refused(failed, {"at": 1}, 409, "conflict", path)
         refused("nobody", {}, 404, "not-found", path)
         refused(failed, {"restart": True, "job": "trian"}, 404, "not-found", path)
         refused(failed, {"set": ["epoch=3"]}, 400, "invalid", path)
@@ -74,3 +79,4 @@ def test_refusals(asked: Asked, runner: FakeRunner, failed: str) -> None:
     asked.world.complete(runner)
     refused(name, {}, 409, "nothing-to-do")
     refused(name, {}, 409, "nothing-to-do", "resume/plan")
+    refused(name, {"at": 1}, 409, "conflict")

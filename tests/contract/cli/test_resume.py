@@ -177,6 +177,46 @@ def test_the_plan_says_what_begins_where(resuming: StubApi, dstack: Dstack) -> N
     assert not resuming.named(RESUME)
 
 
+@pytest.mark.parametrize(
+    ("instead", "words"),
+    [
+        ("asked", ""),
+        ("empty", ", which holds no file"),
+        ("lost", ", which is not whole in the store any more"),
+        ("newer", ""),
+    ],
+)
+def test_the_plan_names_a_snapshot_that_is_not_the_last(
+    instead: str, words: str, resuming: StubApi, dstack: Dstack
+) -> None:
+    begin = {"job": "train", "path": "model", "from": OLD, "attempt": 2, "at": 0, "files": 2, "size": 2048}
+    begin |= {"manifest_id": "ab" * 32, "instead": instead}
+    steps = [{"name": "train", "action": "run", "provider": "bash", "begins": [begin]}]
+    resuming.on(PLAN, Reply(body={"workflow": "train", "steps": steps}))
+    done = dstack("resume", OLD, "--plan", "--at", "ab" * 6)
+    assert f" (2 files, 2KiB): snapshot abababababab, not its last{words}\n" in done.out
+    assert sent(resuming, PLAN)["snapshot"] == "ab" * 6
+
+
+@pytest.mark.parametrize(
+    ("when", "at", "snapshot"),
+    [("2022-07-01T12:00+00:00", 1656676800_000_000, None), ("0123abcd", None, "0123abcd")],
+)
+@pytest.mark.parametrize("words", [["resume", OLD], ["restart", OLD, "train"]])
+def test_to_go_back_is_asked_for_by_a_time_or_a_snapshot(
+    words: list[str], when: str, at: int | None, snapshot: str | None, resuming: StubApi, dstack: Dstack
+) -> None:
+    assert dstack(*words, "--at", when, "-d").code == 0
+    assert (sent(resuming)["at"], sent(resuming)["snapshot"]) == (at, snapshot)
+
+
+def test_to_go_back_and_to_begin_with_nothing_is_doubted(resuming: StubApi, dstack: Dstack) -> None:
+    done = dstack("resume", OLD, "--at", "5m", "--fresh")
+    assert (done.code, "give one of them" in done.err) == (2, True)
+    assert "`yesterday` is neither" in dstack("resume", OLD, "--at", "yesterday").err
+    assert not resuming.calls
+
+
 def test_what_is_wrong_is_shown_or_told_to_programs(resuming: StubApi, dstack: Dstack) -> None:
     wrong = {"severity": "error", "file": None, "message": "`epochs` must be a whole number, not `x`"}
     resuming.on(RESUME, error(422, "invalid", "wrong", diagnostics=[wrong]))

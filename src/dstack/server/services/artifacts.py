@@ -228,13 +228,16 @@ _OLDER = _select_older(
 _NAMED = _select_all(
     and_(_OF_RUN, artifacts.c.manifest_id >= bindparam("first"), artifacts.c.manifest_id <= bindparam("last"))
 )
+_JOB_OF_RUN = select(jobs.c.id).where(
+    jobs.c.project_id == bindparam("project", type_=Id),
+    jobs.c.run_id == bindparam("run", type_=Id),
+    jobs.c.name == bindparam("job"),
+)
 _ONE_BEFORE = (
     select(artifacts.c.manifest_id)
-    .join(jobs, and_(jobs.c.project_id == artifacts.c.project_id, jobs.c.id == artifacts.c.job_id))
     .where(
         artifacts.c.project_id == bindparam("project", type_=Id),
-        _OF_RUN,
-        jobs.c.name == bindparam("job"),
+        artifacts.c.job_id == _JOB_OF_RUN.scalar_subquery(),
         artifacts.c.path == bindparam("path"),
         artifacts.c.taken_at < bindparam("at"),
         artifacts.c.files > 0,

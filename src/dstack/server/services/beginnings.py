@@ -81,6 +81,10 @@ class Snapshots:
     def has_all(self, job: str, paths: Collection[str]) -> bool:
         return {row["path"] for row in self.saved.get(job, ())} >= set(paths)
 
+    def has_saved(self, job: str) -> bool:
+        """Whether the job ever saved anything."""
+        return job in self.saved or job in self.lost
+
     def is_later(self, job: str, at: int) -> bool:
         """Whether the job saved something after that time."""
         return any(row["at"] > at for row in (*self.saved.get(job, ()), *self.lost.get(job, ())))

@@ -24,8 +24,9 @@ from dstack.server.db.tables import jobs, runs, steps, submissions
 from dstack.server.services.beginnings import Beginning, Row, Snapshots
 from dstack.server.services.context import Context
 from dstack.server.services.errors import NotFound
+from dstack.server.services.going_back import GoingBack
 from dstack.server.services.losses import Losses
-from dstack.server.services.moments import Moment
+from dstack.server.services.moments import NOT_ASKED, Wanted, resolve
 from dstack.server.services.stored import StoredInput, StoredPlan, StoredSubmission
 from dstack.workflows import Diagnostic, PlannedStep, ReusedInput, RunPlan
 from dstack.workflows.inputs import LATEST
@@ -167,6 +168,8 @@ class Prior:
     again: frozenset[str] | None = frozenset()
     fresh: bool = False
     """Begin without the snapshots of the jobs that start again."""
+    wanted: Wanted = NOT_ASKED
+    """What these jobs go back to, if not to their last snapshots."""
 
     def pinned(
         self, workflow: str | None, tag: str | None, own: bool, ask: Callable[[], list[ReusedInput]]
@@ -185,14 +188,15 @@ class Prior:
     def carry(self, tx: Transaction, context: Context, planned: RunPlan, *, lock: bool = False) -> Carried:
         """What the run of `planned` takes over.
 
-        Raises NotFound where the earlier run was deleted meanwhile, and Conflict where what a job should have of it is
-        not in the store any more.
+        Raises NotFound where the earlier run was deleted meanwhile, Conflict where what a job should have of it is
+        not in the store any more, and NotFound, BadRequest or Conflict where jobs cannot go back to what is wanted.
         """
         old = self.old
         _check_again(tx, context.project_id, old, lock=lock)
         sources = {item.run_name for item, _ in old.pins}
         deleted = frozenset(sources - _repositories(tx, context.project_id, sources).keys())
-        snapshots = Snapshots(tx, context, old.row.id, Moment(), lock=lock)
+        moment = resolve(tx, context, old.row.id, old.name, self.wanted)
+        snapshots = Snapshots(tx, context, old.row.id, moment, lock=lock)
         names = [
             StepOfRun(step.name, step.needs, tuple(job_name(step, spec) for spec in step.jobs))
             for step in planned.steps
@@ -207,6 +211,8 @@ class Prior:
         redone = {name: snapshots.lost[name] for name in sorted(wanted) if name in snapshots.lost}
         named = self.again or frozenset[str]()
         asked_for = {job for step in names for job in step.jobs if job in named or step.name in named}
+        back = GoingBack(old.name, moment, snapshots, beginnings, taken, done, asked_for)
+        back.check()
         losses = Losses(old.name, self.command, beginnings, done, redone)
         if asked_for.isdisjoint(snapshots.lost):  # who names one of them has been told
             losses.check()
@@ -217,7 +223,7 @@ class Prior:
             {name: snapshots.saved.get(name, ()) for name in taken}
             | {name: beginning.rows for name, beginning in beginnings.items()},
             deleted,
-            tuple(losses.warnings()),
+            (*back.warnings(), *losses.warnings()),
         )
 
 

@@ -117,6 +117,7 @@ def _links(tx: Transaction, project_id: UUID, which: Any) -> Iterable[dict[str, 
                 "how": how, "run": run, "step": step, "of": workflow, "source": item.run_name, "job": item.job_name,
                 "workflow": item.workflow, "path": item.path, "tag": item.tag, "partial": item.partial,
                 "manifest_id": item.manifest_id.hex(), "content_id": item.content_id.hex(),
+                "instead": item.instead or None,
             }  # fmt: skip
 
 

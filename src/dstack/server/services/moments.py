@@ -33,36 +33,45 @@ class Moment(NamedTuple):
         return max((row["at"] for row in self.named if row["job_id"] == job_id), default=NOW)
 
 
-def resolve(tx: Transaction, context: Context, run_id: UUID, run: str, at: int | None, snapshot: str | None) -> Moment:
+class Wanted(NamedTuple):
+    """What was asked for: a time (microseconds UTC), digits of a snapshot's id, or neither."""
+
+    at: int | None = None
+    snapshot: str | None = None
+
+    def check(self, *, fresh: bool) -> None:
+        """Raises BadRequest for what cannot be meant."""
+        if self.snapshot is not None and _SNAPSHOT.fullmatch(self.snapshot) is None:
+            raise BadRequest(f"`{self.snapshot}` is no snapshot", hint="8 to 64 of the digits of its id name one")
+        if self.at is not None and self.snapshot is not None:
+            raise BadRequest("a time and a snapshot were given", hint="give one of them")
+        if fresh and self != NOT_ASKED:
+            raise BadRequest("`fresh` begins without what was saved, `at` with what was", hint="give one of them")
+
+
+NOT_ASKED: Final = Wanted()
+
+
+def resolve(tx: Transaction, context: Context, run_id: UUID, run: str, wanted: Wanted) -> Moment:
     """Raises NotFound where the run has no such snapshot, BadRequest where it has several."""
+    snapshot = wanted.snapshot
     if snapshot is None:
-        return Moment(at)
+        return Moment(wanted.at)
     found = named_in_run(tx, context.project_id, run_id, snapshot)
-    ids = sorted({row["manifest_id"].hex()[:_SHOWN] for row in found})
+    ids = sorted({row["manifest_id"].hex() for row in found})
     if not ids:
         raise NotFound(
             f"there is no snapshot {snapshot[:_SHOWN]} of run {run}",
             hint="older ones may have been thinned: `dstack retention` says by which rules. "
             f"`dstack artifacts log {run}` lists the snapshots",
         )
-    if len({row["manifest_id"] for row in found}) > 1:
-        raise BadRequest(
-            f"{len(ids)} snapshots of run {run} begin with {snapshot}: {', '.join(ids)}", hint="write more of it"
-        )
+    if len(ids) > 1:
+        shown = ", ".join(each[: max(_SHOWN, len(snapshot) + 4)] for each in ids)
+        raise BadRequest(f"{len(ids)} snapshots of run {run} begin with {snapshot}: {shown}", hint="write more of it")
     newest: dict[tuple[UUID, str], Mapping[str, Any]] = {}
     for row in found:
         newest.setdefault((row["job_id"], row["path"]), row)
     return Moment(None, list(newest.values()), snapshot[:_SHOWN])
-
-
-def check(at: int | None, snapshot: str | None, *, fresh: bool) -> None:
-    """Raises BadRequest for what cannot be meant."""
-    if snapshot is not None and _SNAPSHOT.fullmatch(snapshot) is None:
-        raise BadRequest(f"`{snapshot}` is no snapshot", hint="8 to 64 of the digits of its id name one")
-    if at is not None and snapshot is not None:
-        raise BadRequest("a time and a snapshot were given", hint="give one of them")
-    if fresh and (at is not None or snapshot is not None):
-        raise BadRequest("`--fresh` begins without what was saved, `--at` with it", hint="give one of them")
 
 
 def told(at: int) -> str:

@@ -23,6 +23,7 @@ from dstack.server.services.carry import Carried, OldRun, Prior, job_name, load
 from dstack.server.services.context import Context
 from dstack.server.services.definitions import changed_definitions
 from dstack.server.services.errors import BadRequest, CodeMissing, Conflict, NotFound, NothingToDo
+from dstack.server.services.moments import NOT_ASKED, Wanted
 from dstack.server.services.repositories import RepositoryRef, find_repository
 from dstack.server.services.runs import CodeRef, PythonRef, Read, Submission, Submitted
 from dstack.server.services.uploads import PROVIDER as UPLOAD
@@ -46,6 +47,10 @@ class Wish(msgspec.Struct, frozen=True):
     """Start again what is named, or everything; else only what is not done."""
     job: str | None = None
     fresh: bool = False
+    at: int | None = None
+    """Jobs that start again begin from what they had saved by that time."""
+    snapshot: str | None = None
+    """Eight or more digits of the id of one: its job begins from that, and from what else it had saved by then."""
     set: tuple[str, ...] = ()
     """`NAME=VALUE` of variables."""
     args: tuple[str, ...] = ()
@@ -57,6 +62,10 @@ class Wish(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     user: str | None = None
     host: str | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(self.at, self.snapshot)
 
 
 class Given(NamedTuple):
@@ -113,7 +122,7 @@ def _prepare(context: Context, name: str, wish: Wish) -> tuple[Read, _Earlier]:
     old = _load(context, name)
     _check(old, wish)
     read = runs.read(context, context.database.read(lambda tx: _submission(tx, context, old, wish)))
-    earlier = _Earlier(context, old, wish, Prior(old, _command(old, wish), _again(wish), wish.fresh))
+    earlier = _Earlier(context, old, wish, Prior(old, _command(old, wish), _again(wish), wish.fresh, wish.wanted))
     if wish.set or wish.args or wish.changes:
         # By the names of the runs that made them: an expression may hold the run's name.
         for origin in sorted({job.origin_run for job in old.jobs.values()}):
@@ -150,8 +159,9 @@ def _check(old: OldRun, wish: Wish) -> None:
             hint=f"`dstack logs -f {old.name}` follows it; to start it anew, first `dstack stop {old.name}`, "
             f"then `{_command(old, wish)}`",
         )
+    wish.wanted.check(fresh=wish.fresh)
     if not wish.restart and old.row.state == "done":
-        raise NothingToDo(f"run {old.name} is done: there is nothing to resume", hint=_to_run_again(old.name))
+        raise _nothing_to_do(f"run {old.name} is done: there is nothing to resume", old, wish)
     if all(job.provider == UPLOAD for job in old.jobs.values()):
         raise BadRequest(f"run {old.name} was made of uploaded files: there is nothing to run")
     known = {*old.jobs, *old.steps}
@@ -299,7 +309,7 @@ class _Earlier:
         carried = self.prior.carry(tx, self.context, planned, lock=lock)
         left = [step for step in planned.steps if not carried.is_reused(step)]
         if not self.wish.restart and all(step.skipped for step in left):
-            raise NothingToDo(f"everything in run {self.old.name} is done", hint=_to_run_again(self.old.name))
+            raise _nothing_to_do(f"everything in run {self.old.name} is done", self.old, self.wish)
         self._check_inputs(left, carried.deleted)
         self._check_values(tx, left, carried, submission)
         warnings = (
@@ -372,5 +382,12 @@ def _took(planned: RunPlan, name: str) -> bool:
     )
 
 
-def _to_run_again(name: str) -> str:
-    return f"`dstack restart {name}` runs all of it again, `dstack restart {name} JOB` a job and what follows it"
+def _nothing_to_do(message: str, old: OldRun, wish: Wish) -> Conflict:
+    """An answer to `resume`; to go back is more than to have it done."""
+    name = old.name
+    if wish.wanted != NOT_ASKED:
+        return Conflict(message, hint=f"`dstack restart {name} JOB` with the same `--at` starts JOB again from then")
+    return NothingToDo(
+        message,
+        hint=f"`dstack restart {name}` runs all of it again, `dstack restart {name} JOB` a job and what follows it",
+    )
