@@ -19,6 +19,7 @@ from dstack.client.wire import WireError
 _WHY = {
     "unreferenced": "deleted runs, thinned snapshots, code that no run uses",
     "half-dead": "dead parts of packs that are more than half dead",
+    "small": "small packs that are put together",
     "unfinished": "saves that were cut off",
 }
 _SECOND = 1_000_000

@@ -17,6 +17,8 @@ PACK_TARGET: Final = 16 * 1024 * 1024
 """A pack is closed before it grows beyond this, a single larger object apart."""
 PACK_CHUNKS: Final = 32_768
 """The most chunks in a pack: those of a million tiny files would make an index larger than a pack may be."""
+SMALL_PACK: Final = PACK_TARGET // 8
+SMALL_CHUNKS: Final = PACK_CHUNKS // 8
 PENDING_BYTES: Final = 8 * 1024 * 1024
 PENDING_CHUNKS: Final = 4096
 UPLOADS: Final = 2
@@ -27,6 +29,16 @@ SEEN: Final = 200_000
 def is_full(builder: PackBuilder, more: int) -> bool:
     """Whether a chunk of `more` stored bytes belongs into the next pack."""
     return not builder.empty and (len(builder) + more > PACK_TARGET or builder.chunks >= PACK_CHUNKS)
+
+
+def fills_a_pack(size: int) -> bool:
+    """Whether so many bytes of chunks are as much as goes into one pack, or more."""
+    return size >= PACK_TARGET
+
+
+def is_small(size: int, chunks: int) -> bool:
+    """Whether a pack of `size` bytes leaves room in one of the usual size for several like it."""
+    return size <= SMALL_PACK and chunks <= SMALL_CHUNKS
 
 
 class PackWriter:

@@ -21,7 +21,7 @@ from dstack.sdk.blobs import Buffer
 from dstack.server.db.engine import declare_write
 from dstack.server.db.tables import artifacts as artifacts_table
 from dstack.server.db.tables import chunks, jobs, leases, packs, runs
-from dstack.server.services import artifacts, delete, gc, removal, retention, uploads
+from dstack.server.services import artifacts, compaction, delete, gc, removal, retention, uploads
 from dstack.server.services.catalog import catalog_of, store_of
 from dstack.server.services.errors import SnapshotMissing
 from dstack.server.services.repositories import RepositoryRef
@@ -197,6 +197,30 @@ class GcMachine(RuleBasedStateMachine):
         self.some_steps(steps)
         self.write(number, name, content)
         self.save(number, turns, record=False, fresh=False)
+        self.whole_gc()
+        self.record()
+
+    @rule(
+        number=st.integers(0, 1),
+        steps=st.integers(0, 40),
+        turns=st.lists(st.integers(0, 8), min_size=12, max_size=12),
+        name=st.sampled_from(FILES),
+        picked=st.lists(st.integers(0, len(CONTENTS) - 1), min_size=3, max_size=3),
+    )
+    def save_beside_packs_that_are_put_together(
+        self, number: int, steps: int, turns: list[int], name: str, picked: list[int]
+    ) -> None:
+        """Small packs that are needed and that nobody asked about lately, until somebody does."""
+        self.whole_gc()
+        for one in picked[:2]:
+            self.write(number, name, CONTENTS[one])
+            self.save(number, [], record=True, fresh=False)
+        self.wait(60.0)
+        self.begin_gc()
+        self.some_steps(steps)
+        self.write(number, name, CONTENTS[picked[2]])
+        self.save(number, turns, record=False, fresh=False)
+        self.download(0, turns)
         self.whole_gc()
         self.record()
 
@@ -382,6 +406,8 @@ def test_nothing_that_somebody_refers_to_is_lost(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str, examples: int
 ) -> None:
     monkeypatch.setattr(writer, "PACK_TARGET", 4000)
+    monkeypatch.setattr(writer, "SMALL_PACK", 4000)
+    monkeypatch.setattr(compaction, "MANY", 2)
 
     class OnDatabase(GcMachine):
         new_database = staticmethod(request.getfixturevalue(f"{kind}_databases"))

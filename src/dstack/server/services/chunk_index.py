@@ -30,6 +30,7 @@ class Pack(NamedTuple):
     size: int
     asked_at: int
     condemned_at: int | None
+    created_at: int
 
 
 class ChunkIndex:
@@ -79,6 +80,14 @@ class ChunkIndex:
         before = self.flags[position]
         self.flags[position] = before | flag
         return not before & flag
+
+    def counts(self) -> list[int]:
+        """By pack, how many chunks it has, whatever became of them."""
+        found = [0] * len(self.packs)
+        for number in self._pack:
+            if number >= 0:
+                found[number] += 1
+        return found
 
     def sums(self, flag: int) -> list[int]:
         """By pack, the stored bytes of its chunks that have any bit of `flag`."""

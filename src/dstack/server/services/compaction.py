@@ -1,4 +1,5 @@
-"""Packs that are more than half dead: what lives in them moves into new ones, verified, and they are condemned.
+"""Packs that are more than half dead, and small ones: what lives in them moves into new ones, verified, and they are
+condemned.
 
 Where a chunk lies may change at any moment for a reader, who looks for it once more (`snapshots/store.py`); what a
 writer was told stays true, for the new packs count as asked about.
@@ -6,7 +7,7 @@ writer was told stays true, for the new packs count as asked about.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dstack.domain.parts import parts
@@ -21,11 +22,13 @@ from dstack.snapshots.errors import CorruptChunk
 from dstack.snapshots.interfaces import ChunkEntry, ChunkLocation, pack_key
 from dstack.snapshots.packs import PackBuilder, decode_chunk
 from dstack.snapshots.store import Durable
-from dstack.snapshots.writer import is_full
+from dstack.snapshots.writer import fills_a_pack, is_full, is_small
 
 MOVE: Final = declare_write("gc.move")
 BATCH: Final = 500
 """Rows of one transaction."""
+MANY: Final = 64
+"""Small packs that are put together although they do not fill one of the usual size."""
 
 
 def half_dead(index: ChunkIndex, alive: Iterable[int], until: int) -> list[int]:
@@ -35,6 +38,26 @@ def half_dead(index: ChunkIndex, alive: Iterable[int], until: int) -> list[int]:
         for number, (pack, living) in enumerate(zip(index.packs, alive, strict=True))
         if 0 < living * 2 < pack.size and pack.asked_at < until and pack.condemned_at is None
     ]
+
+
+def small(index: ChunkIndex, alive: Sequence[int], until: int) -> list[int]:
+    """The small packs that live and that nobody asked about lately, oldest first; none where they are few.
+
+    A job that saves every few seconds for days leaves thousands. What is made of them is full, or is among fewer than
+    MANY: so nothing is packed anew over and over.
+    """
+    counts = index.counts()
+    found = [
+        number
+        for number, pack in enumerate(index.packs)
+        if is_small(pack.size, counts[number])
+        and alive[number] * 2 >= pack.size
+        and pack.asked_at < until
+        and pack.condemned_at is None
+    ]
+    if len(found) < MANY and not fills_a_pack(sum(alive[number] for number in found)):
+        return []
+    return sorted(found, key=lambda number: index.packs[number].created_at)
 
 
 class Compactor:

@@ -1,6 +1,6 @@
 """Collecting garbage: what nothing refers to leaves the catalog, and then the store. See docs/design/snapshots.md.
 
-    rules for what is kept ─▶ mark ─▶ sweep ─▶ half-dead packs are packed anew ─▶ blobs are deleted
+    rules for what is kept ─▶ mark ─▶ sweep ─▶ half-dead and small packs are packed anew ─▶ blobs are deleted
 
 Safe beside saves, uploads, downloads and placements; one at a time, by a named lease. It may be left at any step, and
 the next one goes on from there.
@@ -22,7 +22,7 @@ from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import runs
 from dstack.server.services import removal, retention
 from dstack.server.services.chunk_index import HELD, NEEDED, ChunkIndex
-from dstack.server.services.compaction import Compactor, alive_bytes, half_dead
+from dstack.server.services.compaction import Compactor, alive_bytes, half_dead, small
 from dstack.server.services.context import Context
 from dstack.server.services.doubts import forget_taken_out
 from dstack.server.services.marking import Marker, Without, load_index
@@ -63,9 +63,9 @@ class Found:
     written: int = 0
     """New packs, in which parts of others were put together."""
     damaged: int = 0
-    """Packs that are more than half dead, and stay as they are: what should live in them is damaged."""
+    """Packs that would be packed anew, and stay as they are: what should live in them is damaged."""
     why: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
-    """`unreferenced`, `half-dead`, `unfinished`: packs that go, and bytes."""
+    """`unreferenced`, `half-dead`, `small`, `unfinished`: packs that go, and bytes."""
     deleted: dict[str, int] = field(default_factory=lambda: {"packs": 0, "bytes": 0})
     """What is gone from the store by now, also what was condemned earlier."""
     waiting: dict[str, int] = field(default_factory=lambda: {"packs": 0, "bytes": 0})
@@ -179,7 +179,7 @@ class _Collection:
 
     def _foresee(self, index: ChunkIndex, until: int) -> Iterator[Frame]:
         alive = index.sums(NEEDED | HELD)
-        shrinking = set(half_dead(index, alive, until))
+        shrinking, joining = set(half_dead(index, alive, until)), set(small(index, alive, until))
         for number, (pack, living) in enumerate(zip(index.packs, alive, strict=True)):
             if pack.condemned_at is not None or pack.asked_at >= until:
                 continue
@@ -187,6 +187,8 @@ class _Collection:
                 self._found.add("unreferenced", pack.size)
             elif number in shrinking:
                 self._found.add("half-dead", pack.size - living)
+            elif number in joining:
+                self._found.add("small", pack.size - living)
             else:
                 self._found.stays += pack.size - living
         self._found.chunks = sum(1 for position in index.without(NEEDED | HELD) if index.pack_of(position) >= 0)
@@ -203,14 +205,16 @@ class _Collection:
         self._found.chunks = sweeper.chunks
         for number in sweeper.condemned:
             self._found.add("unreferenced", index.packs[number].size)
-        yield _phase("packing anew what is left of packs that are more than half dead")
+        yield _phase("packing anew what is left of packs that are more than half dead, and small ones")
         alive = alive_bytes(index)
         compactor = Compactor(self._context, index, marker, lease)
-        yield from _steps(compactor.compact(half_dead(index, alive, until)))
+        joining = small(index, alive, until)
+        yield from _steps(compactor.compact((*half_dead(index, alive, until), *joining)))
         sweeper.condemned.clear()
         yield from _steps(sweeper.condemn(compactor.emptied))
+        together = set(joining)
         for number in sweeper.condemned:
-            self._found.add("half-dead", index.packs[number].size - alive[number])
+            self._found.add("small" if number in together else "half-dead", index.packs[number].size - alive[number])
         self._found.written = compactor.written
         self._found.damaged = len(compactor.damaged)
         gone = {number for number, living in enumerate(alive) if not living} | set(compactor.emptied)

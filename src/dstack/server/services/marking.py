@@ -54,9 +54,9 @@ class Damaged(NamedTuple):
 def load_index(context: Context) -> Iterator[ChunkIndex | None]:
     """The index, last, after a None for each page that was read. What is added meanwhile may lack in it."""
     project_id, database = context.project_id, context.database
-    query = select(packs.c.pack_id, packs.c.size, packs.c.asked_at, packs.c.condemned_at)
+    query = select(packs.c.pack_id, packs.c.size, packs.c.asked_at, packs.c.condemned_at, packs.c.created_at)
     found = database.read(lambda tx: tx.execute(query.where(packs.c.project_id == project_id)).all())
-    index = ChunkIndex(Pack(bytes(row[0]), row[1], row[2], row[3]) for row in found)
+    index = ChunkIndex(Pack(bytes(row[0]), *row[1:]) for row in found)
     last = b""
     while True:
         values = {"project": project_id, "after": last}
