@@ -119,3 +119,76 @@ def last_saved(home: Home, name: str) -> int:
     target = home.root / "last"
     home.types("artifacts", "cp", f"{name}/train:state/n", str(target), "--at", newest["manifest_id"])
     return int(Path(target).read_text())
+
+
+def test_killed_and_set_back(home: Home) -> None:
+    """A training that diverged: it goes on from an epoch that it had long passed."""
+    name = training(home)
+    home.wait(lambda: len(live(home, name)) > 1, "a second snapshot of it was taken")
+    [(pid, _, _, _)] = begins(home, name)
+    home.kill(pid)
+    home.wait_status(name, "failed")
+    first = live(home, name)[-1]["manifest_id"]
+    (home.root / "enough").touch()
+
+    planned = home.types("resume", name, "--at", first[:12], "--plan").stdout
+    done = home.types("resume", name, "--at", first[:12])
+
+    assert f": snapshot {first[:12]}, not its last\n" in planned
+    assert f"dstack: state begins with a snapshot of run {name}, taken at " in done.stdout
+    assert " UTC (1 file), as was asked for\n" in done.stdout
+    run = home.runs()[0]["name"]
+    held = home.types("artifacts", "cat", f"{name}@{first[:12]}/train:state/n").stdout.strip()
+    assert [str(at) for _, at, *_ in begins(home, run)] == [held]
+    assert f"state of {name}/train as of snapshot {first[:12]} " in home.types("lineage", run).stdout
+
+
+EMPTIED = """
+workflows:
+  - name: train
+    provider: bash
+    commands:
+      - echo "begins after $(cat state/n || echo nothing)"
+      - "[ -e ROOT/enough ] && exit 0"
+      - echo 7 > state/n
+      - until [ -e "ROOT/clear" ]; do sleep 0.1; done
+      - rm state/n; echo cleared
+      - kill -9 $$
+    artifacts: [state]
+    RETRY
+"""
+
+
+def emptied(home: Home, retry: str) -> str:
+    """A training that saved something, cleared its folder and was killed."""
+    home.environment["DSTACK_RUNNER_MAX_INTERVAL"] = "0.3"
+    home.write(EMPTIED.replace("ROOT", str(home.root)).replace("RETRY", retry))
+    name = home.detached("train")
+    home.wait(lambda: live(home, name), "a snapshot of it was taken")
+    return name
+
+
+def test_cleared_its_folder_and_was_killed(home: Home) -> None:
+    name = emptied(home, "")
+    (home.root / "clear").touch()
+    home.wait_status(name, "failed")
+    with home.api() as api:
+        assert api.artifact_history(run=name)[0].get("files") == 0, "that is what became of it"
+    (home.root / "enough").touch()
+    done = home.types("resume", name)
+    assert (
+        f"warning: `state` held no file when train of {name} ended: it begins with what was saved last" in done.stderr
+    )
+    assert f"`dstack resume {name} --fresh` begins with nothing" in done.stderr
+    assert "begins after 7\n" in done.stdout
+
+
+def test_cleared_its_folder_and_is_tried_again(home: Home) -> None:
+    name = emptied(home, "retry: {max: 1, on: [signal], backoff: 5}")
+    (home.root / "clear").touch()
+    home.wait(lambda: "cleared\n" in home.types("logs", name).stdout, "it was cleared")
+    (home.root / "enough").touch()
+    home.wait_status(name, "done")
+    printed = home.types("logs", name).stdout
+    assert "dstack: state begins with a snapshot of attempt 1, taken at " in printed
+    assert "begins after 7\n" in printed
