@@ -163,7 +163,9 @@ def test_places_that_it_does_not_go_to(disks: Disks, stored: Stored, tmp_path: P
         other.old: "is not empty",
         tmp_path / "file": "cannot be written: ",
         tmp_path / "nowhere" / "store": f"{tmp_path / 'nowhere'} is not there",
+        Path("/proc/store"): "no folder can be made in /proc",
         small: "is too small: 65 MiB are needed there, and 8 MiB are free",
+        small / "store": "is too small: 65 MiB are needed there, and 8 MiB are free",
         read_only: "cannot be written: Read-only file system",
     }.items():
         with pytest.raises(MoveRefused) as caught:
@@ -171,6 +173,7 @@ def test_places_that_it_does_not_go_to(disks: Disks, stored: Stored, tmp_path: P
         assert said in str(caught.value)
     assert (tmp_path / "full" / "thesis.tex").read_text() == "mine"
     assert not (tmp_path / "nowhere").exists()
+    assert list(small.iterdir()) == [], "what was made for a look"
     stored.assert_readable()
 
 

@@ -103,10 +103,11 @@ def plan(target: Path, home: str | None = None) -> Plan:
     for inner, outer in ((real, there), (there, real)):
         if inner.is_relative_to(outer):
             raise MoveRefused(f"{target} and the store at {source} lie within each other", "choose a folder elsewhere")
-    _look_at(target, source, record.store)
     sizes = dict(_packs(there))
-    missing = sum(size for name, size in sizes.items() if not _is_copied(real / PACKS / name, size))
-    _require_room(target, missing)
+    with _nothing_left_of(target):
+        _look_at(target, source, record.store)
+        missing = sum(size for name, size in sizes.items() if not _is_copied(real / PACKS / name, size))
+        _require_room(target, missing)
     return Plan(home, there, target, record.store, len(sizes), sum(sizes.values()), missing, is_there=False)
 
 
@@ -153,6 +154,19 @@ def _switch(found: Plan, *, keep: bool) -> None:
 # --- looking ------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _nothing_left_of(target: Path) -> Generator[None]:
+    """Where it is refused, `target` is as it was: the folder that was made for it goes."""
+    was_there = os.path.lexists(target)
+    try:
+        yield
+    except MoveRefused:
+        if not was_there:
+            with suppress(OSError):  # why it was refused is what is to be told
+                target.rmdir()
+        raise
+
+
 def _look_at(target: Path, source: Path, store: str) -> None:
     """Make `target` unless it is there and empty, or an earlier move of the same store has begun to fill it.
 
@@ -165,6 +179,8 @@ def _look_at(target: Path, source: Path, store: str) -> None:
         trial.write_bytes(b"")
         trial.unlink()
     except FileNotFoundError as error:
+        if target.parent.is_dir():
+            raise MoveRefused(f"no folder can be made in {target.parent}", "choose another folder") from error
         raise MoveRefused(f"{target.parent} is not there", "make it, or mount its disk") from error
     except OSError as error:
         raise MoveRefused(f"{target} cannot be written: {error.strerror}", "choose another folder") from error
