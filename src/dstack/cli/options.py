@@ -32,6 +32,8 @@ VALUES = {
     "--env": "env",
     "--env-file": "env-file",
 }
+FOLLOW = ("-f", "--follow")
+"""What the dstack of 2022 took in order to follow a run."""
 LATER = ("--yes", "--pull", "--force", "--env", "--env-file")
 """Options that came after the first version: behind NAME they give way to a declared variable of that name."""
 
@@ -119,6 +121,8 @@ def parse(words: list[str], declared: Container[str] = ()) -> RunOptions:
             options.arguments.append(word)
         elif word.startswith("-") and len(word) > 1:
             hint = near(word, [*FLAGS, *VALUES], cutoff=0.75) or "a workflow's own options stand after its name"
+            if word in FOLLOW:
+                hint = "leave it out: every run is followed, and `-d` submits it and returns"
             raise UserError(f"dstack run has no option `{word}`", hint)
         else:
             options.workflow = word

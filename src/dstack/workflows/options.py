@@ -44,6 +44,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 LISTS = {"artifact": "artifacts", "dep": "deps", "deps": "deps", "depends-on": "depends-on"}
 """Options that may be repeated → the list that they replace."""
+_FOLLOW = ("-f", "--follow")
+"""What was typed in 2022 in order to follow a run."""
 SHORT = {"r": "requirements", "e": "env", "a": "artifact", "i": "interruptible", "p": "ports"}
 
 
@@ -350,6 +352,8 @@ class _Reader:
         if word.startswith("-"):
             self._skip_value(word)
             hint = f"did you mean `{near}`?" if near else "declare it in .dstack/variables.yaml to use it as a variable"
+            if name in _FOLLOW:
+                hint = "leave it out: every run is followed, and `-d` submits it and returns"
             self.report.argument(word, f"`{self.root.name}` has no option `{word.partition('=')[0]}`", hint)
         else:
             hint = "use `${{ run.args }}` in the workflow to pass arguments on"

@@ -70,7 +70,8 @@ def test_a_declared_variable_of_the_name_of_such_an_option() -> None:
     [
         (["--detatch", "train"], "no option `--detatch`", "did you mean `--detach`"),
         (["--gpu", "2", "train"], "no option `--gpu`", "after its name"),
-        (["-f", "train"], "no option `-f`", ""),
+        (["-f", "train"], "no option `-f`", "every run is followed"),
+        (["--follow", "train"], "no option `--follow`", "every run is followed"),
         (["train", "-t"], "option `-t` needs a value", ""),
         (["train", "--pull", "-d"], "`--pull` waits for the end of the run, and `--detach` does not", "later"),
         (["train", "--pull", "--plan"], "and `--plan` does not", "later"),
