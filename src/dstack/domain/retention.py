@@ -2,8 +2,8 @@
 
 Of the snapshots that a job takes of one artifact while it runs, all are kept for `live`; of older ones the last of each
 stretch of `every`, and the last few of each attempt. Those of an attempt that a later one has taken the place of go
-`partials` after that one's first snapshot. The newest of all never goes, nor does what is pinned. Times are
-microseconds.
+`partials` after that one's first snapshot. The newest of all never goes, nor the newest that holds files, nor what is
+pinned. Times are microseconds.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ class Retention:
 
 
 class Snapshot(NamedTuple):
-    """One of the snapshots of one artifact of one job. `live`: taken while the job ran; `pinned`: it stays."""
+    """One of the snapshots of one artifact of one job. `live`: taken while the job ran; `pinned`: it stays; `holds`:
+    any files."""
 
     id: UUID
     attempt: int
     at: int
     live: bool
     pinned: bool = False
+    holds: bool = True
 
 
 class RuleError(Exception):
@@ -59,8 +61,10 @@ def going(snapshots: Sequence[Snapshot], rules: Retention, now: int) -> list[Sna
     newer: dict[int, int] = {}
     """By attempt, how many of its snapshots came after the one at hand."""
     stretches: set[tuple[int, int]] = set()
+    is_held = False
     for snapshot in reversed(snapshots):
-        is_newest = not newer
+        is_newest = not newer or (snapshot.holds and not is_held)
+        is_held = is_held or snapshot.holds
         is_last = newer.get(snapshot.attempt, 0) < max(1, rules.last)
         newer[snapshot.attempt] = newer.get(snapshot.attempt, 0) + 1
         stretch = (snapshot.attempt, snapshot.at // rules.every)

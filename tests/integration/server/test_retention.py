@@ -52,6 +52,20 @@ def attempts(world: World) -> list[int]:
     return sorted(row.attempt for row in world.rows(artifacts))
 
 
+def test_what_a_folder_held_before_it_was_cleared_stays(world: World) -> None:
+    """A job that goes on from it was killed before it wrote again."""
+    runner, _ = training(world)
+    snapshots(world, runner, 3, every=MINUTE)
+    for _ in range(5):
+        world.clock.advance(1.0)
+        runner.report(runner.snapshot("train", {"out": ""}))
+    held = max(row.taken_at for row in world.rows(artifacts) if row.files)
+    runner.finish("train", 1, {"out": ""})
+    world.clock.advance(30 * DAY)
+    keep_house(world.context)
+    assert [row.taken_at for row in world.rows(artifacts) if row.files] == [held]
+
+
 def test_snapshots_of_a_training_are_thinned_as_they_age(world: World) -> None:
     runner, name = training(world)
     snapshots(world, runner, 180, every=MINUTE)

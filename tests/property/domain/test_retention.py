@@ -40,10 +40,13 @@ def series(draw: st.DrawFn) -> list[Snapshot]:
     for attempt in range(draw(st.integers(0, 1)), draw(st.integers(2, 4))):
         for _ in range(draw(st.integers(0, 12))):
             at = min(NOW, at + draw(st.integers(0, 3 * HOUR)))
-            found.append(
-                Snapshot(UUID(int=len(found)), attempt, at, draw(st.integers(0, 9)) > 0, draw(st.integers(0, 9)) == 0)
-            )
+            live, pinned, holds = (draw(st.integers(0, 9)) for _ in range(3))
+            found.append(Snapshot(UUID(int=len(found)), attempt, at, live > 0, pinned == 0, holds > 3))
     return found
+
+
+def newest_held(snapshots: list[Snapshot]) -> Snapshot | None:
+    return next((each for each in reversed(snapshots) if each.holds), None)
 
 
 @given(series(), rules)
@@ -53,6 +56,7 @@ def test_what_never_goes(snapshots: list[Snapshot], kept: Retention) -> None:
     for each in gone:
         assert not each.pinned
         assert each is not snapshots[-1], "the newest of all"
+        assert each is not newest_held(snapshots), "nor that of those that hold files"
         if each.attempt == last_attempt:
             assert each.live, "the last one of an attempt that nothing took the place of"
             assert each.at + kept.live <= NOW, "all of them for a while"
@@ -72,7 +76,7 @@ def test_one_for_each_stretch_stays(snapshots: list[Snapshot], kept: Retention) 
     old = [
         each for each in left
         if each.live and not each.pinned and each.attempt == last_attempt and each.at + kept.live <= NOW
-        and each not in last
+        and each not in last and each is not newest_held(snapshots)
     ]  # fmt: skip
     assert len(old) == len({each.at // kept.every for each in old}), "and no more than one"
 
@@ -85,7 +89,12 @@ def test_what_a_later_attempt_took_the_place_of_goes_in_time(snapshots: list[Sna
     gone = set(going(snapshots, kept, NOW))
     for each in snapshots:
         later = [firsts[attempt] for attempt in firsts if attempt > each.attempt]
-        if later and not each.pinned and max(min(later), each.at) + kept.partials <= NOW:
+        if (
+            later
+            and not each.pinned
+            and each is not newest_held(snapshots)
+            and max(min(later), each.at) + kept.partials <= NOW
+        ):
             assert each in gone
         if not later and not each.live:
             assert each not in gone

@@ -111,6 +111,7 @@ def _going_of(tx: Transaction, project_id: UUID, job_ids: Sequence[UUID], rules:
         select(
             artifacts.c.id, artifacts.c.run_id, artifacts.c.job_id, artifacts.c.path, artifacts.c.attempt,
             artifacts.c.manifest_id, artifacts.c.live, artifacts.c.taken_at,
+            artifacts.c.files,
         )
         .where(artifacts.c.project_id == project_id, artifacts.c.job_id.in_(job_ids))
         .order_by(artifacts.c.job_id, artifacts.c.path, artifacts.c.attempt, artifacts.c.id)
@@ -124,7 +125,8 @@ def _going_of(tx: Transaction, project_id: UUID, job_ids: Sequence[UUID], rules:
 
 def _snapshots(rows: Iterable[Any], pins: _Pins | None = None) -> list[Snapshot]:
     return [
-        Snapshot(row.id, row.attempt, row.taken_at, bool(row.live), pins is not None and pins.has(row)) for row in rows
+        Snapshot(row.id, row.attempt, row.taken_at, bool(row.live), pins is not None and pins.has(row), row.files > 0)
+        for row in rows
     ]
 
 
