@@ -61,7 +61,8 @@ def test_refusals(asked: Asked, runner: FakeRunner, failed: str) -> None:
     for path in ("resume", "resume/plan"):
         refused(failed, {"snapshot": "0" * 12}, 404, "not-found", path)
         refused(failed, {"snapshot": "0123"}, 400, "invalid", path)
-        refused(failed, {"at": "now"}, 400, "invalid", path)
+        for wrong in ("now", -1, 10**18, 10**30):
+            refused(failed, {"at": wrong}, 400, "invalid", path)
         refused(failed, {"at": 1, "fresh": True}, 400, "invalid", path)
         refused(failed, {"at": 1}, 409, "conflict", path)
         refused("nobody", {}, 404, "not-found", path)

@@ -14,6 +14,8 @@ from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
 
 _SNAPSHOT: Final = re.compile(r"[0-9a-f]{8,64}")
+_END: Final = 253_402_300_800_000_000
+"""The end of the year 9999."""
 _SHOWN: Final = 12
 """Digits of a snapshot's id that people see."""
 
@@ -43,6 +45,8 @@ class Wanted(NamedTuple):
         """Raises BadRequest for what cannot be meant."""
         if self.snapshot is not None and _SNAPSHOT.fullmatch(self.snapshot) is None:
             raise BadRequest(f"`{self.snapshot}` is no snapshot", hint="8 to 64 of the digits of its id name one")
+        if self.at is not None and not 0 <= self.at < _END:
+            raise BadRequest(f"`{self.at}` is no time", hint="times are microseconds UTC since 1970")
         if self.at is not None and self.snapshot is not None:
             raise BadRequest("a time and a snapshot were given", hint="give one of them")
         if fresh and self != NOT_ASKED:
