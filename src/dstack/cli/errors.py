@@ -64,10 +64,10 @@ def _report_rare(error: BaseException) -> int:
         _say(error_text(error.message, error.hint))
         return USAGE
     if "dstack.client.store" in sys.modules:
-        from dstack.snapshots.errors import DamagedStore, SnapshotError
+        from dstack.snapshots.errors import SnapshotError
 
         if isinstance(error, SnapshotError):
-            _say(error_text(str(error), _DAMAGED if isinstance(error, DamagedStore) else None))
+            _say(error_text(str(error), _hint_of_store(error)))
             return USAGE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
         if error.filename:
@@ -90,6 +90,15 @@ def _report_rare(error: BaseException) -> int:
             return INTERRUPTED
     _say(error_text(f"dstack failed unexpectedly: {type(error).__name__}: {error}", _crash_log(error)))
     return USAGE
+
+
+def _hint_of_store(error: Exception) -> str | None:
+    from dstack.client.artifacts import disk_hint
+    from dstack.snapshots.errors import DamagedStore, RestoreFailed
+
+    if isinstance(error, RestoreFailed) and isinstance(error.__cause__, OSError):
+        return disk_hint(error.__cause__)
+    return _DAMAGED if isinstance(error, DamagedStore) else None
 
 
 def error_text(message: str, hint: str | None) -> str:

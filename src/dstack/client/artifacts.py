@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,6 +134,12 @@ def see_room(place: Path, *, is_folder: bool) -> None:
         raise ArtifactError(f"{quoted(str(place))} is in the way: a folder is to be there", _ELSEWHERE)
     if not is_folder and place.is_dir() and not place.is_symlink():
         raise ArtifactError(f"{quoted(str(place))} is a folder: a file is to be there", _ELSEWHERE)
+
+
+def disk_hint(error: OSError) -> str:
+    """What to do where the system refuses to write."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "free space there, or choose another place" if full else "choose another place"
 
 
 def _of(artifact: Artifact, only: Mapping[tuple[str, str], Paths] | None) -> Paths:

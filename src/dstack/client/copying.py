@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +9,7 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import Final
 
-from dstack.client.artifacts import Differs, is_same, see_room
+from dstack.client.artifacts import Differs, disk_hint, is_same, see_room
 from dstack.client.notes import quoted
 from dstack.client.saved import manifest_of
 from dstack.client.sources import ArtifactError
@@ -101,6 +100,4 @@ def _told(target: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "free space there, or choose another place" if full else "choose another place"
-        raise ArtifactError(f"cannot write {quoted(str(target))}: {error.strerror}", hint) from error
+        raise ArtifactError(f"cannot write {quoted(str(target))}: {error.strerror}", disk_hint(error)) from error

@@ -359,6 +359,18 @@ def test_download_where_something_is_in_the_way(
     assert "hint: move it away, or choose another place" in done.err
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a folder that takes no files, not even root's")
+def test_where_one_may_not_write(saved: Saved, dstack: Dstack) -> None:
+    """Told by the name of what was to be there, not by one that it has until it is whole."""
+    saved.add({"x": "1", "sub/y": "2"})
+    for words in (["cp", f"{RUN}:out/x", "/proc"], ["cp", f"{RUN}:out/sub", "/proc"], ["download", RUN, "-o", "/proc"]):
+        done = dstack("artifacts", *words)
+        name = "out" if words[0] == "download" else words[1].rpartition("/")[2]
+        assert (done.code, done.err.count("\n")) == (2, 2)
+        assert done.err.startswith(f"error: cannot write /proc/{name}: ")
+        assert done.err.endswith("\n  hint: choose another place\n")
+
+
 @pytest.mark.parametrize(
     ("number", "message"),
     [
