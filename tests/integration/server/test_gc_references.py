@@ -35,16 +35,17 @@ def test_inputs_that_go_while_a_run_is_planned_are_named(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = uploaded(world, tmp_path / "up", {"file": noise(1)}, workflow="prepare")
-    plain = runs._plan  # pyright: ignore[reportPrivateUsage] - the moment between planning and storing
+    plain = runs.plan_of
 
     def plan(*given: Any) -> Any:
+        """The moment between planning and storing."""
         planned = plain(*given)
         delete.delete(world.context, [source], force=False, actor=None)
         world.clock.advance(LATER)
         assert gathered(world)["chunks"] == 3
         return planned
 
-    monkeypatch.setattr(runs, "_plan", plan)
+    monkeypatch.setattr(runs, "plan_of", plan)
     with pytest.raises(Conflict, match=f"`out`, an input of `train`, was saved by run {source}, and is not in the"):
         world.submit(JOB.replace("DEP", "prepare"), "train")
     assert world.rows(runs_table) == []
@@ -57,9 +58,10 @@ def test_inputs_of_a_run_that_was_just_stored_stay_though_marked_before(
     source = uploaded(world, tmp_path / "up", {"file": noise(1)}, workflow="prepare")
     world.clock.advance(LATER)
     collection: list[Any] = []
-    plain = runs._plan  # pyright: ignore[reportPrivateUsage]
+    plain = runs.plan_of
 
     def plan(*given: Any) -> Any:
+        """The moment between planning and storing."""
         planned = plain(*given)
         delete.delete(world.context, [source], force=False, actor=None)
         frames = collect(world.context, Wanted(dry_run=False))
@@ -70,7 +72,7 @@ def test_inputs_of_a_run_that_was_just_stored_stay_though_marked_before(
         collection.append(frames)
         return planned
 
-    monkeypatch.setattr(runs, "_plan", plan)
+    monkeypatch.setattr(runs, "plan_of", plan)
     world.submit(JOB.replace("DEP", "prepare"), "train")
     assert (list(collection[0])[-1]["chunks"], len(world.rows(chunks))) == (0, 3)
 
