@@ -24,6 +24,7 @@ from dstack.runner.link import Channel, LinkDown, Refused
 from dstack.runner.senders import EventSender
 from dstack.runner.settings import Settings
 from dstack.sdk.provider import MARKER
+from dstack.snapshots.scanning import shown
 
 _log = logging.getLogger(__name__)
 PATIENCE = 60.0
@@ -168,7 +169,7 @@ def _told(root: Path, wanted: MaskSet) -> Iterator[str]:
         # One look at all names of a folder: nearly always there is nothing.
         if wanted.occurs_in(os.fsencode("/".join(names))):
             yield from (
-                wanted.mask_text(os.path.relpath(os.path.join(folder, name), root))
+                shown(wanted.mask(os.fsencode(os.path.relpath(os.path.join(folder, name), root))))
                 for name in names
                 if wanted.occurs_in(os.fsencode(name))
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,9 @@ class TestMasks:
         assert "deep/***" in warning
         assert VALUE not in warning
         assert telling_names(tmp_path, ["out"], NO_SECRETS) == []
+        (tmp_path / "out" / os.fsdecode(b"\xff\x1b" + VALUE.encode())).write_text("")
+        (warning,) = telling_names(tmp_path, ["out"], given)
+        assert r"\xff\x1b***" in warning, "as any text may have it"
 
 
 class Given:
