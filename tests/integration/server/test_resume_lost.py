@@ -128,7 +128,7 @@ def test_one_that_a_repair_found_to_name_what_is_gone_counts_as_lost(world: Worl
 def test_one_that_can_be_tried_instead_goes_with_it(world: World) -> None:
     """For the message of a set-up that finds it damaged further down."""
     runner = world.runner()
-    old = killed_after(world, runner, "epoch 1", "epoch 2", "")
+    old = killed_after(world, runner, "epoch 1", "epoch 2", "", "the last")
     new = resumed(world, old)
     [earlier] = assigned(world, runner)["prepare"].resumed
     assert (earlier.run_name, earlier.instead, earlier.older) == (old, "", manifest("epoch 2"))

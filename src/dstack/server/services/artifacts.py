@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -128,8 +128,8 @@ def newest_of_needs(tx: Transaction, project_id: UUID, step_id: UUID) -> list[di
 
 
 def holding_before(tx: Transaction, project_id: UUID, job_id: UUID, attempt: int) -> list[dict[str, Any]]:
-    """The two newest snapshots of each path that attempts before `attempt` saved and that hold files, the newer first;
-    0 is an earlier run's. `newer` says how many came after it that hold none."""
+    """The newest snapshot of each path that attempts before `attempt` saved and that holds files; 0 is an earlier
+    run's. `newer` says how many came after it that hold none."""
     return _shown(tx.execute(_BEFORE, {"project": project_id, "job": job_id, "attempt": attempt}))
 
 
@@ -156,11 +156,11 @@ def named_in_run(tx: Transaction, project_id: UUID, run_id: UUID, digits: str) -
     return _shown(tx.execute(_NAMED, {"project": project_id, "run": run_id, "first": first, "last": last}))
 
 
-def one_before(tx: Transaction, project_id: UUID, run_id: UUID, job: str, path: str, at: int) -> bytes | None:
-    """The snapshot that `job` of a run saved before that time, the newest that holds files."""
-    found = tx.execute(_ONE_BEFORE, {"project": project_id, "run": run_id, "job": job, "path": path, "at": at})
-    manifest_id = found.scalar()
-    return None if manifest_id is None else bytes(manifest_id)
+def one_before(tx: Transaction, project_id: UUID, run_id: UUID, job: str, item: Mapping[str, Any]) -> bytes | None:
+    """The newest snapshot that `job` of a run saved before this one, of the same path, that holds something else."""
+    values = {"path": item["path"], "at": item["at"], "content": item["content_id"]}
+    found = tx.execute(_ONE_BEFORE, {"project": project_id, "run": run_id, "job": job, **values}).scalar()
+    return None if found is None else bytes(found)
 
 
 def _shown(result: Result) -> list[dict[str, Any]]:
@@ -210,7 +210,7 @@ def _select_holding(where: Any) -> Any:
     holds = func.row_number().over(partition_by=_OF, order_by=(is_empty, *_NEWEST)).label("holds")
     query, ranked = _ranked(where, holds)
     query = query.add_columns((ranked.rank - ranked.holds).label("newer"))
-    return query.where(ranked.files > 0, ranked.holds <= 2).order_by(ranked.path, ranked.holds)
+    return query.where(ranked.files > 0, ranked.holds == 1).order_by(ranked.path)
 
 
 _OF_RUNS = _select_newest(artifacts.c.run_id.in_(bindparam("ids", expanding=True)))
@@ -240,6 +240,7 @@ _ONE_BEFORE = (
         artifacts.c.job_id == _JOB_OF_RUN.scalar_subquery(),
         artifacts.c.path == bindparam("path"),
         artifacts.c.taken_at < bindparam("at"),
+        artifacts.c.content_id != bindparam("content"),
         artifacts.c.files > 0,
     )
     .order_by(*_NEWEST)

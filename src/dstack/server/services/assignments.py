@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -116,28 +116,21 @@ def _resumed(
     it resumes."""
     if not spec.artifacts or (row.number == 1 and not plan.resumed_from):
         return ()
-    found: dict[str, list[Any]] = {}
-    for item in holding_before(tx, context.project_id, row.job_id, row.number):
-        found.setdefault(item["path"], []).append(item)
     return tuple(
-        _earlier(tx, context, row, plan, newest, older[0]["manifest_id"] if older else None)
-        for path, (newest, *older) in found.items()
-        if path in spec.artifacts
+        _earlier(tx, context, row, plan, item)
+        for item in holding_before(tx, context.project_id, row.job_id, row.number)
+        if item["path"] in spec.artifacts
     )
 
 
-def _earlier(
-    tx: Transaction, context: Context, row: Any, plan: StoredPlan, item: Any, older: bytes | None
-) -> EarlierSnapshot:
-    path, run_name, instead = item["path"], row.run_name, Instead.EMPTY if item["newer"] else ""
+def _earlier(tx: Transaction, context: Context, row: Any, plan: StoredPlan, item: Mapping[str, Any]) -> EarlierSnapshot:
+    run_id, run_name, instead = row.run_id, row.run_name, Instead.EMPTY if item["newer"] else ""
     if not item["attempt"]:
-        run_name = plan.resumed_from
-        begun = (each.instead for each in plan.begins if (each.job_name, each.path) == (row.name, path))
+        run_id, run_name = row.resumed_from, plan.resumed_from
+        begun = (each.instead for each in plan.begins if (each.job_name, each.path) == (row.name, item["path"]))
         instead = instead or next(begun, "")
-        if row.resumed_from is not None:
-            older = one_before(tx, context.project_id, row.resumed_from, row.name, path, item["at"])
     return EarlierSnapshot(
-        path=path,
+        path=item["path"],
         manifest_id=item["manifest_id"],
         run_name=run_name,
         attempt=item["attempt"],
@@ -145,7 +138,7 @@ def _earlier(
         size=item["size"],
         taken_at=item["at"],
         instead=instead,
-        older=older,
+        older=None if run_id is None else one_before(tx, context.project_id, run_id, row.name, item),
     )
 
 
