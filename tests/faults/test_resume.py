@@ -176,9 +176,7 @@ def test_cleared_its_folder_and_was_killed(home: Home) -> None:
         assert api.artifact_history(run=name)[0].get("files") == 0, "that is what became of it"
     (home.root / "enough").touch()
     done = home.types("resume", name)
-    assert (
-        f"warning: `state` held no file when train of {name} ended: it begins with what was saved last" in done.stderr
-    )
+    assert f"warning: the snapshot of `state` that train of {name} would begin with holds no file: " in done.stderr
     assert f"`dstack resume {name} --fresh` begins with nothing" in done.stderr
     assert "begins after 7\n" in done.stdout
 

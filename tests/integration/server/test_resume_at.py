@@ -234,7 +234,7 @@ def test_of_what_was_newest_then_an_older_one_takes_the_place(world: World) -> N
     old = killed_after(world, runner, "epoch 1", "epoch 2", "", "epoch 3")
     third = sorted(row.taken_at for row in world.rows(artifacts))[2]
     new, [warning] = warned(world, old, at=third)
-    assert warning.startswith("`data` held no file")
+    assert " would begin with holds no file: " in warning
     assert saved_by(world, new) == {"prepare": manifest("epoch 2")}
     lose_snapshot(world, manifest("epoch 2"))
     new, _ = warned(world, old, at=third - SECOND)

@@ -24,7 +24,9 @@ def test_a_job_that_emptied_its_folder_begins_with_what_it_held_before(world: Wo
     old = killed_after(world, runner, "epoch 1", "epoch 2", "", last="")
     new, warnings = warned(world, old)
     [warning] = warnings
-    assert warning.startswith(f"`data` held no file when prepare of {old} ended: it begins with what was saved")
+    assert warning.startswith(
+        f"the snapshot of `data` that prepare of {old} would begin with holds no file: it begins with the newest "
+    )
     [planned] = resume.plan(world.context, old, Wish()).carried.warnings
     assert (planned.message, planned.hint) == (warning, f"`dstack resume {old} --fresh` begins with nothing")
     assert saved_by(world, new) == {"prepare": manifest("epoch 2")}

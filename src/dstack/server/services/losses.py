@@ -74,8 +74,8 @@ class Losses:
 
     def _begins_before_it_was_empty(self, last: Row, older: Row) -> Diagnostic:
         message = (
-            f"`{last['path']}` held no file when {last['job']} of {last['run']} ended: it begins with what was saved "
-            f"last in it, at {told(older['at'])}"
+            f"the snapshot of `{last['path']}` that {last['job']} of {last['run']} would begin with holds no file: it "
+            f"begins with the newest before it that does, of {told(older['at'])}"
         )
         return _warning(message, f"`{self.command} --fresh` begins with nothing")
 
