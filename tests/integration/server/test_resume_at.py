@@ -176,7 +176,7 @@ def test_where_none_had_it_is_refused(job: str | None, world: World) -> None:
     told = refused(world, old, restart=job is not None, job=job, at=times["m1"] - SECOND)
     whose = job or "train and other"
     assert told.message.startswith(f"{whose} of {old} had not saved anything by 20")
-    assert told.hint == f"`dstack artifacts log {old}` says when; `--fresh` begins with nothing"
+    assert told.hint == f"`dstack artifacts log {old}` lists the snapshots; `--fresh` begins with nothing"
 
 
 def test_a_job_that_was_named_had_to_have_something(world: World) -> None:
@@ -194,6 +194,20 @@ def test_what_is_no_snapshot_of_it(world: World) -> None:
     assert told.hint.endswith(f"`dstack artifacts log {old}` lists the snapshots")
     for wrong in ("0123", "0123456X", "0" * 65):
         assert isinstance(refused(world, old, snapshot=wrong), BadRequest)
+
+
+def test_further_back_than_the_run_reaches(world: World) -> None:
+    """What it began with is all that it has of the run that it follows."""
+    runner = world.runner()
+    first = killed_after(world, runner, "epoch 1", "epoch 2", last="epoch 3")
+    times = sorted(row.taken_at for row in world.rows(artifacts))
+    second = killed_after(world, runner, "epoch 4", run=resumed(world, first))
+    more = f", `dstack artifacts log {first}` those of the run that it follows"
+    assert refused(world, second, snapshot=digits("epoch 1")).hint.endswith(f"lists the snapshots{more}")
+    assert refused(world, second, at=times[0]).hint == (
+        f"`dstack artifacts log {second}` lists the snapshots{more}; `--fresh` begins with nothing"
+    )
+    assert saved_by(world, resumed(world, second, snapshot=digits("epoch 3"))) == {"prepare": manifest("epoch 3")}
 
 
 def test_two_that_begin_alike(world: World) -> None:

@@ -26,7 +26,7 @@ from dstack.server.services.context import Context
 from dstack.server.services.errors import NotFound
 from dstack.server.services.going_back import GoingBack
 from dstack.server.services.losses import Losses
-from dstack.server.services.moments import NOT_ASKED, Wanted, resolve
+from dstack.server.services.moments import NOT_ASKED, Wanted, listing, resolve
 from dstack.server.services.stored import StoredInput, StoredPlan, StoredSubmission
 from dstack.workflows import Diagnostic, PlannedStep, ReusedInput, RunPlan
 from dstack.workflows.inputs import LATEST
@@ -65,6 +65,11 @@ class OldRun:
     @property
     def name(self) -> str:
         return self.row.name
+
+    @property
+    def follows(self) -> str:
+        """The run that this one resumed, if it did."""
+        return next((plan.resumed_from for plan in self.steps.values() if plan.resumed_from), "")
 
 
 def load(tx: Transaction, project_id: UUID, run_id: UUID) -> OldRun:
@@ -195,7 +200,8 @@ class Prior:
         _check_again(tx, context.project_id, old, lock=lock)
         sources = {item.run_name for item, _ in old.pins}
         deleted = frozenset(sources - _repositories(tx, context.project_id, sources).keys())
-        moment = resolve(tx, context, old.row.id, old.name, self.wanted)
+        listed = listing(old.name, old.follows)
+        moment = resolve(tx, context, old.row.id, old.name, self.wanted, listed)
         snapshots = Snapshots(tx, context, old.row.id, moment, lock=lock)
         names = [
             StepOfRun(step.name, step.needs, tuple(job_name(step, spec) for spec in step.jobs))
@@ -211,7 +217,7 @@ class Prior:
         redone = {name: snapshots.lost[name] for name in sorted(wanted) if name in snapshots.lost}
         named = self.again or frozenset[str]()
         asked_for = {job for step in names for job in step.jobs if job in named or step.name in named}
-        back = GoingBack(old.name, moment, snapshots, beginnings, taken, done, asked_for)
+        back = GoingBack(old.name, listed, moment, snapshots, beginnings, taken, done, asked_for)
         back.check()
         losses = Losses(old.name, self.command, beginnings, done, redone)
         if asked_for.isdisjoint(snapshots.lost):  # who names one of them has been told

@@ -16,6 +16,8 @@ class GoingBack:
     """How the jobs of a run that follows `run` go back to `moment`, if it is one."""
 
     run: str
+    listed: str
+    """What shows its snapshots."""
     moment: Moment
     snapshots: Snapshots
     beginnings: Mapping[str, Beginning]
@@ -40,8 +42,7 @@ class GoingBack:
         if not self.snapshots.is_whole(named[0]):
             raise Conflict(
                 f"{which} of {self.run} is not whole in the store any more",
-                hint=f"`dstack verify {self.run} --repair` looks for another copy; `dstack artifacts log {self.run}` "
-                "lists the others",
+                hint=f"`dstack verify {self.run} --repair` looks for another copy; {self.listed}",
             )
         if any(self._begins_with(row["job"], row["path"], row["manifest_id"]) for row in named):
             return
@@ -67,7 +68,7 @@ class GoingBack:
         names = _named([job for job in wanted if self.snapshots.has_saved(job)] or wanted)
         raise Conflict(
             f"{names} of {self.run} had not saved anything by {told(at)}",
-            hint=f"`dstack artifacts log {self.run}` says when; `--fresh` begins with nothing",
+            hint=f"{self.listed}; `--fresh` begins with nothing",
         )
 
     def _had(self, job: str) -> bool:
@@ -86,7 +87,7 @@ class GoingBack:
         if without:
             begins = "they begin" if len(without) > 1 else "it begins"
             message = f"{_named(without)} of {self.run} had not saved anything by {told(at)}: {begins} with nothing"
-            found.append(_warning(message, f"`dstack artifacts log {self.run}` says when"))
+            found.append(_warning(message, self.listed))
         later = [job for job in sorted(self.reused) if self.snapshots.is_later(job, at)]
         if later:
             are, ended = ("are", "are reused as they ended") if len(later) > 1 else ("is", "is reused as it ended")

@@ -56,8 +56,14 @@ class Wanted(NamedTuple):
 NOT_ASKED: Final = Wanted()
 
 
-def resolve(tx: Transaction, context: Context, run_id: UUID, run: str, wanted: Wanted) -> Moment:
-    """Raises NotFound where the run has no such snapshot, BadRequest where it has several."""
+def listing(run: str, follows: str) -> str:
+    """What shows the snapshots of a run, and of the one that it follows, of which it has only what it began with."""
+    more = f", `dstack artifacts log {follows}` those of the run that it follows" if follows else ""
+    return f"`dstack artifacts log {run}` lists the snapshots{more}"
+
+
+def resolve(tx: Transaction, context: Context, run_id: UUID, run: str, wanted: Wanted, listed: str) -> Moment:
+    """Raises NotFound where the run has no such snapshot, BadRequest where it has several. `listed` as of `listing`."""
     snapshot = wanted.snapshot
     if snapshot is None:
         return Moment(wanted.at)
@@ -66,8 +72,7 @@ def resolve(tx: Transaction, context: Context, run_id: UUID, run: str, wanted: W
     if not ids:
         raise NotFound(
             f"there is no snapshot {snapshot[:_SHOWN]} of run {run}",
-            hint="older ones may have been thinned: `dstack retention` says by which rules. "
-            f"`dstack artifacts log {run}` lists the snapshots",
+            hint=f"older ones may have been thinned: `dstack retention` says by which rules. {listed}",
         )
     if len(ids) > 1:
         shown = ", ".join(each[: max(_SHOWN, len(snapshot) + 4)] for each in ids)
