@@ -13,6 +13,7 @@ import pytest
 from dstack.cli import main
 from dstack.snapshots.catalog import MemoryCatalog
 from dstack.snapshots.interfaces import PackIndex
+from tests.contract.cli.saved import Saved
 from tests.support.stub_api import PROJECT, Call, Reply, StubApi, frames
 
 
@@ -152,3 +153,8 @@ def accepting(stub: StubApi, store: Store) -> StubApi:
 
 def end(**more: Any) -> list[bytes]:
     return frames({"t": "end", "run": a_run(**more)})
+
+
+@pytest.fixture
+def saved(stub: StubApi, tmp_path: Path) -> Saved:
+    return Saved(stub, tmp_path)

@@ -12,7 +12,8 @@ import pytest
 
 from dstack import artifacts
 from tests.contract.cli.conftest import Dstack
-from tests.contract.cli.test_artifacts import RUN, Saved, uploaded
+from tests.contract.cli.saved import RUN, Saved
+from tests.contract.cli.test_artifacts import uploaded
 from tests.support.stub_api import StubApi
 
 DATA = os.urandom(5_000_000)
