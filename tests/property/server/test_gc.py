@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from dstack.protocol.messages import SavedArtifact
-from dstack.sdk.blobs import Buffer
 from dstack.server.db.engine import declare_write
 from dstack.server.db.tables import artifacts as artifacts_table
 from dstack.server.db.tables import chunks, jobs, leases, packs, runs
 from dstack.server.services import artifacts, compaction, delete, gc, removal, retention, uploads
-from dstack.server.services.catalog import catalog_of, store_of
+from dstack.server.services.catalog import store_of
 from dstack.server.services.errors import SnapshotMissing
 from dstack.server.services.repositories import RepositoryRef
 from dstack.server.services.uploads import Upload, UploadedArtifact
 from dstack.snapshots import writer
-from dstack.snapshots.blobs.memory import MemoryBlobStore
 from dstack.snapshots.capture import save
 from dstack.snapshots.checking import begins_like_an_object, names_in
-from dstack.snapshots.interfaces import ChunkLocation, PackIndex
 from dstack.snapshots.listing import Leaf, walk_tree
 from dstack.snapshots.manifests import FileEntry, file_chunks
 from dstack.snapshots.statcache import FileCache
 from dstack.snapshots.store import SnapshotStore
+from tests.property.server.interleaving import Blobs, CutOff, Interleaved
 from tests.support.emptied import emptied_postgresql, empty, shared_postgresql
-from tests.support.ports import FakeClock
 from tests.support.stores import later
 from tests.support.world import REPOSITORY, World
 
@@ -51,73 +47,12 @@ FILES = ["a", "b", "deep/c", "deep/d", "deep/er/e"]
 Tree = dict[str, bytes]
 
 
-class Blobs(MemoryBlobStore):
-    """Dates blobs by the world's clock."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        super().__init__()
-        self._clock = clock
-
-    def put(self, key: str, data: Buffer | Path) -> bool:
-        made = super().put(key, data)
-        if made:
-            self._blobs[key] = self._blobs[key][0], self._clock.now()
-        return made
-
-
-class CutOff(Exception):
-    """The process that saves ends here."""
-
-
 @dataclass
 class Saved:
     """A snapshot that somebody refers to, or is about to, and what was in the folder."""
 
     artifact: SavedArtifact
     tree: Tree
-
-
-class Interleaved:
-    """Catalog and blobs of one who saves or reads, between whose every two calls others go on."""
-
-    def __init__(self, machine: GcMachine, turns: Iterator[int], ends_after: int | None = None) -> None:
-        self._machine = machine
-        self._catalog = catalog_of(machine.world.context)
-        self._blobs = machine.world.context.blobs
-        self._turns = turns
-        self._lock = threading.Lock()
-        self._left = ends_after
-
-    def missing(self, chunk_ids: Sequence[bytes]) -> set[bytes]:
-        return self._between(lambda: self._catalog.missing(chunk_ids))
-
-    def locate(self, chunk_ids: Sequence[bytes]) -> Mapping[bytes, ChunkLocation]:
-        return self._between(lambda: self._catalog.locate(chunk_ids))
-
-    def add(self, packs: Sequence[PackIndex]) -> None:
-        self._between(lambda: self._catalog.add(packs))
-
-    def put(self, key: str, data: Buffer | Path) -> bool:
-        return self._between(lambda: self._blobs.put(key, data))
-
-    def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
-        return self._between(lambda: self._blobs.get(key, offset=offset, length=length))
-
-    def _between(self, call: Any) -> Any:
-        with self._lock:
-            if self._left is not None:
-                self._left -= 1
-                if self._left < 0:
-                    raise CutOff
-            for _ in range(next(self._turns, 0)):
-                self._machine.step()
-            result = call()
-            for _ in range(next(self._turns, 0)):
-                self._machine.step()
-            return result
-
-    def store(self) -> SnapshotStore:
-        return SnapshotStore(self, self)  # type: ignore[arg-type]  # what it needs of both
 
 
 class GcMachine(RuleBasedStateMachine):
