@@ -9,6 +9,8 @@ from urllib.parse import unquote
 _NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?|AUTH)$")
 _ADDRESS = re.compile(r"://(?P<user>[^/@\s:]*)(?::(?P<password>[^/\s]*))?@")
 """Such as that of a private package index, a proxy, or a database (RFC 3986, 3.2.1); `@` may stand in the password."""
+_OF_ANOTHER_HOST = re.compile(r",[^/@\s:,\"']*:([^/@\s,\"']+)(?=@|$)")
+"""In an address of several hosts, as some brokers take it, each with a user."""
 
 
 def names_credential(name: str) -> bool:
@@ -28,5 +30,7 @@ def credentials(environment: Mapping[str, str]) -> list[str]:
             found.add(value)
         for match in _ADDRESS.finditer(value):
             word = match["password"] or match["user"]
-            found |= {word, unquote(word)}
+            # Where it ends is not sure: an `@` may be part of it, or begin what stands behind it.
+            words = {word, word.partition("@")[0], *_OF_ANOTHER_HOST.findall(word)}
+            found |= {*words, *map(unquote, words)}
     return sorted(found - {""})
