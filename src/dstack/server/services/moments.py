@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from dstack.domain.ports import SECOND
 from dstack.server.db.engine import Transaction
 from dstack.server.services.artifacts import NOW, named_in_run
 from dstack.server.services.context import Context
@@ -85,4 +86,4 @@ def resolve(tx: Transaction, context: Context, run_id: UUID, run: str, wanted: W
 
 def told(at: int) -> str:
     """A time, for people."""
-    return datetime.fromtimestamp(at / 1e6, UTC).isoformat(" ", "seconds").removesuffix("+00:00") + " UTC"
+    return datetime.fromtimestamp(at // SECOND, UTC).isoformat(" ", "seconds").removesuffix("+00:00") + " UTC"
