@@ -11,8 +11,9 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from dstack.snapshots.again import Places, read_again
 from dstack.snapshots.batches import (
@@ -31,7 +32,7 @@ from dstack.snapshots.below import OPEN_FOLDER, open_below, open_writable
 from dstack.snapshots.errors import RestoreFailed, RestoreStopped
 from dstack.snapshots.listing import Enter, Entry, Leaf, Leave, entries, walk_tree
 from dstack.snapshots.manifests import ChunkRef, DirectoryEntry, FileEntry, Root, SymlinkEntry
-from dstack.snapshots.naming import Naming
+from dstack.snapshots.naming import Naming, Unnamed, put
 from dstack.snapshots.scanning import shown
 from dstack.snapshots.sparse import Holes
 from dstack.snapshots.store import SnapshotStore
@@ -40,7 +41,6 @@ from dstack.snapshots.twins import Written, refusal
 __all__ = ["Entry", "Restored", "entries", "restore", "restore_folder"]
 
 KEPT_BITS: Final = 0o1777
-T = TypeVar("T")
 
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -149,16 +149,15 @@ class _Target:
         self._written: list[Written] = []
         """The names that this restore has made in each of the folders."""
         self._file: int | None = None
+        self._unnamed: Unnamed | None = None
+        """The same, where files get their names at their end."""
         self._places = Places()
 
     def __enter__(self) -> _Target:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            os.close(self._file)
-        if self._naming is not None:
-            self._naming.clear()
+        self._close()
         for fd in self._folders:
             os.close(fd)
 
@@ -188,49 +187,49 @@ class _Target:
         except OSError as error:
             raise RestoreFailed(f"cannot write {self._shown(work)}: {error.strerror}") from error
 
-    def _write(self, part: Part, chunks: Chunks) -> None:
-        entry = part.entry
+    def _write(self, work: Part, chunks: Chunks) -> None:
+        entry = work.entry
         if self._file is None:
-            self._file = self._make(entry.name, self._create)
-        for offset, chunk in part.chunks:
-            _write_around(self._file, chunks[chunk.chunk_id], offset, part.holes)
-            self._places.note(chunk.chunk_id, (part.leaf.path, offset, chunk.length))
-        if part.end != entry.size:
+            self._file = self._create(entry.name)
+        for offset, chunk in work.chunks:
+            _write_around(self._file, chunks[chunk.chunk_id], offset, work.holes)
+            self._places.note(chunk.chunk_id, (work.leaf.path, offset, chunk.length))
+        if work.end != entry.size:
             return
         if entry.holes:
             os.ftruncate(self._file, entry.size)
         os.fchmod(self._file, entry.mode & KEPT_BITS)
         os.utime(self._file, ns=(entry.mtime, entry.mtime))
-        os.close(self._file)
-        self._file = None
-        self._made_whole(entry.name)
+        if self._unnamed is not None:
+            self._unnamed.end(entry.name, partial(self._see_twin, entry.name))
+        self._close()
+        self._written[-1].add(entry.name)
         self._count(entry)
-        group = self._links.get(part.leaf.path)
+        group = self._links.get(work.leaf.path)
         if group is not None:
-            self._made[group, entry.digest] = part.leaf.path
+            self._made[group, entry.digest] = work.leaf.path
 
     def _create(self, name: bytes) -> int:
-        return os.open(name, _NEW_FILE, 0o600, dir_fd=self._folders[-1])
-
-    def _make(self, name: bytes, make: Callable[[bytes], T]) -> T:
-        """Have `make` make what is to stand at `name`, under a name that is free."""
+        folder = self._folders[-1]
         if self._naming is not None:
-            return self._naming.begin(self._folders[-1], make)
+            self._unnamed = self._naming.open(folder)
+            return self._unnamed.fd
         try:
-            made = make(name)
+            return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
         except FileExistsError:
-            self._see_twin(name)
-            os.unlink(name, dir_fd=self._folders[-1])
-            made = make(name)
-        self._written[-1].add(name)
-        return made
+            self._make_way(name)
+            return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
 
-    def _made_whole(self, name: bytes) -> None:
-        if self._naming is not None:
-            if self._naming.is_taken(name):
-                self._see_twin(name)
-            self._naming.end(name)
-            self._written[-1].add(name)
+    def _close(self) -> None:
+        if self._unnamed is not None:
+            self._unnamed.close()
+        elif self._file is not None:
+            os.close(self._file)
+        self._file = self._unnamed = None
+
+    def _make_way(self, name: bytes) -> None:
+        self._see_twin(name)
+        os.unlink(name, dir_fd=self._folders[-1])
 
     def _see_twin(self, name: bytes) -> None:
         """What stands there is not to be replaced where this restore has just made it under another name."""
@@ -238,15 +237,22 @@ class _Target:
         if twin is not None:
             raise refusal(self._shown_path(name), twin)
 
+    def _put(self, name: bytes, make: Callable[[bytes], None]) -> None:
+        """Have `make` make a link at `name`, in place of what stands there."""
+        if self._naming is not None:
+            put(name, self._folders[-1], make, partial(self._see_twin, name))
+        else:
+            try:
+                make(name)
+            except FileExistsError:
+                self._make_way(name)
+                make(name)
+        self._written[-1].add(name)
+
     def _symlink(self, entry: SymlinkEntry) -> None:
         folder = self._folders[-1]
-
-        def make(name: bytes) -> None:
-            os.symlink(entry.target, name, dir_fd=folder)
-            os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=folder, follow_symlinks=False)
-
-        self._make(entry.name, make)
-        self._made_whole(entry.name)
+        self._put(entry.name, lambda name: os.symlink(entry.target, name, dir_fd=folder))
+        os.utime(entry.name, ns=(entry.mtime, entry.mtime), dir_fd=folder, follow_symlinks=False)
         self.files += 1
 
     def _hard_link(self, path: bytes, entry: FileEntry) -> None:
@@ -258,14 +264,10 @@ class _Target:
                 below = os.open(parent, OPEN_FOLDER, dir_fd=source)
                 os.close(source)
                 source = below
-            found = source
-            self._make(
-                entry.name,
-                lambda own: os.link(name, own, src_dir_fd=found, dst_dir_fd=folder, follow_symlinks=False),
-            )
+            link = partial(os.link, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+            self._put(entry.name, link)
         finally:
             os.close(source)
-        self._made_whole(entry.name)
         self._count(entry)
 
     def _enter(self, folder: DirectoryEntry | None) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from dstack.snapshots import naming
 from dstack.snapshots.capture import save
 from dstack.snapshots.errors import MissingChunk, RestoreFailed
 from dstack.snapshots.lookup import locate
@@ -26,6 +27,15 @@ BATCH = 1 << 20
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dstack.snapshots.batches.BATCH_BYTES", BATCH)
+
+
+@pytest.fixture(autouse=True, params=["without a name", "with a name of its own"])
+def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """How files are begun: as on most file systems of Linux, and as elsewhere."""
+    if request.param == "without a name":
+        return True
+    monkeypatch.setattr(naming, "_UNNAMED", 0)
+    return False
 
 
 @pytest.fixture
@@ -61,11 +71,11 @@ def files(folder: Path) -> list[Path]:
 
 
 def remains(folder: Path) -> list[Path]:
-    return sorted(folder.rglob(".dstack-*.part"))
+    return sorted(folder.rglob(".dstack-*"))
 
 
-def killed(work: Callable[[], object]) -> int:
-    """Do it in a process of its own, which is expected to be killed; its id."""
+def killed(work: Callable[[], object]) -> None:
+    """Do it in a process of its own, which is expected to be killed."""
     pid = os.fork()
     if not pid:
         try:
@@ -73,7 +83,6 @@ def killed(work: Callable[[], object]) -> int:
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
-    return pid
 
 
 @pytest.mark.parametrize("over", [False, True])
@@ -89,7 +98,7 @@ def test_everything_comes_back(
 
 @pytest.mark.parametrize("call", [1, 3, 6])
 def test_who_is_killed_leaves_each_file_old_or_new(
-    store: RecordingStore, root: Path, older: Path, monkeypatch: pytest.MonkeyPatch, call: int
+    store: RecordingStore, root: Path, older: Path, monkeypatch: pytest.MonkeyPatch, call: int, unnamed: bool
 ) -> None:
     saved = save(root, store)
     pwrite, left = os.pwrite, [call]
@@ -103,8 +112,9 @@ def test_who_is_killed_leaves_each_file_old_or_new(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", until)
-        pid = killed(partial(restore, store, saved.manifest_id, older, whole=True))
-    assert [path.name.split("-")[1] for path in remains(older)] == [str(pid)]
+        killed(partial(restore, store, saved.manifest_id, older, whole=True))
+    left_over = remains(older)
+    assert len(left_over) == (not unnamed)
     new = 0
     for path in files(root):
         at = older / path.relative_to(root)
@@ -112,8 +122,10 @@ def test_who_is_killed_leaves_each_file_old_or_new(
         assert same or at.read_bytes() == b"older", path
         new += same
     assert new < len(files(root))
+    for path in left_over:
+        path.unlink()
     restore(store, saved.manifest_id, older, whole=True)
-    assert described(older) == described(root), "and nothing is left of the one before"
+    assert described(older) == described(root)
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(store: RecordingStore, root: Path, older: Path) -> None:
@@ -138,11 +150,33 @@ def test_a_folder_in_the_way_stays(store: RecordingStore, root: Path, target: Pa
     assert not remains(target)
 
 
-def test_what_another_process_is_making_stays(store: RecordingStore, root: Path, target: Path) -> None:
+def test_links_in_the_way_are_replaced(store: RecordingStore, root: Path, older: Path) -> None:
+    """Also by another name of the same file, which a rename would leave as it is."""
     saved = save(root, store)
-    target.mkdir()
-    (target / f".dstack-{os.getppid()}-1.part").write_bytes(b"of another")
-    (target / f".dstack-{sys.maxsize}-1.part").write_bytes(b"of nobody")
-    (target / ".dstack-mine.part").write_bytes(b"of a person")
-    restore(store, saved.manifest_id, target, whole=True)
-    assert [path.name for path in remains(target)] == [f".dstack-{os.getppid()}-1.part", ".dstack-mine.part"]
+    restore(store, saved.manifest_id, older, whole=True)
+    restore(store, saved.manifest_id, older, whole=True)
+    assert described(older) == described(root)
+    (older / "link").unlink()
+    (older / "link").mkdir()
+    with pytest.raises(RestoreFailed, match=r"/link is in the way: the snapshot has a file there"):
+        restore(store, saved.manifest_id, older, whole=True)
+    assert not remains(older)
+
+
+def test_several_at_once_into_one_folder(store: RecordingStore, tmp_path: Path) -> None:
+    """Each file is one of theirs, whole."""
+    contents = [bytes([number]) * (BATCH // 2) for number in range(3)]
+    ids: list[bytes] = []
+    for number, content in enumerate(contents):
+        folder = tmp_path / f"of-{number}"
+        folder.mkdir()
+        for name in range(6):
+            (folder / f"{name}").write_bytes(content + b"%d" % name)
+        ids.append(save(folder, store).manifest_id)
+    target = tmp_path / "target"
+    with ThreadPoolExecutor(len(ids)) as threads:
+        for _ in range(3):
+            list(threads.map(lambda manifest_id: restore(store, manifest_id, target, whole=True), ids))
+    for path in target.iterdir():
+        assert path.read_bytes() in [content + path.name.encode() for content in contents]
+    assert not remains(target)
