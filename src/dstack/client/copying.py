@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
-from io import BufferedWriter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from dstack.client.types import Artifact
 from dstack.snapshots.listing import entries
 from dstack.snapshots.lookup import Located
 from dstack.snapshots.manifests import DirectoryEntry, FileEntry
+from dstack.snapshots.naming import Naming, Unnamed
 from dstack.snapshots.restore import restore, restore_folder
 from dstack.snapshots.seeking import StoredFile
 from dstack.snapshots.store import SnapshotStore
@@ -68,30 +68,35 @@ def _differing(store: SnapshotStore, artifact: Artifact, located: Located, targe
 def _copy_file(
     store: SnapshotStore, manifest_id: bytes, entry: FileEntry, target: Path, watch: Callable[[int], None]
 ) -> None:
-    """Under another name first: `target` is the old file or the new one, whole."""
-    own = target.with_name(f".{target.name[:200]}.{os.getpid()}")
-    try:
-        with StoredFile(store, manifest_id, entry) as source, _made(own, target) as file:
+    """`target` is the old file or the new one, whole."""
+    with _begun(target) as part, StoredFile(store, manifest_id, entry) as source:
+        with open(part.fd, "wb", closefd=False) as file:
             while piece := source.read(PIECE):
                 with _told(target):
                     file.write(piece)
                 watch(len(piece))
             with _told(target):
                 file.flush()
-                os.fchmod(file.fileno(), entry.mode & _KEPT_BITS)
         with _told(target):
-            os.utime(own, ns=(entry.mtime, entry.mtime))
-            os.replace(own, target)
-    except BaseException:
-        with suppress(OSError):  # the first error is the one to tell
-            own.unlink(missing_ok=True)
-        raise
+            os.fchmod(part.fd, entry.mode & _KEPT_BITS)
+            os.utime(part.fd, ns=(entry.mtime, entry.mtime))
+            part.end(os.fsencode(target.name), lambda: None)
 
 
-def _made(own: Path, target: Path) -> BufferedWriter:
+@contextmanager
+def _begun(target: Path) -> Generator[Unnamed]:
     with _told(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        return open(own, "xb")
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with _told(target):
+            part = Naming().open(folder)
+        try:
+            yield part
+        finally:
+            part.close()
+    finally:
+        os.close(folder)
 
 
 @contextmanager
