@@ -169,6 +169,17 @@ def test_where_some_had_saved_nothing_by_then(world: World) -> None:
     assert set(saved_by(world, new)) == {"prepare", "train"}
 
 
+def test_where_what_some_had_saved_by_then_was_empty(world: World) -> None:
+    runner = world.runner()
+    old, times = two_trainings(world, runner)
+    early = update(artifacts).where(artifacts.c.taken_at == times["o1"])
+    world.context.database.write(LOSE, lambda tx: tx.execute(early.values(files=0)))
+    new, [warning] = warned(world, old, at=times["o1"])
+    assert warning.startswith(f"what other of {old} had saved by ")
+    assert warning.endswith(" UTC holds no file: it begins with nothing")
+    assert set(saved_by(world, new)) == {"prepare", "train"}
+
+
 @pytest.mark.parametrize("job", [None, "train"])
 def test_where_none_had_it_is_refused(job: str | None, world: World) -> None:
     runner = world.runner()

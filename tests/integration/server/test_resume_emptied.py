@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dstack.server.db.tables import artifacts, runs
 from dstack.server.services import resume
 from dstack.server.services.resume import Wish
 from tests.support.resuming import (
@@ -45,6 +46,37 @@ def test_one_that_is_done_may_have_emptied_it_on_purpose(world: World) -> None:
     old = killed_after(world, runner, "epoch 1", last="", code=0)
     new = restarted(world, old, "prepare")
     assert (saved_by(world, new), assigned(world, runner)["prepare"].resumed) == ({}, ())
+
+
+def times(world: World) -> list[int]:
+    """When the snapshots were taken."""
+    return sorted(row.taken_at for row in world.rows(artifacts))
+
+
+def test_what_was_empty_before_a_job_was_done_was_not_on_purpose(world: World) -> None:
+    runner = world.runner()
+    old = killed_after(world, runner, "epoch 1", "", "epoch 3", last="final", code=0)
+    wish = Wish(restart=True, job="prepare", at=times(world)[1])
+    [warning] = resume.plan(world.context, old, wish).carried.warnings
+    assert " would begin with holds no file: it begins with the newest before it that does, of " in warning.message
+    assert saved_by(world, restarted(world, old, "prepare", at=wish.at)) == {"prepare": manifest("epoch 1")}
+
+
+def test_nor_was_what_an_attempt_left_that_failed_before_that(world: World) -> None:
+    runner = world.runner()
+    retried_after(world, runner, "epoch 1", last="")
+    [run] = world.rows(runs)
+    old = killed_after(world, runner, last="final", code=0, run=run.name)
+    new = restarted(world, old, "prepare", at=times(world)[1])
+    assert saved_by(world, new) == {"prepare": manifest("epoch 1")}
+
+
+def test_who_goes_back_to_what_was_emptied_is_told_so(world: World) -> None:
+    runner = world.runner()
+    old = killed_after(world, runner, "epoch 1", last="", code=0)
+    told = refused(world, old, restart=True, job="prepare", at=times(world)[-1])
+    assert told.message == f"what prepare of {old} had saved by 2023-11-14 22:13:22 UTC holds no file"
+    assert told.hint.endswith("; `--fresh` begins with nothing")
 
 
 def test_what_was_begun_from_counts_as_held(world: World) -> None:

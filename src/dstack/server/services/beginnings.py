@@ -59,7 +59,7 @@ class Snapshots:
         for row in rows:
             of = self.lost if row["manifest_id"] in gone else self.saved
             of.setdefault(row["job"], []).append(row)
-        self._last = {(row["job"], row["path"]): row["manifest_id"] for row in rows}
+        self._last = {(row["job"], row["path"]): row for row in rows}
         self._then: dict[str, list[Row]] = {}
         """What jobs begin from, if it holds files and is whole."""
         for row in then:
@@ -92,18 +92,22 @@ class Snapshots:
     def is_whole(self, row: Row) -> bool:
         return not self._lost([row])
 
+    def had_saved(self, job: str) -> bool:
+        """Whether it had saved anything by the time that it goes back to."""
+        return job in self._then
+
     def beginning(self, job: str, paths: Collection[str], *, done: bool) -> Beginning:
-        """What there is for the artifact `paths` of a job. One that is `done` may have emptied its folder on purpose;
-        of another that is taken for what became of it when it was killed."""
+        """What there is for the artifact `paths` of a job. One that is `done` may have ended with an empty folder on
+        purpose; elsewhere that is taken for what it was while the job wrote it anew, or when it was killed."""
         rows: list[Row] = []
         replaced: list[tuple[Row, Row]] = []
         lost: list[Row] = []
         for row in self._then.get(job, ()):
-            is_empty = not row["files"]
-            if row["path"] not in paths or (is_empty and done):
+            is_empty, last = not row["files"], self._last[job, row["path"]]
+            if row["path"] not in paths or (is_empty and done and not row["live"] and row == last):
                 continue
             if not is_empty and row["manifest_id"] not in self._unsound:
-                asked = row["manifest_id"] != self._last[job, row["path"]]
+                asked = row["manifest_id"] != last["manifest_id"]
                 rows.append({**row, "instead": Instead.ASKED} if asked else row)
                 continue
             older = self._older(row)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dstack.server.services.beginnings import Beginning, Snapshots
 from dstack.server.services.errors import BadRequest, Conflict
 from dstack.server.services.moments import Moment, told
 from dstack.workflows import Diagnostic
+
+
+class _Lack(NamedTuple):
+    jobs: Sequence[str]
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +71,20 @@ class GoingBack:
         wanted = [job for job in self.beginnings if job in self.asked] or list(self.beginnings)
         if any(self._had(job) for job in wanted):
             return
-        names = _named([job for job in wanted if self.snapshots.has_saved(job)] or wanted)
-        raise Conflict(
-            f"{names} of {self.run} had not saved anything by {told(at)}",
-            hint=f"{self.listed}; `--fresh` begins with nothing",
-        )
+        lack = next(self._lacking([job for job in wanted if self.snapshots.has_saved(job)] or wanted, at))
+        raise Conflict(lack.message, hint=f"{self.listed}; `--fresh` begins with nothing")
 
     def _had(self, job: str) -> bool:
         return bool(self.beginnings[job].rows or self.beginnings[job].lost)
+
+    def _lacking(self, jobs: Sequence[str], at: int) -> Iterator[_Lack]:
+        """Why these begin with nothing: those first that had saved what holds no file."""
+        empty = [job for job in jobs if self.snapshots.had_saved(job)]
+        if empty:
+            yield _Lack(empty, f"what {_named(empty)} of {self.run} had saved by {told(at)} holds no file")
+        none = [job for job in jobs if job not in empty]
+        if none:
+            yield _Lack(none, f"{_named(none)} of {self.run} had not saved anything by {told(at)}")
 
     def warnings(self) -> Sequence[Diagnostic]:
         at = self.moment.at
@@ -84,10 +96,9 @@ class GoingBack:
             for job in self.beginnings
             if (job not in self.done or job in self.asked) and self.snapshots.has_saved(job) and not self._had(job)
         ]
-        if without:
-            begins = "they begin" if len(without) > 1 else "it begins"
-            message = f"{_named(without)} of {self.run} had not saved anything by {told(at)}: {begins} with nothing"
-            found.append(_warning(message, self.listed))
+        for lack in self._lacking(without, at):
+            begins = "they begin" if len(lack.jobs) > 1 else "it begins"
+            found.append(_warning(f"{lack.message}: {begins} with nothing", self.listed))
         later = [job for job in sorted(self.reused) if self.snapshots.is_later(job, at)]
         if later:
             are, ended = ("are", "are reused as they ended") if len(later) > 1 else ("is", "is reused as it ended")
