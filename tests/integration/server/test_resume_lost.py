@@ -22,6 +22,7 @@ from tests.support.resuming import (
     refused,
     restarted,
     resumed,
+    retried_after,
     saved_by,
     warned,
 )
@@ -164,6 +165,49 @@ def test_a_job_that_was_done_goes_on_from_an_older_snapshot(world: World) -> Non
     new = resumed(world, old)
     assert world.states(new) == {"prepare": "queued", "train": "waiting"}
     assert begins(assigned(world, runner)["prepare"]) == {"data": manifest("half of it")}
+
+
+def test_the_newest_that_is_whole_is_found_however_far_back(world: World) -> None:
+    """Beyond the page that is read at a time."""
+    runner = world.runner()
+    epochs = [f"epoch {number}" for number in range(120)]
+    old = killed_after(world, runner, *epochs)
+    doubted = [manifest(content) for content in (*epochs[1:], "the last")]
+    world.context.database.write(LOSE, lambda tx: doubt(tx, world.context.project_id, doubted))
+    assert saved_by(world, resumed(world, old)) == {"prepare": manifest("epoch 0")}
+
+
+def test_a_retry_begins_with_the_newest_that_is_whole(world: World) -> None:
+    runner = world.runner()
+    retried_after(world, runner, "epoch 1", "epoch 2", "epoch 3", last="the last")
+    lose_snapshot(world, manifest("the last"))
+    world.context.database.write(LOSE, lambda tx: doubt(tx, world.context.project_id, [manifest("epoch 3")]))
+    [earlier] = assigned(world, runner)["prepare"].resumed
+    assert (earlier.manifest_id, earlier.attempt, earlier.instead) == (manifest("epoch 2"), 1, "lost")
+    assert earlier.older == manifest("epoch 1")
+
+
+def test_a_retry_begins_with_what_the_run_began_with_where_its_attempts_left_nothing_whole(world: World) -> None:
+    runner = world.runner()
+    text = CHAIN.replace("artifacts: [data]", "artifacts: [data], retry: {max: 5, on: [exit-code]}")
+    old = world.submit(text, "prepare", variables=VARIABLES)
+    retried_after(world, runner, last="epoch 1", submit=False)
+    world.stop(old)
+    resumed(world, old)
+    retried_after(world, runner, last="epoch 2", submit=False)
+    lose_snapshot(world, manifest("epoch 2"))
+    [earlier] = assigned(world, runner)["prepare"].resumed
+    assert (earlier.run_name, earlier.manifest_id, earlier.instead) == (old, manifest("epoch 1"), "lost")
+
+
+def test_a_retry_that_has_none_names_the_last(world: World) -> None:
+    """Its set-up fails by name: it is not to begin from nothing unasked."""
+    runner = world.runner()
+    retried_after(world, runner, "epoch 1", last="epoch 2")
+    for content in ("epoch 1", "epoch 2"):
+        lose_snapshot(world, manifest(content))
+    [earlier] = assigned(world, runner)["prepare"].resumed
+    assert (earlier.manifest_id, earlier.instead) == (manifest("epoch 2"), "")
 
 
 def test_what_is_begun_from_counts_as_asked_about(world: World) -> None:

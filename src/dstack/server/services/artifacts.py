@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, case, func, insert, select, update
+from sqlalchemy import and_, bindparam, func, insert, select, tuple_, update
 
 from dstack.protocol.messages import SavedArtifact
 from dstack.server.db.engine import Transaction
@@ -22,6 +22,11 @@ from dstack.snapshots.listing import Leaf, walk_tree
 
 NOW: Final = (1 << 62) - 1
 """A time, in microseconds, that nothing is later than."""
+ANY_ATTEMPT: Final = (1 << 31) - 1
+"""All attempts are before that one."""
+_FIRST_ID: Final = UUID(int=0)
+_AT_A_TIME: Final = 50
+"""Snapshots of one path of a job."""
 
 
 def has_path(context: Context, manifest_id: bytes, path: str) -> bool:
@@ -127,12 +132,6 @@ def newest_of_needs(tx: Transaction, project_id: UUID, step_id: UUID) -> list[di
     return _shown(tx.execute(_OF_NEEDS, {"project": project_id, "step": step_id}))
 
 
-def holding_before(tx: Transaction, project_id: UUID, job_id: UUID, attempt: int) -> list[dict[str, Any]]:
-    """The newest snapshot of each path that attempts before `attempt` saved and that holds files; 0 is an earlier
-    run's. `newer` says how many came after it that hold none."""
-    return _shown(tx.execute(_BEFORE, {"project": project_id, "job": job_id, "attempt": attempt}))
-
-
 def newest_of_run_by(tx: Transaction, project_id: UUID, run_id: UUID, at: int) -> list[dict[str, Any]]:
     """What `newest_of_run` gave at that time, of what is still there."""
     return _shown(tx.execute(_OF_RUN_BY, {"project": project_id, "run": run_id, "at": at}))
@@ -143,11 +142,23 @@ def newest_of_job_by(tx: Transaction, project_id: UUID, job_id: UUID, at: int) -
     return _shown(tx.execute(_OF_JOB_BY, {"project": project_id, "job": job_id, "at": at}))
 
 
-def older_than_newest(
-    tx: Transaction, project_id: UUID, job_id: UUID, path: str, at: int = NOW
-) -> list[dict[str, Any]]:
-    """The snapshots of one path of a job that are older than the newest at that time, the newest first."""
-    return _shown(tx.execute(_OLDER, {"project": project_id, "job": job_id, "path": path, "at": at}))
+def holding(
+    tx: Transaction, project_id: UUID, job_id: UUID, path: str, *, at: int = NOW, before: int = ANY_ATTEMPT
+) -> Iterator[list[dict[str, Any]]]:
+    """The snapshots of one path of a job that hold files, the newest first and some at a time, for a training saves
+    thousands: those taken by `at`, by attempts before `before`, of which 0 is an earlier run's."""
+    of = {"project": project_id, "job": job_id, "path": path, "at": at, "files": 1, "most": _AT_A_TIME}
+    last: Mapping[str, Any] = {"attempt": before, "id": _FIRST_ID}
+    while found := _shown(tx.execute(_BACK, {**of, "attempt": last["attempt"], "id": last["id"]})):
+        last = found[-1]
+        yield found
+
+
+def ends_empty(tx: Transaction, project_id: UUID, job_id: UUID, path: str, before: int) -> bool:
+    """Whether the newest of all that attempts before `before` saved there holds no file."""
+    of = {"project": project_id, "job": job_id, "path": path, "at": NOW, "files": 0, "most": 1}
+    newest = tx.execute(_BACK, {**of, "attempt": before, "id": _FIRST_ID}).first()
+    return newest is not None and not newest.files
 
 
 def named_in_run(tx: Transaction, project_id: UUID, run_id: UUID, digits: str) -> list[dict[str, Any]]:
@@ -177,27 +188,25 @@ _OF = (artifacts.c.job_id, artifacts.c.path)
 _NEWEST = (artifacts.c.attempt.desc(), artifacts.c.id.desc())
 
 
-def _ranked(where: Any, *more: Any) -> tuple[Any, Any]:
-    """Snapshots, and columns to choose by: `rank` says how many of the same job and path are not older; and `more`."""
+def _ranked(where: Any) -> tuple[Any, Any]:
+    """Snapshots, and columns to choose by: `rank` says how many of the same job and path are not older."""
     rank = func.row_number().over(partition_by=_OF, order_by=_NEWEST).label("rank")
-    ranked = (
-        select(artifacts, rank, *more).where(artifacts.c.project_id == bindparam("project", type_=Id), where).subquery()
-    )
-    query = (
-        select(
-            runs.c.name.label("run"), jobs.c.name.label("job"), jobs.c.workflow, jobs.c.id.label("job_id"),
-            jobs.c.run_id, ranked.c.path, ranked.c.manifest_id, ranked.c.content_id, ranked.c.files, ranked.c.size,
-            ranked.c.live, ranked.c.partial, ranked.c.taken_at.label("at"), ranked.c.attempt, jobs.c.state,
-        )
-        .join(jobs, and_(jobs.c.project_id == ranked.c.project_id, jobs.c.id == ranked.c.job_id))
-        .join(runs, and_(runs.c.project_id == ranked.c.project_id, runs.c.id == ranked.c.run_id))
-    )  # fmt: skip
+    ranked = select(artifacts, rank).where(artifacts.c.project_id == bindparam("project", type_=Id), where).subquery()
+    query = _with_names(ranked.c)
     return query, ranked.c
 
 
-def _select_older(where: Any) -> Any:
-    query, ranked = _ranked(where)
-    return query.where(ranked.rank > 1).order_by(ranked.rank)
+def _with_names(of: Any, *more: Any) -> Any:
+    """Columns of snapshots, and names of what they are of."""
+    return (
+        select(
+            runs.c.name.label("run"), jobs.c.name.label("job"), jobs.c.workflow, jobs.c.id.label("job_id"),
+            jobs.c.run_id, of.path, of.manifest_id, of.content_id, of.files, of.size,
+            of.live, of.partial, of.taken_at.label("at"), of.attempt, jobs.c.state, *more,
+        )
+        .join(jobs, and_(jobs.c.project_id == of.project_id, jobs.c.id == of.job_id))
+        .join(runs, and_(runs.c.project_id == of.project_id, runs.c.id == of.run_id))
+    )  # fmt: skip
 
 
 def _select_all(where: Any) -> Any:
@@ -205,25 +214,24 @@ def _select_all(where: Any) -> Any:
     return query.order_by(jobs.c.submitted_at, jobs.c.id, query.selected_columns.path, ranked.rank)
 
 
-def _select_holding(where: Any) -> Any:
-    is_empty = case((artifacts.c.files > 0, 0), else_=1)
-    holds = func.row_number().over(partition_by=_OF, order_by=(is_empty, *_NEWEST)).label("holds")
-    query, ranked = _ranked(where, holds)
-    query = query.add_columns((ranked.rank - ranked.holds).label("newer"))
-    return query.where(ranked.files > 0, ranked.holds == 1).order_by(ranked.path)
-
-
 _OF_RUNS = _select_newest(artifacts.c.run_id.in_(bindparam("ids", expanding=True)))
 _OF_JOBS = _select_newest(artifacts.c.job_id.in_(bindparam("ids", expanding=True)))
-_BEFORE = _select_holding(
-    and_(artifacts.c.job_id == bindparam("job", type_=Id), artifacts.c.attempt < bindparam("attempt"))
-)
 _BY = artifacts.c.taken_at <= bindparam("at")
 _OF_RUN = artifacts.c.run_id == bindparam("run", type_=Id)
 _OF_RUN_BY = _select_newest(and_(_OF_RUN, _BY))
 _OF_JOB_BY = _select_newest(and_(artifacts.c.job_id == bindparam("job", type_=Id), _BY))
-_OLDER = _select_older(
-    and_(artifacts.c.job_id == bindparam("job", type_=Id), artifacts.c.path == bindparam("path"), _BY)
+_BACK = (
+    _with_names(artifacts.c, artifacts.c.id)
+    .where(
+        artifacts.c.project_id == bindparam("project", type_=Id),
+        artifacts.c.job_id == bindparam("job", type_=Id),
+        artifacts.c.path == bindparam("path"),
+        tuple_(artifacts.c.attempt, artifacts.c.id) < tuple_(bindparam("attempt"), bindparam("id", type_=Id)),
+        artifacts.c.files >= bindparam("files"),
+        _BY,
+    )
+    .order_by(*_NEWEST)
+    .limit(bindparam("most"))
 )
 _NAMED = _select_all(
     and_(_OF_RUN, artifacts.c.manifest_id >= bindparam("first"), artifacts.c.manifest_id <= bindparam("last"))

@@ -19,7 +19,8 @@ from dstack.server.db.prepared import Prepared
 from dstack.server.db.tables import attempts, jobs, runs, steps, submissions
 from dstack.server.db.types import Id
 from dstack.server.services import run_values
-from dstack.server.services.artifacts import holding_before, newest_of_needs, one_before
+from dstack.server.services.artifacts import ends_empty, holding, newest_of_needs, one_before
+from dstack.server.services.beginnings import lost, newest_whole
 from dstack.server.services.context import Context
 from dstack.server.services.sealing import SealingError
 from dstack.server.services.stored import StoredPlan
@@ -112,19 +113,29 @@ def inputs_of(tx: Transaction, project_id: UUID, step_id: UUID, plan: StoredPlan
 def _resumed(
     tx: Transaction, context: Context, row: Any, plan: StoredPlan, spec: JobSpec
 ) -> tuple[EarlierSnapshot, ...]:
-    """The last snapshot that holds files, of each artifact folder, of the attempts before this one or of the job that
-    it resumes."""
+    """The last snapshot that holds files and is whole, of each artifact folder, of the attempts before this one or of
+    the job that it resumes. Where none is whole any more, the last: the set-up names it and fails, as a job is not to
+    begin from nothing unasked."""
     if not spec.artifacts or (row.number == 1 and not plan.resumed_from):
         return ()
-    return tuple(
-        _earlier(tx, context, row, plan, item)
-        for item in holding_before(tx, context.project_id, row.job_id, row.number)
-        if item["path"] in spec.artifacts
-    )
+    found: list[EarlierSnapshot] = []
+    for path in sorted(set(spec.artifacts)):
+        pages = holding(tx, context.project_id, row.job_id, path, before=row.number)
+        newest = newest_whole(pages, lambda page: lost(tx, context, page))
+        item = newest.whole or newest.of_all
+        if item is None:
+            continue
+        instead = Instead.LOST if item is not newest.of_all else ""
+        if ends_empty(tx, context.project_id, row.job_id, path, row.number):
+            instead = Instead.EMPTY
+        found.append(_earlier(tx, context, row, plan, item, instead))
+    return tuple(found)
 
 
-def _earlier(tx: Transaction, context: Context, row: Any, plan: StoredPlan, item: Mapping[str, Any]) -> EarlierSnapshot:
-    run_id, run_name, instead = row.run_id, row.run_name, Instead.EMPTY if item["newer"] else ""
+def _earlier(
+    tx: Transaction, context: Context, row: Any, plan: StoredPlan, item: Mapping[str, Any], instead: str
+) -> EarlierSnapshot:
+    run_id, run_name = row.run_id, row.run_name
     if not item["attempt"]:
         run_id, run_name = row.resumed_from, plan.resumed_from
         begun = (each.instead for each in plan.begins if (each.job_name, each.path) == (row.name, item["path"]))

@@ -6,15 +6,14 @@ damaged, and a repair has taken that out. Whoever begins from nothing for that r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from dstack.domain.parts import parts
 from dstack.domain.resuming import Instead
 from dstack.server.db.engine import Transaction
-from dstack.server.services.artifacts import NOW, newest_of_job_by, newest_of_run, newest_of_run_by, older_than_newest
+from dstack.server.services.artifacts import NOW, holding, newest_of_job_by, newest_of_run, newest_of_run_by
 from dstack.server.services.catalog import hold_for, lacking
 from dstack.server.services.context import Context
 from dstack.server.services.doubts import doubtful
@@ -23,8 +22,6 @@ from dstack.server.services.moments import Moment
 Row = Mapping[str, Any]
 """As `artifacts.newest_of_run` gives it. `instead` of one that a job begins from: why it is not the last, if it is not
 (`Instead`)."""
-_TRIED = 50
-"""Older snapshots that are looked for at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ class Snapshots:
         purpose; elsewhere that is taken for what it was while the job wrote it anew, or when it was killed."""
         rows: list[Row] = []
         replaced: list[tuple[Row, Row]] = []
-        lost: list[Row] = []
+        without: list[Row] = []
         for row in self._then.get(job, ()):
             is_empty, last = not row["files"], self._last[job, row["path"]]
             if row["path"] not in paths or (is_empty and done and not row["live"] and row == last):
@@ -110,41 +107,54 @@ class Snapshots:
                 asked = row["manifest_id"] != last["manifest_id"]
                 rows.append({**row, "instead": Instead.ASKED} if asked else row)
                 continue
-            older = self._older(row)
-            if older is not None:
-                rows.append({**older, "instead": Instead.EMPTY if is_empty else Instead.LOST})
+            older = newest_whole(self._holding(row), self._lost)
+            if older.whole is not None:
+                rows.append({**older.whole, "instead": Instead.EMPTY if is_empty else Instead.LOST})
                 replaced.append((row, rows[-1]))
-            elif not is_empty or self._held(row):
-                lost.append(row)
-        return Beginning(rows, replaced, lost)
+            elif not is_empty or older.of_all is not None:
+                without.append(row)
+        return Beginning(rows, replaced, without)
 
-    def _older(self, row: Row) -> Row | None:
-        """The newest snapshot of the same job and path that is in the store and holds files."""
-        for part in parts(self._holding(row), _TRIED):
-            gone = self._lost(part)
-            for older in part:
-                if older["manifest_id"] not in gone:
-                    return older
-        return None
-
-    def _held(self, row: Row) -> bool:
-        """Whether anything that is older held files."""
-        return bool(self._holding(row))
-
-    def _holding(self, row: Row) -> list[Row]:
+    def _holding(self, row: Row) -> Iterable[Sequence[Row]]:
         limit = NOW if self._moment.at is None else self._moment.at
         if self._moment.named:
             limit = self._moment.limit(row["job_id"])
-        found = older_than_newest(self._tx, self._context.project_id, row["job_id"], row["path"], limit)
-        return [older for older in found if older["files"]]
+        return holding(self._tx, self._context.project_id, row["job_id"], row["path"], at=limit)
 
     def _gone(self, rows: Iterable[Row]) -> set[bytes]:
         return self._look(self._tx, self._context, sorted({row["manifest_id"] for row in rows}))
 
     def _lost(self, rows: Iterable[Row]) -> set[bytes]:
-        """What is gone, and what a repair has found to name something that is."""
-        rows = list(rows)
-        return self._gone(rows) | self._doubted(rows)
+        return lost(self._tx, self._context, rows, self._look)
 
     def _doubted(self, rows: Iterable[Row]) -> set[bytes]:
         return doubtful(self._tx, self._context.project_id, sorted({row["manifest_id"] for row in rows}))
+
+
+class Newest(NamedTuple):
+    """Of snapshots that hold files."""
+
+    of_all: Row | None = None
+    whole: Row | None = None
+    """The newest that is whole in the store."""
+
+
+def newest_whole(pages: Iterable[Sequence[Row]], lost: Callable[[Sequence[Row]], Collection[bytes]]) -> Newest:
+    """Among these, the newest first; `lost` says which of a page are not whole."""
+    newest: Row | None = None
+    for page in pages:
+        newest = newest or page[0]
+        gone = lost(page)
+        whole = next((row for row in page if row["manifest_id"] not in gone), None)
+        if whole is not None:
+            return Newest(newest, whole)
+    return Newest(newest)
+
+
+def lost(
+    tx: Transaction, context: Context, rows: Iterable[Row], look: Callable[..., set[bytes]] = lacking
+) -> set[bytes]:
+    """Which of these snapshots are gone from the store, or were found by a repair to name something that is; `look`
+    may hold the others there (`catalog.hold_for`)."""
+    ids = sorted({row["manifest_id"] for row in rows})
+    return look(tx, context, ids) | doubtful(tx, context.project_id, ids)
