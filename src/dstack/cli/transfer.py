@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from types import FrameType
 
 from dstack.cli.render import is_coloured, say, size_words
 
@@ -22,8 +24,28 @@ def transfer(
 
     `moved` tells how many bytes had to be moved for that so far, up to `held` more being on their way: the rest is
     shown as spared. Drawn on stderr, where it is a terminal; elsewhere a `total` that takes time to find out is not
-    asked for.
+    asked for. SIGTERM and SIGHUP end the command meanwhile as Ctrl-C does, so that nothing half is left.
     """
+    with _ended_in_order(), _bar(what, total, moved, held) as advance:
+        yield advance
+
+
+@contextmanager
+def _ended_in_order() -> Generator[None]:
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = [(number, signal.signal(number, end)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _bar(what: str, total: int | Callable[[], int], moved: Callable[[], int] | None, held: int) -> Generator[Advance]:
     if not is_coloured(sys.stderr):
         yield lambda _: None
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from dstack.client.notes import quoted
 from dstack.client.saved import manifest_of
 from dstack.client.sources import ArtifactError
 from dstack.client.types import Artifact
+from dstack.snapshots.errors import RestoreFailed
 from dstack.snapshots.listing import entries
 from dstack.snapshots.lookup import Located
 from dstack.snapshots.manifests import DirectoryEntry, FileEntry
@@ -50,9 +52,11 @@ def copy(
         case FileEntry() as entry:
             _copy_file(store, manifest_id, entry, target, watch)
         case DirectoryEntry() as entry:
-            restore_folder(store, manifest_id, located.path, entry, target, watch=watch)
+            with _folder(target) as folder:
+                restore_folder(store, manifest_id, located.path, entry, folder, watch=watch)
         case _:
-            restore(store, manifest_id, target, whole=True, watch=watch)
+            with _folder(target) as folder:
+                restore(store, manifest_id, folder, whole=True, watch=watch)
 
 
 def _differing(store: SnapshotStore, artifact: Artifact, located: Located, target: Path) -> Iterator[Path]:
@@ -81,6 +85,29 @@ def _copy_file(
             os.fchmod(part.fd, entry.mode & _KEPT_BITS)
             os.utime(part.fd, ns=(entry.mtime, entry.mtime))
             part.end(os.fsencode(target.name), lambda: None)
+
+
+@contextmanager
+def _folder(target: Path) -> Generator[Path]:
+    """What is to become `target`: a folder that is not there yet gets its name when it is whole, for one that is there
+    would be copied into by whoever tries again."""
+    if target.exists():
+        yield target
+        return
+    part = target.with_name(f".dstack-{os.urandom(8).hex()}")
+    try:
+        with _told(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part.mkdir()
+        yield part
+        with _told(target):
+            part.rename(target)
+    except RestoreFailed as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise RestoreFailed(str(error).replace(str(part), str(target))) from error
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 @contextmanager

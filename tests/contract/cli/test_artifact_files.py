@@ -129,6 +129,16 @@ def test_where_one_may_not_write(saved: Saved, dstack: Dstack) -> None:
         assert done.err.endswith("\n  hint: choose another place\n")
 
 
+def test_a_copy_of_a_folder_that_ended_early_leaves_nothing(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
+    """Else the next one would go into what it left."""
+    saved.add({"a/first": os.urandom(1000), "a/second": "1" * 1000})
+    damage(tmp_path / "store", b"1" * 1000)
+    done = dstack("artifacts", "cp", f"{RUN}:out/a", str(tmp_path / "new"))
+    assert (done.code, "is damaged" in done.err) == (2, True)
+    assert not (tmp_path / "new").exists()
+    assert not list(tmp_path.glob(".dstack-*"))
+
+
 @pytest.mark.parametrize(
     ("number", "message"),
     [
@@ -191,11 +201,16 @@ def test_what_did_not_change_is_not_read(saved: Saved, dstack: Dstack, stub: Stu
     assert not stub.named("POST …/store/locate")
 
 
+def damage(store: Path, content: bytes) -> None:
+    """Change the last byte of it where it lies."""
+    for pack in store.rglob("*"):
+        if pack.is_file() and content in pack.read_bytes():
+            pack.chmod(0o600)
+            pack.write_bytes(pack.read_bytes().replace(content, content[:-1] + b"?"))
+
+
 def test_damage_is_told_and_not_served(saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
     saved.add({"x": "1" * 1000})
-    for pack in (tmp_path / "store").rglob("*"):
-        if pack.is_file() and b"1" * 1000 in pack.read_bytes():
-            pack.chmod(0o600)
-            pack.write_bytes(pack.read_bytes().replace(b"1" * 1000, b"1" * 999 + b"2"))
+    damage(tmp_path / "store", b"1" * 1000)
     done = dstack("artifacts", "cat", f"{RUN}:out/x")
     assert (done.code, done.out, "is damaged" in done.err) == (2, "", True)

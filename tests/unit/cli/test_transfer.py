@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 
 import pytest
@@ -65,3 +66,22 @@ def test_a_bar_tells_what_was_spared(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "spared" not in stderr.getvalue()
         advance(12 << 20)
     assert "12MiB spared" in stderr.getvalue()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_end_a_program_let_it_clean_up(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as raised, transfer("copying", 1):
+        signal.raise_signal(number)
+    assert raised.value.code == 128 + number
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As for a program that is to outlive its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with transfer("copying", 1):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
