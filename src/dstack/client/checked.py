@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,7 @@ from dstack.sdk.requirement_files import MOST_BYTES
 
 MOST_FILES = 50_000
 MOST_SENT = 32 << 20
-"""Bytes of all files that are read for a check."""
-_ROUNDS = 10
-"""How often files are sent that the files before name."""
+"""Bytes of all files that are sent for a check."""
 
 
 class Code:
@@ -34,19 +33,24 @@ class Code:
         # A name that is no text cannot be named by a workflow either.
         return [path for path in paths if path.isprintable()] if len(paths) <= MOST_FILES else None
 
-    def read(self, path: str, most: int) -> str | None:
-        """A file, also behind links, in base64; None where a link leads to no file of the code.
+    def read(self, path: str, most: int) -> bytes | None:
+        """A file, also behind links; None where a link leads to no file of the code.
 
         Raises OSError for one that cannot be read, or has more than `most` bytes.
         """
         place = os.path.realpath(os.path.join(self._root, path))
         if os.path.relpath(place, self._root) not in self._known:
             return None
-        with open(place, "rb") as file:
-            data = file.read(most + 1)
+        try:
+            with open(place, "rb") as file:
+                data = file.read(most + 1)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None
+            raise
         if len(data) > most:
             raise OSError(f"{path} has more than {most} bytes")
-        return base64.b64encode(data).decode()
+        return data
 
     @functools.cached_property
     def _known(self) -> frozenset[str]:
@@ -59,15 +63,15 @@ def look(api: Api, files: Mapping[str, str], code: Code) -> Validation:
     refused: set[str] = set()
     left = MOST_SENT
     found = api.validate(files, code=code.paths)
-    for _ in range(_ROUNDS):
-        asked = [path for path in found.get("reads", []) if path not in contents and path not in refused]
-        if not asked:
-            break
+    # Files name files: each round brings some that were not asked for before, so there is a last one.
+    while asked := [path for path in found.get("reads", []) if path not in contents and path not in refused]:
         for path in asked:
             try:
-                contents[path] = text = code.read(path, min(MOST_BYTES, left))
-                left -= len(text or "")
+                data = code.read(path, min(MOST_BYTES, left))
             except OSError:
                 refused.add(path)  # the run itself will tell, when its code is read
+                continue
+            left -= len(data or b"")
+            contents[path] = base64.b64encode(data).decode() if data is not None else None
         found = api.validate(files, code=code.paths, contents=contents)
     return found

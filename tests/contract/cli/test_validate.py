@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.cli.conftest import Dstack
-from tests.support.stub_api import Reply, StubApi
+from tests.support.stub_api import Call, Reply, StubApi
 
 
 class TestWorkflows:
@@ -79,6 +79,44 @@ class TestValidate:
 
         assert dstack("validate").code == 0
         assert [call.json["contents"] for call in stub.named("POST …/validate")] == [{}, {}]
+
+    def test_no_more_is_sent_than_a_check_takes(
+        self, stub: StubApi, dstack: Dstack, repository: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dstack.client.checked.MOST_SENT", 6)
+        asked = [f"{name}.txt" for name in "abcd"]
+        for name in asked:
+            (repository / name).write_text("four" if name != "d.txt" else "2!")
+        answer = {"diagnostics": [], "workflows": [], "reads": asked}
+        stub.on("POST …/validate", Reply(body=answer))
+
+        assert dstack("validate").code == 0
+        text = {"a.txt": base64.b64encode(b"four").decode(), "d.txt": base64.b64encode(b"2!").decode()}
+        assert [call.json["contents"] for call in stub.named("POST …/validate")] == [{}, text]
+
+    def test_files_that_name_each_other_are_all_looked_at(
+        self, stub: StubApi, dstack: Dstack, repository: Path
+    ) -> None:
+        for number in range(20):
+            (repository / f"r{number}.txt").write_text(f"six=={number}\n")
+
+        def answer(call: Call) -> Reply:
+            known = len(call.json["contents"])
+            reads = [f"r{known}.txt"] if known < 20 else []
+            return Reply(body={"diagnostics": [], "workflows": [], "reads": reads})
+
+        stub.on("POST …/validate", answer)
+
+        assert dstack("validate").code == 0
+        assert len(stub.named("POST …/validate")[-1].json["contents"]) == 20
+
+    def test_links_that_lead_to_each_other_lead_nowhere(self, stub: StubApi, dstack: Dstack, repository: Path) -> None:
+        (repository / "a.txt").symlink_to("b.txt")
+        (repository / "b.txt").symlink_to("a.txt")
+        stub.on("POST …/validate", Reply(body={"diagnostics": [], "workflows": [], "reads": ["a.txt"]}))
+
+        assert dstack("validate").code == 0
+        assert stub.named("POST …/validate")[-1].json["contents"] == {"a.txt": None}
 
     def test_no_errors(self, stub: StubApi, dstack: Dstack) -> None:
         stub.on("POST …/validate", Reply(body={"diagnostics": [], "workflows": [{"name": "train"}]}))
