@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -203,24 +203,13 @@ class Prior:
         listed = listing(old.name, old.follows)
         moment = resolve(tx, context, old.row.id, old.name, self.wanted, listed)
         snapshots = Snapshots(tx, context, old.row.id, moment, lock=lock)
-        names = [
-            StepOfRun(step.name, step.needs, tuple(job_name(step, spec) for spec in step.jobs))
-            for step in planned.steps
-        ]
-        done = {name for name, job in old.jobs.items() if job.state == JobState.DONE}
-        whole = {name for name in done if snapshots.has_all(name, old.jobs[name].spec.artifacts)}
-        skipped = {name for name, job in old.jobs.items() if job.state == JobState.SKIPPED}
-        again = {step.name for step in planned.steps} if self.again is None else self.again
-        taken = taken_over(names, Before(whole, skipped), again)
+        chosen = self._chosen(planned, snapshots)
+        taken, done = chosen.taken, chosen.done
         beginnings = {} if self.fresh else _beginnings(planned, snapshots, taken, done)
-        wanted = taken_over(names, Before(done, skipped), again) - taken
-        redone = {name: snapshots.lost[name] for name in sorted(wanted) if name in snapshots.lost}
-        named = self.again or frozenset[str]()
-        asked_for = {job for step in names for job in step.jobs if job in named or step.name in named}
-        back = GoingBack(old.name, listed, moment, snapshots, beginnings, taken, done, asked_for)
+        back = GoingBack(old.name, listed, moment, snapshots, beginnings, taken, done, chosen.asked)
         back.check()
-        losses = Losses(old.name, self.command, beginnings, done, redone)
-        if asked_for.isdisjoint(snapshots.lost):  # who names one of them has been told
+        losses = Losses(old.name, self.command, beginnings, done, chosen.redone)
+        if chosen.asked.isdisjoint(snapshots.lost):  # who names one of them has been told
             losses.check()
         return Carried(
             old.name,
@@ -231,6 +220,39 @@ class Prior:
             deleted,
             (*back.warnings(), *losses.warnings()),
         )
+
+    def _chosen(self, planned: RunPlan, snapshots: Snapshots) -> _Chosen:
+        old = self.old
+        names = [
+            StepOfRun(step.name, step.needs, tuple(job_name(step, spec) for spec in step.jobs))
+            for step in planned.steps
+        ]
+        done = {name for name, job in old.jobs.items() if job.state == JobState.DONE}
+        whole = {name for name in done if snapshots.has_all(name, old.jobs[name].spec.artifacts)}
+        skipped = {name for name, job in old.jobs.items() if job.state == JobState.SKIPPED}
+        again = {step.name for step in planned.steps} if self.again is None else self.again
+        taken = taken_over(names, Before(whole, skipped), again)
+        wanted = taken_over(names, Before(done, skipped), again) - taken
+        named = self.again or frozenset[str]()
+        return _Chosen(
+            taken,
+            done,
+            {name: snapshots.lost[name] for name in sorted(wanted) if name in snapshots.lost},
+            frozenset(job for step in names for job in step.jobs if job in named or step.name in named),
+        )
+
+
+class _Chosen(NamedTuple):
+    """Names of jobs."""
+
+    taken: Collection[str]
+    """Reused as they ended."""
+    done: Collection[str]
+    """Of the earlier run."""
+    redone: Mapping[str, Sequence[Row]]
+    """Those that would be reused, had the store not lost these."""
+    asked: frozenset[str]
+    """Those that are to start again by name."""
 
 
 def _beginnings(
