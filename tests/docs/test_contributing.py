@@ -72,3 +72,9 @@ def test_every_module_says_in_its_first_line_what_it_is_for() -> None:
         if (tree := ast.parse(path.read_text(encoding="utf-8"))).body and not ast.get_docstring(tree)
     ]
     assert not silent, "\n".join(silent)
+
+
+def test_each_service_has_one_place() -> None:
+    table = PAGE.split("| About |", 1)[1].split("\n\n", 1)[0]
+    named = re.findall(r"`([a-z_]+)`", table)
+    assert sorted(named) == sorted(members(PACKAGE / "server" / "services"))
