@@ -1,4 +1,4 @@
-"""What commands take: a run's name, `:TAG`, a time that lies back, a snapshot."""
+"""What commands take: a name, a run or `:TAG`, a time that lies back, a snapshot."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from dstack.client.sent import RepositoryRef
 from dstack.client.sources import is_snapshot
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def given_name(text: str) -> str:
+    """What names something. Empty it names nothing: often it stands for a variable of the shell that is not set."""
+    if not text:
+        raise click.BadParameter("it is empty; is a variable of the shell not set?")
+    return text
 
 
 def since(text: str) -> int:

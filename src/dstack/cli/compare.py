@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from dstack.cli.arguments import given_name
 from dstack.cli.metrics import figure
 from dstack.cli.render import printable, status_words, write_json, write_table
 from dstack.cli.session import open_api
@@ -21,7 +22,7 @@ _MARKS = {"added": "+", "removed": "-", "changed": "~"}
 
 
 @click.command()
-@click.argument("runs", metavar="RUN|:TAG RUN|:TAG...", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN|:TAG RUN|:TAG...", nargs=-1, required=True, type=given_name)
 @click.option("--json", "as_json", is_flag=True, help="The same as an object in a list.")
 def compare(runs: tuple[str, ...], as_json: bool) -> None:
     """Show what sets two or more runs apart: parameters that differ, metrics, code and packages.

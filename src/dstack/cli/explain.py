@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from dstack.cli.arguments import given_name
 from dstack.cli.hints import hints_on_end
 from dstack.cli.render import write_json
 from dstack.cli.session import open_api
@@ -15,7 +16,7 @@ from dstack.client.types import Explanation
 
 
 @click.command()
-@click.argument("run", metavar="RUN|:TAG")
+@click.argument("run", metavar="RUN|:TAG", type=given_name)
 @click.option("--json", "as_json", is_flag=True, help="The same as an object in a list.")
 def explain(run: str, as_json: bool) -> None:
     """Say why RUN waits, or why it failed: the job that caused it, how it ended, and its last lines."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from dstack.cli.arguments import current_repository, run_or_tag
+from dstack.cli.arguments import current_repository, given_name, run_or_tag
 from dstack.cli.render import STATUS_COLOURS, paint, say, write_json
 from dstack.cli.session import open_api
 from dstack.cli.tagged import run_named
@@ -21,7 +21,7 @@ _NONE = {"input": "no inputs from other runs", "use": "not used by other runs"}
 
 
 @click.command()
-@click.argument("source", metavar="RUN|:TAG")
+@click.argument("source", metavar="RUN|:TAG", type=given_name)
 @click.option("--json", "as_json", is_flag=True, help="The links, as a list of objects.")
 def lineage(source: str, as_json: bool) -> None:
     """Show what the inputs of RUN came from, and which runs used its artifacts, as far as it goes."""

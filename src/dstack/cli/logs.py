@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dstack.cli.arguments import run_and_job
+from dstack.cli.arguments import given_name, run_and_job
 from dstack.cli.arguments import since as parse_since
 from dstack.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, UserError, forget_stdout, near
 from dstack.cli.follow import Follower
@@ -19,8 +19,8 @@ from dstack.client.types import Run
 
 
 @click.command()
-@click.argument("run", metavar="RUN|:TAG[/JOB]")
-@click.argument("job", required=False)
+@click.argument("run", metavar="RUN|:TAG[/JOB]", type=given_name)
+@click.argument("job", required=False, type=given_name)
 @click.option("-f", "--follow", "-a", "--attach", is_flag=True, help="Go on until the run ends.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: jobs' changes, and what they wrote as text.")
 @click.option(

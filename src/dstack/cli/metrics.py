@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from dstack.cli.arguments import given_name
 from dstack.cli.errors import UserError
 from dstack.cli.plot import draw, sparkline
 from dstack.cli.render import say, write_json, write_table
@@ -19,7 +20,7 @@ WIDTH_OF_SPARKLINE = 20
 
 
 @click.command()
-@click.argument("run", metavar="RUN|:TAG")
+@click.argument("run", metavar="RUN|:TAG", type=given_name)
 @click.argument("names", metavar="[METRIC]...", nargs=-1)
 @click.option("--job", metavar="JOB", help="Of this job only.")
 @click.option("--plot", is_flag=True, help="Draw each metric.")

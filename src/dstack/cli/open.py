@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from dstack.cli.arguments import given_name
 from dstack.cli.errors import UserError
 from dstack.cli.render import count, say, size_words, write_json
 from dstack.cli.session import Session
@@ -18,7 +19,7 @@ from dstack.client.types import Artifact
 
 
 @click.command("open")
-@click.argument("run")
+@click.argument("run", type=given_name)
 @click.option("--path", "only_path", is_flag=True, help="Only print where the folder is.")
 @click.option(
     "--json", "as_json", is_flag=True, help="The artifacts, each with the `target` it lies in; opens nothing."

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from dstack.cli.arguments import given_name
 from dstack.cli.resuming import follow_on, with_options
 
 
 @click.command()
-@click.argument("run", metavar="RUN|:TAG")
-@click.argument("job", required=False)
+@click.argument("run", metavar="RUN|:TAG", type=given_name)
+@click.argument("job", required=False, type=given_name)
 @with_options
 def restart(run: str, job: str | None, **options: Any) -> int:
     """Run JOB of RUN again and all that comes after it, or everything, as a new run.

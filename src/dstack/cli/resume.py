@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from dstack.cli.arguments import given_name
 from dstack.cli.resuming import follow_on, with_options
 
 
 @click.command()
-@click.argument("run", metavar="RUN|:TAG")
+@click.argument("run", metavar="RUN|:TAG", type=given_name)
 @with_options
 def resume(run: str, **options: Any) -> int:
     """Go on where RUN ended: a new run that reuses what is done and runs the rest.

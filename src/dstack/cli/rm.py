@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dstack.cli.arguments import current_repository
+from dstack.cli.arguments import current_repository, given_name
 from dstack.cli.deleting import delete_runs, is_finished_and_untagged
 from dstack.cli.errors import UserError
 from dstack.cli.interrupts import has_terminal
@@ -15,7 +15,7 @@ from dstack.client.types import Run
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1)
+@click.argument("runs", metavar="RUN...", nargs=-1, type=given_name)
 @click.option("-a", "--all", "everything", is_flag=True, help="All finished runs of this repository without a tag.")
 @click.option("-f", "--force", is_flag=True, help="Also runs that have a tag; their tags go with them.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")

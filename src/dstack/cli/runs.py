@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from dstack.cli.arguments import current_repository
+from dstack.cli.arguments import current_repository, given_name
 from dstack.cli.render import (
     ago,
     count,
@@ -29,7 +29,7 @@ REASON = 60
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, type=given_name)
 @click.option("-a", "--all", "everything", is_flag=True, help="All runs there are, of all repositories.")
 @click.option(
     "-n",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dstack.cli.arguments import current_repository, run_and_job
+from dstack.cli.arguments import current_repository, given_name, run_and_job
 from dstack.cli.errors import UserError
 from dstack.cli.interrupts import has_terminal
 from dstack.cli.questions import agreed, listed
@@ -14,8 +14,8 @@ from dstack.client.types import Run
 
 
 @click.command()
-@click.argument("run", metavar="RUN[/JOB]", required=False)
-@click.argument("job", required=False)
+@click.argument("run", metavar="RUN[/JOB]", required=False, type=given_name)
+@click.argument("job", required=False, type=given_name)
 @click.option("-a", "--all", "everything", is_flag=True, help="All unfinished runs of this repository that are yours.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("-x", "--abort", is_flag=True, help="At once, without saving what its jobs have written.")

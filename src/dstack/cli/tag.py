@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
+from dstack.cli.arguments import given_name
 from dstack.cli.render import say, write_json
 from dstack.cli.session import open_api
 
 
 @click.command()
-@click.argument("run")
-@click.argument("name", required=False)
-@click.option("-n", "--name", "option", metavar="NAME", help="The same as the second argument.")
+@click.argument("run", type=given_name)
+@click.argument("name", required=False, type=given_name)
+@click.option("-n", "--name", "option", metavar="NAME", type=given_name, help="The same as the second argument.")
 @click.option("-f", "--force", is_flag=True, help="Also a run that did not succeed; its artifacts show as partial.")
 @click.option("--json", "as_json", is_flag=True, help="The tags that were set, one per workflow.")
 def tag(run: str, name: str | None, option: str | None, force: bool, as_json: bool) -> None:

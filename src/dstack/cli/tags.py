@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from dstack.cli.arguments import current_repository
+from dstack.cli.arguments import current_repository, given_name
 from dstack.cli.errors import UserError
 from dstack.cli.interrupts import has_terminal
 from dstack.cli.questions import agreed
@@ -42,9 +42,9 @@ def list_tags(everywhere: bool, as_json: bool) -> None:
 
 
 @tags.command()
-@click.argument("tag")
-@click.argument("words", metavar="(RUN | -a PATH...)", nargs=-1)
-@click.option("-r", "--run", metavar="RUN", help="The same as the second argument.")
+@click.argument("tag", type=given_name)
+@click.argument("words", metavar="(RUN | -a PATH...)", nargs=-1, type=given_name)
+@click.option("-r", "--run", metavar="RUN", type=given_name, help="The same as the second argument.")
 @click.option("-a", "--artifact", "paths", metavar="PATH", multiple=True, help="Local files or a folder. Repeatable.")
 @click.option("-y", "--yes", is_flag=True, expose_value=False, help="Accepted from 2022; nothing is asked anyway.")
 @click.option("--json", "as_json", is_flag=True, help="The tags that were set; with -a the run, in a list.")
@@ -66,7 +66,7 @@ def add(
 
 
 @tags.command()
-@click.argument("tag")
+@click.argument("tag", type=given_name)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="The tags that were removed.")
 @click.pass_context

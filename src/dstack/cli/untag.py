@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from dstack.cli.arguments import current_repository
+from dstack.cli.arguments import current_repository, given_name
 from dstack.cli.render import say, write_json
 from dstack.cli.session import open_api
 
 
 @click.command()
-@click.argument("name", metavar="TAG|RUN")
+@click.argument("name", metavar="TAG|RUN", type=given_name)
 @click.option("-w", "--workflow", help="Only of this workflow.")
 @click.option("-f", "--force", is_flag=True, expose_value=False, help="Accepted from 2022; nothing is asked anyway.")
 @click.option("--json", "as_json", is_flag=True, help="The tags that were removed.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dstack.cli.arguments import current_repository, run_or_tag
+from dstack.cli.arguments import current_repository, given_name, run_or_tag
 from dstack.cli.errors import UserError
 from dstack.cli.render import ago, count, paint, say, size_words, write_json
 from dstack.cli.session import open_api
@@ -25,7 +25,7 @@ _REPAIR = "dstack verify --all --repair"
 
 
 @click.command()
-@click.argument("source", metavar="RUN|:TAG", required=False)
+@click.argument("source", metavar="RUN|:TAG", required=False, type=given_name)
 @click.option("-a", "--all", "everything", is_flag=True, help="Check the whole store, also against its catalog.")
 @click.option("--quick", is_flag=True, help="Do not read the data: is it there, as long as it was, with its index?")
 @click.option("--repair", is_flag=True, help="Take out what is damaged, so that saving it again brings it back.")

@@ -306,6 +306,23 @@ class TestMistakes:
         done = dstack("logs")
         assert (done.code, "Missing argument" in done.err) == (2, True)
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["runs", ""], ["logs", ""], ["logs", "odd-cat-1", ""], ["stop", "-y", ""], ["stop", "-y", "odd-cat-1", ""],
+            ["resume", ""], ["restart", ""], ["restart", "odd-cat-1", ""], ["explain", ""], ["metrics", ""],
+            ["compare", "odd-cat-1", ""], ["lineage", ""], ["verify", ""], ["open", ""], ["rm", "-y", ""],
+            ["tag", ""], ["tag", "odd-cat-1", ""], ["tag", "odd-cat-1", "-n", ""], ["untag", ""],
+            ["tags", "delete", "-y", ""], ["tags", "add", "", "odd-cat-1"], ["tags", "add", "v1", ""],
+            ["tags", "add", "v1", "-r", ""],
+        ],
+        ids="-".join,
+    )  # fmt: skip
+    def test_an_empty_name(self, stub: StubApi, dstack: Dstack, words: list[str]) -> None:
+        done = dstack(*words)
+        assert (done.code, "it is empty; is a variable of the shell not set?\n  hint: dstack " in done.err) == (2, True)
+        assert stub.calls == []
+
     def test_a_token_is_sent(self, stub: StubApi, dstack: Dstack, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DSTACK_TOKEN", "s3cret")
         stub.on("GET …/runs", Reply(body={"items": [], "next": None}))
