@@ -14,15 +14,7 @@ from dstack.protocol import messages
 from dstack.protocol.messages import Assignment
 from dstack.runner.environments import SetupError
 from dstack.runner.executors.interface import Process, StartError
-from dstack.runner.folders import (
-    LAYERS,
-    append_to,
-    disk_words,
-    folder_of,
-    read_environment,
-    read_spec,
-    write_spec,
-)
+from dstack.runner.folders import LAYERS, append_to, disk_words, folder_of, read_environment, read_spec, write_spec
 from dstack.runner.leaving import Leavings
 from dstack.runner.metrics import MetricsReader
 from dstack.runner.reports import Reports
@@ -130,6 +122,8 @@ class Attempt:
         elif self.state == "running" and self._process is not None:
             grace = 0.0 if self.stop == "abort" else self._shop.settings.stop_grace or self.assignment.stop_grace
             self._ending = asyncio.create_task(self._stop_process(self._process, grace, self._ending))
+        elif self.state == "saving" and self.stop == "abort":
+            self._saver.abandon()
 
     async def kill(self) -> None:
         """The server has moved on without this attempt: end it and report nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -46,6 +47,7 @@ class ArtifactSaver:
         self._root = folder / "work" / assignment.spec.working_dir
         self._report = report
         self._capture: LiveCapture | None = None
+        self._abandoned = asyncio.Event()
         self.problem = ""
         """What keeps it from saving now, for people; empty where nothing does."""
         self.withheld = ""
@@ -80,6 +82,8 @@ class ArtifactSaver:
             retry=self._shop.settings.save_retry,
             clock=self._shop.clock,
         )
+        if self._abandoned.is_set():
+            self._capture.abandon()
         self._capture.start()
 
     def _tell(self, event: messages.AttemptEvent) -> None:
@@ -109,6 +113,12 @@ class ArtifactSaver:
         if self._capture is not None:
             self._capture.stop()
 
+    def abandon(self) -> None:
+        """Let `final` end as soon as it can, with nothing saved for good."""
+        self._abandoned.set()
+        if self._capture is not None:
+            self._capture.abandon()
+
     async def final(self) -> FinalSave:
         """The last snapshot of each artifact folder; tried until the save deadline where the store refuses."""
         if self._capture is None:
@@ -122,7 +132,7 @@ class ArtifactSaver:
             try:
                 found = await asyncio.to_thread(self._capture.final)
             except CaptureFailed as error:
-                return FinalSave(problem=str(error))  # something else stands where the folder was: no use to wait
+                return FinalSave(problem=str(error))  # no use to wait: nothing changes what the job left
             except (SnapshotError, ApiError, Unreachable, OSError) as error:
                 # A server that is away says nothing about the store: it is asked again sooner.
                 pause = self._shop.settings.retry_last if isinstance(error, Unreachable) else patience.refused()
@@ -131,11 +141,16 @@ class ArtifactSaver:
                     return FinalSave(problem=words or str(error))
                 self.problem = f"finishing: {words}" if words else ""
                 _log.warning("attempt %s: artifacts wait for the store: %s", self._assignment.attempt_id, error)
-                await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
+                await self._pause(min(pause, max(0.0, end - loop.time())))
                 continue
             self.problem = ""
             warnings = tuple(warning for path, snapshot in found.items() for warning in snapshot.warnings_below(path))
             return FinalSave(artifacts_of(found), removed + warnings)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until it is time to try again, or it is abandoned."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._abandoned.wait(), seconds)
 
     def _remake_folders(self) -> tuple[str, ...]:
         """A job may remove its artifact folder: it then saved nothing, and is told so."""
@@ -145,8 +160,8 @@ class ArtifactSaver:
                 continue
             try:
                 (self._root / path).mkdir(parents=True)
-            except (FileExistsError, NotADirectoryError):
-                pass  # a file is in the way, as saving says
+            except (FileExistsError, NotADirectoryError, PermissionError):
+                pass  # a file is in the way, or a folder that may not be read, as saving says
             else:
                 warnings.append(f"the job removed its artifact folder {path}: it is saved as empty")
         return tuple(warnings)

@@ -126,6 +126,7 @@ class LiveCapture:
         self._again: float | None = None
         """When a store that refused is tried again; None where nothing was refused."""
         self._stopped = threading.Event()
+        self._abandoned = threading.Event()
         self._saving = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="dstack-live-capture", daemon=True)
 
@@ -141,11 +142,19 @@ class LiveCapture:
     def final(self) -> dict[str, SavedSnapshot]:
         """Stop, and save every folder for good. To be called when the job has ended.
 
-        Raises CaptureFailed where a folder is gone, is none, or is a link that leads out of `root`; StoreRefused, and
-        what the catalog raises.
+        Raises CaptureFailed where a folder is gone, is none, may not be read, or is a link that leads out of `root`,
+        and where it was abandoned; StoreRefused, and what the catalog raises.
         """
         self.stop()
         return {path: self._save(path, live=False) for path in self._folders}
+
+    def abandon(self) -> None:
+        """Let `final` end as soon as it can, with nothing saved for good."""
+        self._abandoned.set()
+
+    def _go_on(self, _: int = 0) -> None:
+        if self._abandoned.is_set():
+            raise CaptureFailed("it was aborted before all of it was saved")
 
     def again(self) -> None:
         """Tell of the snapshots once more, after saving them anew: they are not in the store any more."""
@@ -261,7 +270,11 @@ class LiveCapture:
                 f"{path} was not saved: the job put {obstacle}. "
                 "Let it write into that folder, or name the folder around it as the artifact"
             )
-        return save(folder, self._store, cache=self._caches[path], live=live)
+        if live:
+            return save(folder, self._store, cache=self._caches[path], live=True)
+        self._go_on()
+        _see_readable(folder, path)
+        return save(folder, self._store, cache=self._caches[path], watch=self._go_on)
 
     def _identities(self) -> dict[str, tuple[int, int] | None]:
         """Device and inode of each folder: a folder made anew is not the one that is watched."""
@@ -284,6 +297,17 @@ def _in_the_way(root: Path, path: str) -> str | None:
             kind = "a link to no folder" if os.path.islink(at) else "a file"
             return f"{kind} in the place of the folder {place}"
     return None
+
+
+def _see_readable(folder: Path, path: str) -> None:
+    """Raises CaptureFailed: as nothing runs any more that could change it, no waiting helps."""
+    try:
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except PermissionError as error:
+        raise CaptureFailed(
+            f"{path} was not saved: the job left that folder so that its runner may not read it ({error.strerror}). "
+            f"Let the job end with: chmod -R a+rX {path}"
+        ) from error
 
 
 def _is_empty(folder: Path) -> bool:

@@ -205,3 +205,85 @@ def test_the_last_save_can_be_done_again(tmp_path: Path) -> None:
         assert (tmp_path / "got" / "deep" / "file").read_bytes() == b"content" * 1000
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("name", ["out", "."], ids=["the folder", "the one above it"])
+def test_a_folder_that_may_not_be_read_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """No process is left that could change it: neither a silent success, nor tries until the deadline."""
+    real = os.open
+    closed = tmp_path / "work" / name
+
+    def refuse(path: Any, *rest: Any, **named: Any) -> int:
+        if isinstance(path, Path) and path.is_relative_to(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *rest, **named)
+
+    async def play() -> None:
+        scene = Scene(tmp_path)
+        monkeypatch.setattr(os, "open", refuse)
+        scene.saver.begin()
+        async with asyncio.timeout(DEADLINE / 2):
+            saved = await scene.saver.final()
+        assert saved.artifacts == ()
+        assert saved.problem is not None
+        assert saved.problem.startswith("out was not saved: ")
+        assert saved.problem.endswith("(Permission denied). Let the job end with: chmod -R a+rX out")
+
+    asyncio.run(play())
+
+
+def test_a_folder_that_cannot_be_made_anew_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job closed the folder above its own, in which nothing can be seen."""
+
+    def refuse(path: Path, **_: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    async def play() -> None:
+        scene = Scene(tmp_path)
+        scene.saver.begin()
+        scene.out.rmdir()
+        monkeypatch.setattr(Path, "mkdir", refuse)
+        saved = await scene.saver.final()
+        assert saved.problem is not None
+        assert saved.artifacts == ()
+
+    asyncio.run(play())
+
+
+def test_an_abort_ends_the_wait_for_the_store(tmp_path: Path) -> None:
+    async def play() -> None:
+        scene = Scene(tmp_path, save_deadline=86400.0)
+        scene.blobs.answer = ANSWERS[0][0]
+        scene.saver.begin()
+        (scene.out / "file").write_bytes(b"content")
+        saving = asyncio.create_task(scene.saver.final())
+        await scene.until(lambda: scene.saver.problem.startswith("finishing: "))
+        scene.saver.abandon()
+        async with asyncio.timeout(DEADLINE / 2):
+            assert await saving == FinalSave(problem="it was aborted before all of it was saved")
+
+    asyncio.run(play())
+
+
+def test_an_abort_ends_a_save_under_way(tmp_path: Path) -> None:
+    """A thread cannot be interrupted: it sees it with what it reads next."""
+
+    async def play() -> None:
+        scene = Scene(tmp_path)
+        scene.saver.begin()
+        (scene.out / "file").write_bytes(b"content")
+        await asyncio.to_thread(scene.saver.stop)
+        reached = scene.store.missing
+
+        def missing(*found: Any) -> Any:
+            scene.saver.abandon()
+            return reached(*found)
+
+        scene.store.missing = missing  # type: ignore[method-assign]
+        for number in range(20):
+            (scene.out / f"file {number}").write_bytes(os.urandom(4 << 20))
+        assert await scene.saver.final() == FinalSave(problem="it was aborted before all of it was saved")
+
+    asyncio.run(play())

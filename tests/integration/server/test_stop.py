@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dstack.protocol import messages
 from dstack.server.services.errors import NotFound
 from tests.support.runner import FakeRunner
 from tests.support.world import World
@@ -149,6 +150,27 @@ def test_a_stop_while_saving_changes_no_outcome(world: World) -> None:
     runner.save("first")
     assert (world.run(name)["status"], world.run(name)["exit_code"]) == ("done", 0)
     assert not world.job(name)["artifacts"][0]["partial"]
+
+
+def test_an_abort_ends_the_last_save_and_a_stop_does_not(world: World) -> None:
+    """Its runner is told once; the job has finished, and it is said that its artifacts are not saved."""
+    runner = world.runner()
+    name = world.submit(TWO, "first")
+    world.place()
+    runner.take()
+    key = runner.id_of("first")
+    runner.exit("first", 0)
+    world.stop(name)
+    assert runner.poll().stop == ()
+    world.stop(name, abort=True)
+    (stop,) = runner.poll().stop
+    assert stop.abort
+    runner.stops[key] = "abort"
+    assert runner.poll().stop == ()
+    refused = messages.SaveRefused(attempt_id=key, at=runner.now(), detail="it was aborted before all of it was saved")
+    assert runner.report(refused).outcome == "applied"
+    assert world.run(name)["status"] == "failed"
+    assert "could not be saved: it was aborted before all of it was saved" in world.job(name)["reason_text"]
 
 
 def test_a_stop_while_saving_lets_no_dependent_begin(world: World) -> None:

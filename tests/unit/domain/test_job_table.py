@@ -156,7 +156,7 @@ def stop_cells(word: str, after_stop: str, *, again: bool) -> dict[str, Cell]:
         "assigned": cell("assigned", " | recall"),
         **{name: cell(state, f" | signal {word}") for name, state in
            (("starting", "starting"), ("running", "running"), ("overtime", "running"))},
-        **dict.fromkeys(SAVING, cell("saving", "")),
+        **dict.fromkeys(SAVING, cell("saving", " | signal abort" if again else "")),
     }  # fmt: skip
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from dstack.protocol import messages
 from dstack.runner.attempt import Attempt
 from dstack.runner.folders import write_environment
+from dstack.runner.saving import ArtifactSaver, FinalSave
 from dstack.snapshots.restore import Restored
 from tests.support.attempts import Bench, until
 
@@ -143,5 +146,29 @@ def test_an_agent_that_ends_leaves_what_a_running_job_uses(bench: Bench) -> None
         again.ask_stop(abort=True)
         await bench.over(again)
         assert bench.environments.released == [key]
+
+    asyncio.run(course())
+
+
+def test_an_abort_ends_the_last_save(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    abandoned = asyncio.Event()
+
+    async def save(_: ArtifactSaver) -> FinalSave:
+        await abandoned.wait()
+        return FinalSave(problem="it was aborted")
+
+    monkeypatch.setattr(ArtifactSaver, "final", save)
+    monkeypatch.setattr(ArtifactSaver, "abandon", lambda _: abandoned.set())
+
+    async def course() -> None:
+        attempt = bench.attempt()
+        attempt.begin()
+        await until(lambda: attempt.state == "saving")
+        attempt.ask_stop(abort=False)
+        await asyncio.sleep(0)
+        assert not abandoned.is_set()
+        attempt.ask_stop(abort=True)
+        await bench.over(attempt)
+        assert bench.server.ends() == [messages.SaveRefused]
 
     asyncio.run(course())

@@ -161,7 +161,7 @@ def _stop(job: Job, event: StopAsked) -> Decision[Job]:
     if job.intent is intent:
         return Ignored(f"{intent} was asked already")
     effect: Effect = Recall() if job.state is JobState.ASSIGNED else Signal(abort=intent is Intent.ABORT)
-    effects = () if job.state is JobState.SAVING else (effect,)
+    effects = () if job.state is JobState.SAVING and intent is Intent.STOP else (effect,)
     return Transition(replace(job, intent=intent), effects)
 
 

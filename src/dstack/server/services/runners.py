@@ -207,6 +207,10 @@ def _live(tx: Transaction, context: Context, runner_id: UUID) -> Sequence[Any]:
     return tx.rows(_SELECT_LIVE, {"project": context.project_id, "runner": runner_id})
 
 
+_STOPPED_BY = {"stop": ("assigned", "starting", "running"), "abort": ("assigned", "starting", "running", "saving")}
+"""The states of an attempt in which its runner does something about a stop or an abort: only that ends a last save."""
+
+
 def _commands(
     tx: Transaction, context: Context, request: messages.PollRequest, live: Sequence[Any], *, held: bool
 ) -> messages.Commands:
@@ -226,7 +230,7 @@ def _commands(
             recall.append(row.id)
         # A held poll may know a job as assigned, or not at all, that has started since: its runner keeps an early stop
         # until then, and passes over what it does not hold.
-        elif held if mine is None else mine.stop != asked and mine.state in ("assigned", "starting", "running"):
+        elif held if mine is None else mine.stop != asked and mine.state in _STOPPED_BY[asked]:
             stop.append(messages.Stop(attempt_id=row.id, abort=asked == "abort"))
     rest = [attempt_id for attempt_id, item in known.items() if item.state not in messages.ENDS_BY_ITSELF]
     over = _existing(tx, context, rest) if rest else set[UUID]()
