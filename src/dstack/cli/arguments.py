@@ -52,6 +52,12 @@ def run_or_tag(text: str) -> tuple[str | None, str | None]:
     return None, text[1:]
 
 
+def tag_name(text: str) -> str:
+    """The tag that `TAG` or `:TAG` names."""
+    plain, tag = run_or_tag(text)
+    return tag or plain or ""
+
+
 def run_and_job(run: str, job: str | None) -> tuple[str, str | None]:
     """The run and its job of `RUN JOB` and of `RUN/JOB`."""
     name, _, part = run.partition("/")

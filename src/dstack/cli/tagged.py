@@ -28,7 +28,7 @@ def run_named(api: Api, text: str) -> str:
     found = {name: run for name, run in named.items() if workflow in ("", name)}
     if not found:
         known = {f":{row.get('name')}" for row in tags}
-        raise _no_tag(f"{workflow}:{tag}" if named else f":{tag}", known)
+        raise no_tag(f"{workflow}:{tag}" if named else f":{tag}", known)
     if len(set(found.values())) > 1:
         means = ", ".join(f"{name}:{tag} is {run}" for name, run in sorted(found.items()))
         raise UserError(f"`{text}` names several runs: {means}", f"write one of them, such as `{min(found)}:{tag}`")
@@ -52,10 +52,10 @@ def source_named(api: Api, source: Source) -> Source:
     if tagged.tag in names:
         return tagged._replace(text=source.text, workflow=workflow)
     if names:
-        raise _no_tag(f"{workflow}:{tagged.tag}", {f"{workflow}:{name}" for name in names})
+        raise no_tag(f"{workflow}:{tagged.tag}", {f"{workflow}:{name}" for name in names})
     return source
 
 
-def _no_tag(missing: str, known: Collection[str]) -> UserError:
+def no_tag(missing: str, known: Collection[str]) -> UserError:
     hint = near(missing, sorted(known)) or (f"tags: {', '.join(sorted(known)[:10])}" if known else "no tag is set")
     return UserError(f"there is no tag `{missing}` in this repository", hint)

@@ -6,13 +6,14 @@ import sys
 
 import click
 
-from dstack.cli.arguments import current_repository, given_name
+from dstack.cli.arguments import current_repository, given_name, tag_name
 from dstack.cli.errors import UserError
 from dstack.cli.interrupts import has_terminal
 from dstack.cli.questions import agreed
 from dstack.cli.render import ago, write_json, write_table
 from dstack.cli.session import open_api
 from dstack.cli.tag import tag as set_tag
+from dstack.cli.tagged import no_tag
 from dstack.cli.untag import untag
 
 _everywhere = click.option(
@@ -46,11 +47,18 @@ def list_tags(everywhere: bool, as_json: bool) -> None:
 @click.argument("words", metavar="(RUN | -a PATH...)", nargs=-1, type=given_name)
 @click.option("-r", "--run", metavar="RUN", type=given_name, help="The same as the second argument.")
 @click.option("-a", "--artifact", "paths", metavar="PATH", multiple=True, help="Local files or a folder. Repeatable.")
+@click.option("-f", "--force", is_flag=True, help="Also a RUN that did not succeed; its artifacts show as partial.")
 @click.option("-y", "--yes", is_flag=True, expose_value=False, help="Accepted from 2022; nothing is asked anyway.")
 @click.option("--json", "as_json", is_flag=True, help="The tags that were set; with -a the run, in a list.")
 @click.pass_context
 def add(
-    context: click.Context, tag: str, words: tuple[str, ...], run: str | None, paths: tuple[str, ...], as_json: bool
+    context: click.Context,
+    tag: str,
+    words: tuple[str, ...],
+    run: str | None,
+    paths: tuple[str, ...],
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Tag RUN, or local files, which are uploaded: as `dstack tag` and `dstack artifacts upload -t` do."""
     if paths and not run:
@@ -62,7 +70,7 @@ def add(
     runs = [*words, *([run] if run else [])]
     if paths or len(runs) != 1:
         raise click.UsageError("name one RUN, or local files with -a", context)
-    context.invoke(set_tag, run=runs[0], name=tag, option=None, force=False, as_json=as_json)
+    context.invoke(set_tag, run=runs[0], name=tag, option=None, force=force, as_json=as_json)
 
 
 @tags.command()
@@ -71,7 +79,8 @@ def add(
 @click.option("--json", "as_json", is_flag=True, help="The tags that were removed.")
 @click.pass_context
 def delete(context: click.Context, tag: str, yes: bool, as_json: bool) -> None:
-    """Remove TAG, as `dstack untag TAG` does."""
+    """Remove TAG, as `dstack untag TAG` does. It takes no RUN."""
+    _require_tag(tag)
     if not yes and not has_terminal():
         raise UserError(
             f"{tag} is not removed without asking, and there is no terminal", f"dstack tags delete -y {tag}"
@@ -79,6 +88,19 @@ def delete(context: click.Context, tag: str, yes: bool, as_json: bool) -> None:
     if not yes and not agreed(f"Remove {tag}?"):
         raise UserError(f"{tag} was left alone", exit_code=1)
     context.invoke(untag, name=tag, workflow=None, as_json=as_json)
+
+
+def _require_tag(tag: str) -> None:
+    """Raises UserError for what is no tag: of a run's name, the server would remove all tags of it."""
+    name = tag_name(tag)
+    with open_api() as api:
+        found = api.tags(repository=current_repository())
+    if name in {item.get("name") for item in found}:
+        return
+    missing = no_tag(f":{name}", {f":{item.get('name')}" for item in found})
+    if name in {item.get("run") for item in found}:
+        missing.hint = f"`dstack untag {name}` removes all tags of that run"
+    raise missing
 
 
 def _list(*, everywhere: bool, as_json: bool) -> None:

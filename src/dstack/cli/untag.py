@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dstack.cli.arguments import current_repository, given_name
+from dstack.cli.arguments import current_repository, given_name, tag_name
 from dstack.cli.render import say, write_json
 from dstack.cli.session import open_api
 
@@ -16,8 +16,9 @@ from dstack.cli.session import open_api
 @click.option("--json", "as_json", is_flag=True, help="The tags that were removed.")
 def untag(name: str, workflow: str | None, as_json: bool) -> None:
     """Remove the tag TAG, or all tags of RUN. The run and its artifacts stay."""
+    tag = tag_name(name)
     with open_api() as api:
-        removed = api.untag(name.removeprefix(":"), repository=current_repository(), workflow=workflow)
+        removed = api.untag(tag, repository=current_repository(), workflow=workflow)
     if as_json:
         write_json(removed)
         return

@@ -32,6 +32,13 @@ class TestTags:
         assert stub.named("POST …/tags")[0].json == {"run": "odd-cat-1", "name": "v1", "force": False}
         assert json.loads(dstack("tags", "add", "v1", *words, "--json").out) == [TAG]
 
+    @pytest.mark.parametrize("option", ["-f", "--force"])
+    def test_add_a_run_that_failed(self, stub: StubApi, dstack: Dstack, option: str) -> None:
+        stub.on("POST …/tags", Reply(body={"items": [{**TAG, "partial": True}]}))
+        done = dstack("tags", "add", "v1", "odd-cat-1", option)
+        assert (done.code, done.err) == (0, "train:v1 is now odd-cat-1 (partial)\n")
+        assert stub.named("POST …/tags")[0].json == {"run": "odd-cat-1", "name": "v1", "force": True}
+
     @pytest.mark.parametrize("words", [["-a", "data", "-a", "models"], ["-a", "data", "models"]])
     def test_add_local_files(
         self, stub: StubApi, store: Store, dstack: Dstack, repository: Path, words: list[str]
@@ -53,18 +60,35 @@ class TestTags:
         assert stub.calls == []
 
     def test_delete(self, stub: StubApi, dstack: Dstack, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        stub.on("GET …/tags", Reply(body={"items": [TAG]}))
         stub.on("DELETE …/tags/v1", Reply(body={"items": [TAG]}))
         done = dstack("tags", "delete", "v1")
         assert (done.code, "dstack tags delete -y v1" in done.err) == (2, True)
         ask("n\n", monkeypatch)
         done = dstack("tags", "delete", "v1")
         assert (done.code, done.err) == (1, "Remove v1? [y/N] error: v1 was left alone\n")
-        assert stub.calls == []
+        assert stub.named("DELETE …/tags/v1") == []
         ask("y\n", monkeypatch)
         assert dstack("tags", "delete", ":v1").err.endswith("train:v1 removed; it was odd-cat-1\n")
         assert dstack("tags", "delete", "-y", "v1").err == "train:v1 removed; it was odd-cat-1\n"
-        assert [call.query for call in stub.calls] == [{"repository": str(repository)}] * 2
+        assert [call.query for call in stub.named("DELETE …/tags/v1")] == [{"repository": str(repository)}] * 2
         assert json.loads(dstack("tags", "delete", "-y", "v1", "--json").out) == [TAG]
+
+    def test_delete_takes_no_run(self, stub: StubApi, dstack: Dstack) -> None:
+        stub.on("GET …/tags", Reply(body={"items": [TAG]}))
+        stub.on("DELETE …/tags/odd-cat-1", Reply(body={"items": [TAG]}))
+        done = dstack("tags", "delete", "-y", "odd-cat-1")
+        assert (done.code, done.err) == (2, (
+            "error: there is no tag `:odd-cat-1` in this repository\n"
+            "  hint: `dstack untag odd-cat-1` removes all tags of that run\n"
+        ))  # fmt: skip
+        assert "did you mean `:v1`" in dstack("tags", "delete", "-y", "v2").err
+        assert stub.named("DELETE …/tags/odd-cat-1") == []
+
+    @pytest.mark.parametrize("words", [["untag"], ["tags", "delete", "-y"]])
+    def test_a_colon_alone(self, stub: StubApi, dstack: Dstack, words: list[str]) -> None:
+        assert "`:` alone is no tag" in dstack(*words, ":").err
+        assert stub.calls == []
 
     def test_untag_by_force(self, stub: StubApi, dstack: Dstack) -> None:
         stub.on("DELETE …/tags/v1", Reply(body={"items": [TAG]}))
