@@ -64,7 +64,25 @@ def test_what_of_the_artifacts_could_not_be_saved(world: World) -> None:
     runner.poll()
     saved = runner.saved("prepare", {"data": "x"}, runner.exited("prepare"))
     runner.report(msgspec.structs.replace(saved, warnings=("data/a: not saved, Permission denied",)))
-    assert told(world, name).lines == ["prepare: data/a: not saved, Permission denied"]
+    assert told(world, name).lines == ["warning: data/a: not saved, Permission denied"]
+
+
+def test_all_that_is_kept_of_a_job_s_warnings_is_told_and_of_many_jobs_the_first(world: World) -> None:
+    """The end of `dstack run` sends people here for what it leaves out."""
+    runner = world.runner(slots=23)
+    name = world.submit(independent(22), "all")
+    world.place()
+    runner.poll()
+    warnings = tuple(f"data/{number}: not saved, it is a socket" for number in range(300))
+    for number in range(22):
+        saved = runner.saved(f"w{number}", {}, runner.exited(f"w{number}"))
+        runner.report(msgspec.structs.replace(saved, warnings=warnings))
+    *lines, more = told(world, name).lines
+    assert [line for line in lines if line.startswith("warning: w7: ")] == [
+        *(f"warning: w7: {text}" for text in warnings[:20]),
+        "warning: w7: and 280 more, which its log names",
+    ]
+    assert (len(lines), more) == (20 * 21, "warning: and 2 more jobs, whose logs name what was not saved")
 
 
 def test_a_requirement_that_no_runner_meets(world: World) -> None:

@@ -68,7 +68,7 @@ def explain(tx: Transaction, context: Context, name: str) -> Explanation:
     else:
         lines.extend([_line(row) for row in by_dependency][:SHOWN])
     lines.extend([_cut_log(row) for row in rows if row["log_incomplete"]][:SHOWN])
-    lines.extend([line for row in rows for line in _not_as_it_was(row)][:SHOWN])
+    lines.extend(_not_as_it_was(rows))
     if run["resumed_from"] is not None:
         lines.append(_resumed(tx, project_id, run, rows))
     if run["state"] not in RUN_TERMINAL:
@@ -117,9 +117,16 @@ def _cut_log(row: Any) -> str:
     return f"the log of {row['name']} is not whole: its runner could not send all of it, and its own log says why"
 
 
-def _not_as_it_was(row: Any) -> list[str]:
-    """What of its artifacts could not be saved as it was."""
-    return [f"{row['name']}: {warning}" for warning in decode_warnings(row["save_warnings"])]
+def _not_as_it_was(rows: Sequence[Any]) -> list[str]:
+    """What of the artifacts could not be saved as it was: of each job all that is kept, of many jobs the first."""
+    warned = [row for row in rows if row["save_warnings"]]
+    told = [
+        f"warning: {row['name']}: {text}" if len(rows) > 1 else f"warning: {text}"
+        for row in warned[:SHOWN]
+        for text in decode_warnings(row["save_warnings"])
+    ]
+    more = len(warned) - SHOWN
+    return [*told, f"warning: and {more} more jobs, whose logs name what was not saved"] if more > 0 else told
 
 
 def _unreachable(row: Any) -> str:
