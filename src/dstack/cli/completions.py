@@ -148,6 +148,7 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
     'tags add': (
         (('-r', '--run'), 'run', 'The same as the second argument'),
         (('-a', '--artifact'), 'files', 'Local files or a folder'),
+        (('-f', '--force'), '', 'Also a RUN that did not succeed; its artifacts show as partial'),
         (('-y', '--yes'), '', 'Accepted from 2022; nothing is asked anyway'),
         (('--json',), '', 'The tags that were set; with -a the run, in a list'),
         (("-h", "--help"), "", "Show the command's help."),
