@@ -6,6 +6,7 @@ import re
 
 from dstack.cli.arguments import current_repository, run_or_tag
 from dstack.cli.errors import UserError, near
+from dstack.client.api import ApiError
 from dstack.client.sources import ArtifactError, Source, parse
 
 TYPE_CHECKING = False
@@ -38,10 +39,12 @@ def run_named(api: Api, text: str) -> str:
 def source_named(api: Api, source: Source) -> Source:
     """`source`, or what it says as `WORKFLOW:TAG`, with whatever stands behind a tag, and not as `RUN:PATH`.
 
+    A run goes before a workflow of the same name.
+
     Raises UserError, ApiError, Unreachable.
     """
     workflow = source.run
-    if workflow is None or _RUN_NAME.fullmatch(workflow) or not source.text.startswith(f"{workflow}:"):
+    if workflow is None or not source.text.startswith(f"{workflow}:"):
         return source
     try:
         tagged = parse(source.text[len(workflow) :])
@@ -49,11 +52,23 @@ def source_named(api: Api, source: Source) -> Source:
         return source
     tags = api.tags(repository=current_repository())
     names = {row.get("name") for row in tags if row.get("workflow") == workflow}
+    if names and _RUN_NAME.fullmatch(workflow) and _is_run(api, workflow):
+        return source
     if tagged.tag in names:
         return tagged._replace(text=source.text, workflow=workflow)
     if names:
         raise no_tag(f"{workflow}:{tagged.tag}", {f"{workflow}:{name}" for name in names})
     return source
+
+
+def _is_run(api: Api, name: str) -> bool:
+    try:
+        api.run(name)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
 
 
 def no_tag(missing: str, known: Collection[str]) -> UserError:

@@ -23,6 +23,7 @@ class Saved:
         catalog = serve(stub, f"file://{folder}/store/KEY")
         self.store = SnapshotStore(LocalBlobStore(folder / "store"), catalog)
         self._folder = folder
+        stub.on("GET …/tags", Reply(body={"items": []}))
         stub.on("GET …/artifacts", self._newest)
         stub.on("GET …/artifacts/history", self._history)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.cli.conftest import Dstack
-from tests.support.stub_api import Reply, StubApi
+from tests.contract.cli.conftest import Dstack, a_run
+from tests.support.stub_api import Reply, StubApi, error
 
 TAGS = [
     {"name": "v1", "workflow": "prepare", "run": "old-cow-1"},
@@ -47,6 +47,21 @@ def test_what_is_listed(text: str, query: dict[str, str], tagged: StubApi, dstac
     dstack("artifacts", "list", text)
 
     assert asked(tagged, "GET …/artifacts") == query
+
+
+@pytest.mark.parametrize("is_run", [False, True])
+def test_a_workflow_whose_name_looks_like_a_runs(is_run: bool, tagged: StubApi, dstack: Dstack) -> None:
+    tag = {"name": "v7", "workflow": "gpt-small-2", "run": "odd-cat-1"}
+    tagged.on("GET …/tags", Reply(body={"items": [*TAGS, tag]}))
+    if is_run:
+        tagged.on("GET …/runs/gpt-small-2", Reply(body=a_run("gpt-small-2")))
+    else:
+        tagged.on("GET …/runs/gpt-small-2", error(404, "not-found", "there is no run `gpt-small-2`"))
+
+    done = dstack("artifacts", "list", "gpt-small-2:v7")
+
+    query = {"run": "gpt-small-2"} if is_run else {"tag": "v7", "workflow": "gpt-small-2"}
+    assert (asked(tagged, "GET …/artifacts"), done.code) == (query, 2 if is_run else 0)
 
 
 def test_the_history_of_a_workflows_tag(tagged: StubApi, dstack: Dstack) -> None:
