@@ -73,13 +73,16 @@ class StoreRefused(SnapshotError):
 class StoreLost(StoreRefused):
     """Blobs that the disk did not take, and whose bytes are in memory no more; all else that was put is on the disk."""
 
-    def __init__(self, keys: Sequence[str]) -> None:
+    def __init__(self, keys: Sequence[str], stays: str = "") -> None:
+        """`stays`: why it cannot be put aside, where that was tried."""
         self.keys = tuple(keys)
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-        super().__init__(
-            f"the disk did not take {keys[0]}{more}, and what it held is not in memory any more: "
-            "`dstack verify --repair` puts it aside; it is stored again when it is saved again"
+        then = (
+            f"it cannot be put aside: {stays}; then save again"
+            if stays
+            else "`dstack verify --repair` puts it aside; it is stored again when it is saved again"
         )
+        super().__init__(f"the disk did not take {keys[0]}{more}, and what it held is not in memory any more: {then}")
 
 
 class StoreGone(StoreRefused):

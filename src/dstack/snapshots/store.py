@@ -46,6 +46,15 @@ class Shared(Durable, Protocol):
         ...
 
 
+@runtime_checkable
+class Losing(Durable, Protocol):
+    """One that finds out what the disk has lost: `sync` raises StoreLost until that is let go of."""
+
+    def let_go(self, keys: Iterable[str]) -> None:
+        """Nothing relies on these any more."""
+        ...
+
+
 class _Read(NamedTuple):
     pack_id: bytes
     offset: int

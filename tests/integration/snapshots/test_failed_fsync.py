@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.snapshots.blobs.given_up import GivenUp
 from dstack.snapshots.blobs.local import RECENT, LocalBlobStore
 from dstack.snapshots.capture import save
 from dstack.snapshots.catalog import MemoryCatalog
@@ -106,11 +107,33 @@ def test_what_is_not_in_memory_any_more_is_never_taken_for_written(blobs: LocalB
         with pytest.raises(StoreLost, match="`dstack verify --repair`"):
             blobs.sync()
     assert disk.has(other), "nothing else waits for it"
-    blobs.delete([pack_key(digest(CONTENT))])  # as a repair does
-    blobs.sync()
+    blobs.delete([pack_key(digest(CONTENT))])  # as a repair does, whose transaction is not over
+    for store in (blobs, LocalBlobStore(blobs.root)):
+        with pytest.raises(StoreLost):
+            store.sync()
+    blobs.let_go([pack_key(digest(CONTENT))])
+    for store in (blobs, LocalBlobStore(blobs.root)):
+        store.sync()
     assert put(blobs) == path
     blobs.sync()
     assert disk.has(path)
+
+
+def test_what_was_lost_and_is_not_taken_once_more_is_not_let_go_of(tmp_path: Path) -> None:
+    """Somebody has put it again while the store was repaired."""
+    path = tmp_path / pack_key(digest(CONTENT))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(len(CONTENT)))
+    given_up = GivenUp()
+    given_up.add([path])
+    assert not given_up.write_anew(path)
+    given_up.add([path])
+    given_up.let_go(path)
+    assert given_up.paths() == [path]
+    assert not given_up.write_anew(path)
+    given_up.let_go(path)
+    assert given_up.paths() == []
+    assert list(path.parent.iterdir()) == [path], "no mark is left"
 
 
 def test_the_last_save_writes_anew_what_a_live_snapshot_put(tmp_path: Path, blobs: LocalBlobStore, disk: Disk) -> None:

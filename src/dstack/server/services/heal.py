@@ -3,9 +3,11 @@
 A catalog that names damaged chunks keeps them damaged for ever: whoever saves the same content is told it is there.
 So `repair` takes them out. Objects that name them stay, for the rest of a snapshot is read by them, but are doubted:
 who saves them is told to write all of it again (docs/formats/snapshots.md, section 7). What is right in a damaged pack
-is put into a new one, and the damaged one moved aside. `rebuild` makes the catalog again from the packs' own indexes.
+is put into a new one, and the damaged one is copied aside; its blob goes in the transaction in which what it held is
+taken out. `rebuild` makes the catalog again from the packs' own indexes.
 Both may run beside saves and downloads: who saves what names something that is taken out is told to save it again.
-They may be killed at any step: until all is known, every object that is taken up is doubted.
+They may be killed at any step: until all is known, every object that is taken up is doubted, and what the disk has lost
+keeps everything from being recorded for good (`services/syncing.py`).
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ from dstack.server.services.doubts import doubt
 from dstack.server.services.errors import BadRequest
 from dstack.server.services.ledger import Frame, Ledger, damage_frame
 from dstack.server.services.named_leases import Lease
-from dstack.server.services.taking_out import ALIVE, TakingOut, listed, write_under
+from dstack.server.services.taking_out import ALIVE, DROP, TakingOut, listed, remove_packs, write_under
 from dstack.snapshots.checking import Damage, check_pack, located, possible_objects, read_through
 from dstack.snapshots.errors import BadPack, DamagedStore, StoreLost, StoreRefused
 from dstack.snapshots.interfaces import ChunkLocation, PackIndex, pack_key
 from dstack.snapshots.packs import id_of, read_index, repacked
 from dstack.snapshots.spread import Bad, Spread
-from dstack.snapshots.store import Durable, SnapshotStore
+from dstack.snapshots.store import Durable, Losing, SnapshotStore
 
 T = TypeVar("T")
 ASIDE: Final = "quarantine/"
@@ -60,6 +62,9 @@ class Healer:
         self._ledger = Ledger(context)
         self._catalog = catalog_of(context)
         self._store = SnapshotStore(context.blobs, self._catalog)
+        self._going: dict[bytes, int] = {}
+        """Packs whose bytes are set aside, and how many chunks of each were moved; their blobs are still there."""
+        self._gone: set[bytes] = set()
         self._counts = {
             "corrected": 0,
             "restored": 0,
@@ -81,15 +86,19 @@ class Healer:
         yield from self._find_copies()
         for pack_id in self._spread.all_broken():
             yield from self._replace(pack_id)
-        # Whoever is told that something is missing may make the very same pack, so its name must be free by then.
         yield from self._forget()
+        yield from self._told_of_going()
         self._strike_gone()
+        if isinstance(self._blobs, Losing):
+            self._blobs.let_go(map(pack_key, (*self._going, *self._gone)))
         yield {"t": "repaired", **self._counts}
 
     def set_aside(self) -> Iterator[Frame]:
         """Have nothing lie in a broken pack any more: what is right is put into a new one, rows of the rest go."""
         for pack_id in self._spread.all_broken():
             yield from self._replace(pack_id)
+        self._write(DROP, lambda tx: remove_packs(tx, self._project_id, self._blobs, self._going))
+        yield from self._told_of_going()
         self._strike_gone()
 
     def rebuild(self) -> Iterator[Frame]:
@@ -199,7 +208,7 @@ class Healer:
     def _forget(self) -> Iterator[Frame]:
         """Take what is bad out of the catalog, with all that lies in packs that are gone."""
         self._mark_gone()
-        taking = TakingOut(self._context, self._spread, self._lease)
+        taking = TakingOut(self._context, self._spread, self._lease, self._going)
         yield from taking.steps()
         self._counts["dropped"] += taking.dropped
         self._counts["doubtful"] = taking.doubtful
@@ -207,6 +216,7 @@ class Healer:
     def _mark_gone(self) -> None:
         for pack_id in self._spread.all_broken():
             if self._is_gone(pack_id):
+                self._gone.add(pack_id)
                 for chunk_id in self._ledger.rows_of(pack_id):
                     self._spread.mark_bad(Bad(chunk_id, pack_id, "its pack is gone from the store"))
 
@@ -216,7 +226,7 @@ class Healer:
     # --- packs that are not as they were written ----------------------------------------------------------------------
 
     def _replace(self, pack_id: bytes) -> Iterator[Frame]:
-        """Put what is right in a pack into a new one, and move the pack aside."""
+        """Put what is right in a pack into a new one, and copy the pack aside; it is `going` then."""
         key = pack_key(pack_id)
         try:
             data = read_through(self._blobs, key)
@@ -237,10 +247,14 @@ class Healer:
             self._counts["left"] += 1
             yield {"t": "left", "pack": pack_id.hex(), "why": str(error)}
             return
-        self._blobs.delete([key])
-        self._counts["moved_packs"] += 1
-        self._counts["moved_chunks"] += moved
-        yield {"t": "aside", "pack": pack_id.hex(), "key": f"{ASIDE}{pack_id.hex()}", "chunks": moved}
+        self._going[pack_id] = moved
+        yield ALIVE
+
+    def _told_of_going(self) -> Iterator[Frame]:
+        for pack_id, moved in self._going.items():
+            self._counts["moved_packs"] += 1
+            self._counts["moved_chunks"] += moved
+            yield {"t": "aside", "pack": pack_id.hex(), "key": f"{ASIDE}{pack_id.hex()}", "chunks": moved}
 
     def _move(self, pack_id: bytes, right: Mapping[bytes, ChunkLocation], data: memoryview) -> int:
         """Store chunks of a pack in a new one, and have the catalog find them there."""
@@ -270,8 +284,9 @@ class Healer:
             try:
                 self._blobs.sync()  # the only copy, once the damaged pack is moved aside
             except StoreLost as lost:
-                if not set(lost.keys) <= set(map(pack_key, self._spread.all_broken())):
-                    raise  # else it is what goes aside, and all else is on the disk
+                packs_lost = set(filter(_is_pack, lost.keys))
+                if not packs_lost <= set(map(pack_key, self._spread.all_broken())):
+                    raise  # else it is what goes aside, or lies there, and all else is on the disk
 
     def _list(self, pack_id: bytes, size: int) -> None:
         """Have the catalog list a pack that is stored, with its size; one that is gone by now is left alone."""

@@ -140,6 +140,11 @@ class LocalBlobStore:
         if lost:
             raise StoreLost([path.relative_to(self.root).as_posix() for path in lost])
 
+    def let_go(self, keys: Iterable[str]) -> None:
+        """Nothing relies any more on blobs that were lost: `sync` tells of them no more."""
+        for key in keys:
+            self._given_up.let_go(self._path(key))
+
     def _sync_files(self, paths: Iterable[Path]) -> None:
         """Write files and the folders that name them (three levels: prefix, packs, root) out to the disk.
 
