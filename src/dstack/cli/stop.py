@@ -10,6 +10,7 @@ from dstack.cli.interrupts import has_terminal
 from dstack.cli.questions import agreed, listed
 from dstack.cli.render import count, say, write_json
 from dstack.cli.session import Session
+from dstack.client.api import Api, ApiError, Unreachable
 from dstack.client.types import Run
 
 
@@ -38,14 +39,38 @@ def stop(run: str | None, job: str | None, everything: bool, yes: bool, abort: b
         names = ["/".join(filter(None, parts)) for parts in asked]
         if asked and not yes:
             _ask(names, "--all" if everything else " ".join(filter(None, asked[0])), abort=abort)
-        stopped = [api.stop(name, job=only, abort=abort) for name, only in asked]
+        if everything:
+            stopped = _stop_each(api, names, abort=abort, as_json=as_json)
+        else:
+            stopped = [api.stop(name, job=only, abort=abort) for name, only in asked]
     if as_json:
         write_json(stopped)
     elif not names:
         say("You have no unfinished run here.")
-    else:
-        for name, item in zip(names, stopped, strict=True):
+    elif not everything:
+        _tell(names[0], stopped[0], abort=abort)
+    left = len(names) - len(stopped)
+    if left:
+        raise UserError(f"{count(left, 'run')} of {len(names)} could not be asked to stop", exit_code=1)
+
+
+def _stop_each(api: Api, names: list[str], *, abort: bool, as_json: bool) -> list[Run]:
+    """Ask all of them, whatever the server says of some, and tell of each at once; the runs as they are now."""
+    stopped: list[Run] = []
+    for name in names:
+        try:
+            item = api.stop(name, abort=abort)
+        except ApiError as error:
+            say(f"{name}: not asked to stop: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""))
+            continue
+        except Unreachable:
+            if as_json:
+                write_json(stopped)
+            raise
+        stopped.append(item)
+        if not as_json:
             _tell(name, item, abort=abort)
+    return stopped
 
 
 def _unfinished(session: Session) -> list[str]:

@@ -183,6 +183,25 @@ class TestStop:
         ask("y\n", monkeypatch)
         assert "odd-cat-1: already finished\n" in dstack("stop", "odd-cat-1").err
 
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_one_of_many_that_cannot_be_asked_keeps_no_other_from_it(
+        self, stub: StubApi, dstack: Dstack, as_json: bool
+    ) -> None:
+        mine = [a_run(name, "running", user="me") for name in ("a-1", "b-1", "c-1")]
+        stub.on("GET …/runs", Reply(body={"items": mine, "next": None}))
+        for name in ("a-1", "c-1"):
+            stub.on(f"POST …/runs/{name}/stop", Reply(body=a_run(name, "running", message="")))
+        gone = {"error": {"code": "not-found", "message": "there is no run b-1", "hint": "dstack runs"}}
+        stub.on("POST …/runs/b-1/stop", Reply(404, gone))
+        done = dstack("stop", "-a", "-y", *(["--json"] if as_json else []))
+        asked = ["b-1: not asked to stop: there is no run b-1", "  hint: dstack runs"]
+        last = "error: 1 run of 3 could not be asked to stop"
+        assert done.code == 1
+        assert done.err.splitlines() == (
+            [*asked, last] if as_json else ["a-1: stopping", *asked, "c-1: stopping", last]
+        )
+        assert [run["name"] for run in json.loads(done.out or "[]")] == (["a-1", "c-1"] if as_json else [])
+
     def test_without_a_terminal_it_does_not_guess(self, stub: StubApi, dstack: Dstack) -> None:
         done = dstack("stop", "odd-cat-1")
         assert (done.code, "dstack stop -y odd-cat-1" in done.err, stub.calls) == (2, True, [])
