@@ -6,9 +6,7 @@ import click
 
 from dstack.cli.arguments import current_repository, given_name
 from dstack.cli.deleting import delete_runs, is_finished_and_untagged
-from dstack.cli.errors import UserError
-from dstack.cli.interrupts import has_terminal
-from dstack.cli.questions import agreed, listed
+from dstack.cli.questions import listed, make_sure
 from dstack.cli.render import count, say, write_json
 from dstack.cli.session import Session
 from dstack.client.types import Run
@@ -50,7 +48,5 @@ def _goes(run: Run, *, force: bool) -> bool:
 
 def _ask(names: list[str]) -> None:
     told = listed(names)
-    if not has_terminal():
-        raise UserError(f"{told}: not deleted without asking, and there is no terminal", "add -y")
-    if not agreed(f"Delete {count(len(names), 'run')} ({told})?"):
-        raise UserError("nothing was deleted", exit_code=1)
+    question = f"Delete {count(len(names), 'run')} ({told})?"
+    make_sure(question, not_done=f"{told}: not deleted", left="nothing was deleted", hint="add -y")

@@ -8,6 +8,7 @@ import click
 
 from dstack.cli.errors import UserError
 from dstack.cli.interrupts import has_terminal
+from dstack.cli.questions import agreed, make_sure
 from dstack.cli.render import ago, say, write_json, write_table
 from dstack.cli.session import open_api
 from dstack.client.api import ApiError
@@ -103,8 +104,13 @@ def update(name: str, value: str | None, repo: str | None, as_json: bool) -> Non
 def delete(name: str, yes: bool, repo: str | None, as_json: bool) -> None:
     """Delete the secret NAME. Jobs that run keep what they were given."""
     repository = _repository(repo)
-    if not yes and not _is_sure(name):
-        raise UserError(f"the secret `{name}` was left alone", exit_code=1)
+    if not yes:
+        make_sure(
+            f"Delete the secret {name}?",
+            not_done=f"the secret `{name}` is not deleted",
+            left=f"the secret `{name}` was left alone",
+            hint=f"dstack secrets delete -y {name}",
+        )
     with open_api() as api:
         removed = api.delete_secret(repository, name)
     if as_json:
@@ -163,19 +169,4 @@ def _report(made: Secret, value: str, what: str, *, as_json: bool) -> None:
 def _may_overwrite(name: str) -> bool:
     if not has_terminal():
         raise UserError(f"the secret `{name}` exists", f"`dstack secrets add -y {name}` overwrites it")
-    return _agreed(f"The secret {name} exists. Overwrite it? [y/N] ")
-
-
-def _is_sure(name: str) -> bool:
-    if not has_terminal():
-        raise UserError(
-            f"the secret `{name}` is not deleted without asking, and there is no terminal",
-            f"dstack secrets delete -y {name}",
-        )
-    return _agreed(f"Delete the secret {name}? [y/N] ")
-
-
-def _agreed(question: str) -> bool:
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return agreed(f"The secret {name} exists. Overwrite it?")

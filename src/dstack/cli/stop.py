@@ -6,8 +6,7 @@ import click
 
 from dstack.cli.arguments import current_repository, given_name, run_and_job
 from dstack.cli.errors import UserError
-from dstack.cli.interrupts import has_terminal
-from dstack.cli.questions import agreed, listed
+from dstack.cli.questions import listed, make_sure
 from dstack.cli.render import count, say, write_json
 from dstack.cli.session import Session
 from dstack.client.api import Api, ApiError, Unreachable
@@ -81,14 +80,13 @@ def _unfinished(session: Session) -> list[str]:
 def _ask(names: list[str], words: str, *, abort: bool) -> None:
     told = listed(names)
     several = len(names) > 1
-    if not has_terminal():
-        verb = "are" if several else "is"
-        raise UserError(
-            f"{told} {verb} not stopped without asking, and there is no terminal", f"dstack stop -y {words}"
-        )
-    question = f"{count(len(names), 'run')} ({told})" if several else told
-    if not agreed(f"{'Abort' if abort else 'Stop'} {question}?"):
-        raise UserError(f"{told} {'were' if several else 'was'} left alone", exit_code=1)
+    these = f"{count(len(names), 'run')} ({told})" if several else told
+    make_sure(
+        f"{'Abort' if abort else 'Stop'} {these}?",
+        not_done=f"{told} {'are' if several else 'is'} not {'aborted' if abort else 'stopped'}",
+        left=f"{told} {'were' if several else 'was'} left alone",
+        hint=f"dstack stop -y {'--abort ' if abort else ''}{words}",
+    )
 
 
 def _tell(name: str, run: Run, *, abort: bool) -> None:

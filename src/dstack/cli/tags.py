@@ -7,9 +7,7 @@ import sys
 import click
 
 from dstack.cli.arguments import current_repository, given_name, tag_name
-from dstack.cli.errors import UserError
-from dstack.cli.interrupts import has_terminal
-from dstack.cli.questions import agreed
+from dstack.cli.questions import make_sure
 from dstack.cli.render import ago, write_json, write_table
 from dstack.cli.session import open_api
 from dstack.cli.tag import tag as set_tag
@@ -81,12 +79,9 @@ def add(
 def delete(context: click.Context, tag: str, yes: bool, as_json: bool) -> None:
     """Remove TAG, as `dstack untag TAG` does. It takes no RUN."""
     _require_tag(tag)
-    if not yes and not has_terminal():
-        raise UserError(
-            f"{tag} is not removed without asking, and there is no terminal", f"dstack tags delete -y {tag}"
-        )
-    if not yes and not agreed(f"Remove {tag}?"):
-        raise UserError(f"{tag} was left alone", exit_code=1)
+    if not yes:
+        hint = f"dstack tags delete -y {tag}"
+        make_sure(f"Remove {tag}?", not_done=f"{tag} is not removed", left=f"{tag} was left alone", hint=hint)
     context.invoke(untag, name=tag, workflow=None, as_json=as_json)
 
 

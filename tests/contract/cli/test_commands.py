@@ -205,6 +205,11 @@ class TestStop:
     def test_without_a_terminal_it_does_not_guess(self, stub: StubApi, dstack: Dstack) -> None:
         done = dstack("stop", "odd-cat-1")
         assert (done.code, "dstack stop -y odd-cat-1" in done.err, stub.calls) == (2, True, [])
+        done = dstack("stop", "--abort", "odd-cat-1", "train")
+        assert done.err == (
+            "error: odd-cat-1/train is not aborted without asking, and there is no terminal\n"
+            "  hint: dstack stop -y --abort odd-cat-1 train\n"
+        )
 
 
 class TestTags:
