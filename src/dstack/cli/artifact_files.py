@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from dstack.cli.arguments import current_repository, moment
-from dstack.cli.errors import UserError
 from dstack.cli.questions import agreed
 from dstack.cli.render import count, paint, say, size_words, write_json
 from dstack.cli.session import open_api
@@ -129,8 +128,6 @@ def _find(api: Api, source: Source, when: str | None) -> list[Artifact]:
     at, snapshot = moment(when)
     repository = current_repository() if source.tag else None
     found = find(api, source, at=at, snapshot=snapshot, repository=repository)
-    if not found and source.path is not None:
-        raise UserError(f"{source.text} has no artifacts", exit_code=1)
-    if not found:
+    if not found and source.path is None:
         say(f"{source.text} has no artifacts")
     return found

@@ -59,7 +59,7 @@ def _contents(side: Side) -> set[tuple[str, str]]:
 def _files(store: SnapshotStore, side: Side, same: set[tuple[str, str]]) -> dict[str, SavedFile]:
     artifacts, path = side
     wanted = [item for item in artifacts if (item.get("path", ""), item.get("content_id", "")) not in same]
-    if not wanted:
+    if not wanted and path is None:
         return {}
     jobs = {item.get("job", "") for item in wanted}
     paths = [item.get("path", "") for item in wanted]

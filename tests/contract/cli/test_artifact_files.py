@@ -214,3 +214,11 @@ def test_damage_is_told_and_not_served(saved: Saved, dstack: Dstack, tmp_path: P
     damage(tmp_path / "store", b"1" * 1000)
     done = dstack("artifacts", "cat", f"{RUN}:out/x")
     assert (done.code, done.out, "is damaged" in done.err) == (2, "", True)
+
+
+@pytest.mark.parametrize("words", [["cat"], ["cp"], ["diff", f"{RUN}:out"], ["list"]])
+def test_a_path_of_a_run_that_saved_nothing(words: list[str], saved: Saved, dstack: Dstack, tmp_path: Path) -> None:
+    source = f"{RUN}:x"
+    done = dstack("artifacts", *words, source, *([str(tmp_path)] if words == ["cp"] else []))
+    assert (done.code, done.out) == (2, "")
+    assert "  hint: saved: nothing\n" in done.err
