@@ -50,6 +50,22 @@ def test_restart_names_the_job(resuming: StubApi, dstack: Dstack) -> None:
     assert not resuming.named(LOGS), "-d follows nothing"
 
 
+def test_the_job_may_stand_behind_the_run(resuming: StubApi, dstack: Dstack) -> None:
+    assert dstack("restart", f"{OLD}/train", "-d").code == 0
+    assert sent(resuming)["job"] == "train"
+    done = dstack("restart", f"{OLD}/train", "other")
+    assert (done.code, "two jobs were given: train and other" in done.err) == (2, True)
+
+
+def test_resume_takes_no_job(resuming: StubApi, dstack: Dstack) -> None:
+    done = dstack("resume", f"{OLD}/train")
+    assert (done.code, done.err) == (2, (
+        f"error: `{OLD}/train` is a job: resume goes on with a whole run\n"
+        f"  hint: dstack resume {OLD}; or, to run that job and what comes after it again: dstack restart {OLD} train\n"
+    ))  # fmt: skip
+    assert not resuming.named(RESUME)
+
+
 def test_the_exit_code_is_the_runs(resuming: StubApi, dstack: Dstack) -> None:
     saved = {"path": "model", "job": "train", "files": 1, "size": 1, "partial": True}
     ended = {"status": "failed", "exit_code": 7, "jobs": [a_job("train", artifacts=[saved])]}
