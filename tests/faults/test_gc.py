@@ -153,7 +153,7 @@ def test_what_a_person_deletes_gives_back_its_bytes(home: Home) -> None:
     content = (folder / "file").read_bytes()
     home.types("rm", "-y", names[0])
     before = store(home)
-    would = json.loads(home.types("gc", "--json").stdout)
+    [would] = json.loads(home.types("gc", "--json").stdout)
     assert store(home) == before, "a dry run changes nothing"
     assert (len(before), would["why"]["unreferenced"]["packs"]) == (2, 1)
     told = home.types("gc", "-y").stderr

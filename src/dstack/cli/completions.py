@@ -220,15 +220,15 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
         (('-y', '--yes'), '', 'Free it; without it nothing is changed'),
         (('--grace',), 'files', 'Leave what was saved, or asked about by who saves, in the last TIME (24h): no save under way may have begun before that'),
         (('--despite-damage',), '', 'Also free what only damaged folders could still name'),
-        (('--json',), '', 'What is freed and why, as one object'),
+        (('--json',), '', 'What is freed and why, as a list of one object'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
     'retention': (
-        (('--json',), '', 'The rules as one object'),
+        (('--json',), '', 'The rules, as a list of one object'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
     'retention set': (
-        (('--json',), '', 'The rules as one object'),
+        (('--json',), '', 'The rules, as a list of one object'),
         (("-h", "--help"), "", "Show the command's help."),
     ),
     'verify': (

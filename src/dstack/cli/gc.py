@@ -46,7 +46,7 @@ def _length(_: click.Context, __: click.Parameter, text: str | None) -> float | 
               help="Leave what was saved, or asked about by who saves, in the last TIME (24h): no save under way may "
               "have begun before that.")  # fmt: skip
 @click.option("--despite-damage", is_flag=True, help="Also free what only damaged folders could still name.")
-@click.option("--json", "as_json", is_flag=True, help="What is freed and why, as one object.")
+@click.option("--json", "as_json", is_flag=True, help="What is freed and why, as a list of one object.")
 def gc(yes: bool, grace: float | None, despite_damage: bool, as_json: bool) -> None:
     """Show what nothing refers to any more, and with -y free it.
 
@@ -57,7 +57,7 @@ def gc(yes: bool, grace: float | None, despite_damage: bool, as_json: bool) -> N
         body = {"dry_run": not yes, "grace": grace, "despite_damage": despite_damage}
         end = _follow(api, body, tell)
     if as_json:
-        write_json({name: value for name, value in end.items() if name != "t"})
+        write_json([{name: value for name, value in end.items() if name != "t"}])
     else:
         _show(end)
 

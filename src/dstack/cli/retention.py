@@ -11,7 +11,7 @@ from dstack.domain.retention import RULES
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="The rules as one object.")
+@click.option("--json", "as_json", is_flag=True, help="The rules, as a list of one object.")
 @click.pass_context
 def retention(context: click.Context, as_json: bool) -> None:
     """Show how long snapshots and runs of this project are kept; `set` changes it.
@@ -26,7 +26,7 @@ def retention(context: click.Context, as_json: bool) -> None:
 
 @retention.command("set")
 @click.argument("rules", metavar="RULE=VALUE...", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="The rules as one object.")
+@click.option("--json", "as_json", is_flag=True, help="The rules, as a list of one object.")
 def set_rules(rules: tuple[str, ...], as_json: bool) -> None:
     """Change rules, as in `live=2h every=30m last=5 partials=14d runs=90d`; `never` for no end."""
     given: dict[str, str] = {}
@@ -41,7 +41,7 @@ def set_rules(rules: tuple[str, ...], as_json: bool) -> None:
 
 def _show(found: RetentionRules, as_json: bool) -> None:
     if as_json:
-        write_json(found)
+        write_json([found])
         return
     defaults = found.get("defaults", {})
     rows = [

@@ -68,7 +68,7 @@ class TestGc:
     def test_as_data(self, stub: StubApi, dstack: Dstack) -> None:
         collects(stub, END)
         done = dstack("gc", "--json")
-        assert (json.loads(done.out), done.err) == ({name: END[name] for name in END if name != "t"}, "")
+        assert (json.loads(done.out), done.err) == ([{name: END[name] for name in END if name != "t"}], "")
 
     @pytest.mark.parametrize("grace", ["soon", "-1h", "1 fortnight"])
     def test_a_grace_that_is_no_length_of_time(self, stub: StubApi, dstack: Dstack, grace: str) -> None:
@@ -128,7 +128,8 @@ class TestRetention:
             ["RULE", "VALUE"], *([name, value] for name, value in DEFAULTS.items()),
         ]  # fmt: skip
         assert (done.code, done.err) == (0, "")
-        assert json.loads(dstack("retention", "--json").out)["defaults"] == DEFAULTS
+        [shown] = json.loads(dstack("retention", "--json").out)
+        assert shown["defaults"] == DEFAULTS
 
     def test_it_is_set(self, rules: Rules, dstack: Dstack) -> None:
         done = dstack("retention", "set", "live=2h", "runs = 90d")
@@ -138,7 +139,7 @@ class TestRetention:
         assert shown["last"] == ["3", "and", "this"]
         assert done.err.startswith("set 1970-01-01")
         assert done.err.endswith(" by me\n")
-        found = json.loads(dstack("retention", "set", "last=5", "--json").out)
+        [found] = json.loads(dstack("retention", "set", "last=5", "--json").out)
         assert (found["rules"]["last"], found["rules"]["live"], found["set_by"]) == ("5", "2h", "me")
 
     def test_what_is_no_rule(self, rules: Rules, dstack: Dstack) -> None:
