@@ -112,8 +112,12 @@ def read_mark(folder: Path) -> Mark | None:
 
 
 def is_marked(folder: Path, mark: Mark | None) -> bool:
-    """Whether the folder is still the store that had that mark, whatever moves it."""
-    found = read_mark(folder)
+    """Whether the folder is still the store that had that mark, whatever moves it. One whose disk does not even read
+    that is as good as not there."""
+    try:
+        found = read_mark(folder)
+    except OSError:
+        return False
     return found is not None and mark is not None and found.store == mark.store
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +82,23 @@ def test_what_is_to_be_deleted_stays_known(shop: Shop) -> None:
     upkeep.look()
     assert not world.rows(packs)
     assert stored(world) == 0
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_store_whose_mark_cannot_be_read_is_gone(shop: Shop, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    run = shop.upload(shop.tree("a"))
+    read = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == NAME:
+            raise OSError(number, os.strerror(number))
+        return read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", failing)
+        with pytest.raises(StoreGone):
+            save(shop.tree("b"), store_of(shop.world.context))
+    assert shop.reads_as(run, shop.folder / "a")
 
 
 def test_another_store_in_its_place_is_not_taken_for_it(shop: Shop) -> None:
