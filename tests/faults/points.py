@@ -85,7 +85,7 @@ ELSEWHERE = {
     "commit:gc.sweep": "only while garbage is collected; test_gc",
     "commit:gc.condemn": "only while garbage is collected; test_gc",
     "commit:gc.move": "only while garbage is collected; test_gc",
-    "commit:gc.forget": "only while garbage is collected; one statement",
+    "commit:gc.forget": "only after a repair, when nobody relies on what it took out; one statement",
     "commit:gc.adopt": "only while garbage is collected; test_gc",
     "commit:gc.remove": "only while garbage is collected; test_gc",
     "store.anew": "only after an fsync that failed; tests/integration/snapshots/test_failed_fsync.py",

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from dstack.server.db.tables import chunks, doubtful_objects, packs
+from dstack.server.loops.upkeep import keep_house
 from dstack.server.services.catalog import store_of
 from dstack.snapshots.chunking import digest
 from dstack.snapshots.errors import DamagedStore
@@ -207,3 +208,19 @@ def test_what_was_taken_out_is_forgotten_when_nobody_can_rely_on_it_any_more(sho
     assert shop.world.rows(doubtful_objects, object_id=shop.manifest(run)), "what names it is there"
     shop.upload(root)
     assert shop.reads_as(run, root)
+
+
+def test_it_is_forgotten_without_anybody_who_collects_garbage(shop: Shop) -> None:
+    root = shop.tree("a")
+    shop.upload(root)
+    hurt = chunk_of(root / "1")
+    shop.damage(hurt)
+    shop.check(repair=True)
+    (root / "1").unlink()
+    shop.upload(root)
+    assert keep_house(shop.context) == 0
+    assert shop.world.rows(doubtful_objects, object_id=hurt)
+    shop.world.clock.advance(LATER)
+    assert keep_house(shop.context) == 1
+    assert not shop.world.rows(doubtful_objects, object_id=hurt)
+    assert keep_house(shop.context) == 0, "nothing is written where nothing is to go"

@@ -1,10 +1,11 @@
-"""What is kept, now and then: the rules of the project are applied, and packs that nothing needs are deleted."""
+"""What is kept, now and then: the rules of the project are applied, packs that nothing needs are deleted, and what was
+taken out of the store long ago is forgotten."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from dstack.server.services import removal, retention
+from dstack.server.services import gc, removal, retention
 from dstack.server.services.context import Context
 
 RETRY: Final = 60.0
@@ -32,12 +33,14 @@ class Upkeep:
 
 
 def keep_house(context: Context) -> int:
-    """Apply the rules to snapshots and runs, and delete what was condemned long enough ago; how much there was to do.
+    """Apply the rules to snapshots and runs, delete what was condemned long enough ago, and forget what was taken out;
+    how much there was to do.
 
     Reads first: where nothing is to go, nothing is written. Several servers may do it at once.
     """
     done = sum(retention.thin(context))
     done += sum(len(names) for names in retention.delete_expired(context))
+    done += gc.forget_taken_out_long_ago(context)
     before = removal.condemned_before(context, context.database.read(lambda tx: tx.now))
     if removal.has_condemned(context, before):
         done += sum(removed.packs for removed in removal.remove_condemned(context, before))

@@ -112,12 +112,18 @@ def settle(tx: Transaction, project_id: UUID, recorded: Collection[bytes], named
 
 def forget_taken_out(tx: Transaction, project_id: UUID, before: int) -> None:
     """Doubt no more what is not in the catalog and was taken out before that time: nobody can rely on it any more."""
+    tx.execute(delete(doubtful_objects).where(*_taken_out(project_id, before)))
+
+
+def any_taken_out(tx: Transaction, project_id: UUID, before: int) -> bool:
+    """Whether `forget_taken_out` would find something."""
+    query = select(doubtful_objects.c.object_id).where(*_taken_out(project_id, before)).limit(1)
+    return tx.execute(query).first() is not None
+
+
+def _taken_out(project_id: UUID, before: int) -> tuple[Any, Any, Any]:
     there = exists().where(chunks.c.project_id == project_id, chunks.c.chunk_id == doubtful_objects.c.object_id)
-    tx.execute(
-        delete(doubtful_objects).where(
-            doubtful_objects.c.project_id == project_id, doubtful_objects.c.doubted_at < before, ~there
-        )
-    )
+    return doubtful_objects.c.project_id == project_id, doubtful_objects.c.doubted_at < before, ~there
 
 
 def _among(tx: Transaction, query: Prepared, project_id: UUID, ids: Sequence[bytes]) -> set[bytes]:

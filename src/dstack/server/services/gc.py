@@ -24,7 +24,7 @@ from dstack.server.services import removal, retention
 from dstack.server.services.chunk_index import HELD, NEEDED, ChunkIndex
 from dstack.server.services.compaction import Compactor, alive_bytes, half_dead, small
 from dstack.server.services.context import Context
-from dstack.server.services.doubts import forget_taken_out
+from dstack.server.services.doubts import any_taken_out, forget_taken_out
 from dstack.server.services.marking import Marker, Without, load_index
 from dstack.server.services.named_leases import GC, UPKEEP, Lease, held
 from dstack.server.services.sweeping import Sweeper
@@ -94,6 +94,19 @@ def collect(context: Context, wanted: Wanted) -> Iterator[Frame]:
         if not (yield from collection.run(wanted)):
             return
     yield {"t": "end", **{name: getattr(found, name) for name in found.__slots__}}
+
+
+def forget_taken_out_long_ago(context: Context) -> bool:
+    """Doubt no more what a repair has taken out so long ago that nobody relies on it; whether there was anything.
+
+    As long as anything is doubted, all that is saved is looked at.
+    """
+    now = context.database.read(lambda tx: tx.now)
+    until = now - int((context.settings.gc_grace + context.settings.gc_asked_to) * SECOND)
+    if not context.database.read(lambda tx: any_taken_out(tx, context.project_id, until)):
+        return False
+    context.database.write(FORGET, lambda tx: forget_taken_out(tx, context.project_id, until))
+    return True
 
 
 class _Collection:
