@@ -15,7 +15,7 @@ from dstack.cli.interrupts import has_terminal
 from dstack.cli.questions import agreed
 from dstack.cli.render import ago, count, say, size_words, write_json, write_table
 from dstack.cli.session import open_api
-from dstack.cli.tagged import source_named
+from dstack.cli.tagged import may_name_run, source_named
 from dstack.cli.upload import upload
 from dstack.client.api import Api
 from dstack.client.sources import find, history, parse
@@ -29,7 +29,8 @@ class _Artifacts(click.Group):
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             of_run = f"dstack artifacts list {name}, or dstack artifacts download {name} -o DIR"
-            raise UserError(f"there is no command `artifacts {name}`", near(name, self.list_commands(ctx)) or of_run)
+            hint = of_run if may_name_run(name) else f"{ctx.command_path} --help"
+            raise UserError(f"there is no command `artifacts {name}`", near(name, self.list_commands(ctx)) or hint)
         return super().resolve_command(ctx, args)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 import click
 
+from dstack.cli.arguments import given_name
 from dstack.cli.errors import UserError
 from dstack.cli.render import paint, say
 from dstack.client.repository import RepositoryError, find_root, read_files
@@ -18,7 +19,7 @@ KINDS = ("workflows", "variables", "providers")
 
 @click.command()
 @click.argument("kind", type=click.Choice(KINDS), default="workflows")
-@click.option("-o", "--output", metavar="FILE", help="Write it to a file.")
+@click.option("-o", "--output", metavar="FILE", type=given_name, help="Write it to a file.")
 def schema(kind: str, output: str | None) -> int:
     """Print the JSON Schema (draft 2020-12) of .dstack/workflows.yaml, variables.yaml or providers.yaml.
 

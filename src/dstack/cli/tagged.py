@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _RUN_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 
 
+def may_name_run(text: str) -> bool:
+    """Whether a word can be meant as RUN, RUN/JOB, :TAG, WORKFLOW:TAG or one with a path or a snapshot behind it."""
+    return _RUN_NAME.fullmatch(text) is not None or any(mark in text for mark in ":/@")
+
+
 def run_named(api: Api, text: str) -> str:
     """The name of the run that `RUN`, `:TAG` or `WORKFLOW:TAG` means. Raises UserError, ApiError, Unreachable."""
     workflow, colon, _ = text.partition(":")

@@ -338,7 +338,7 @@ class TestMistakes:
             ["compare", "odd-cat-1", ""], ["lineage", ""], ["verify", ""], ["open", ""], ["rm", "-y", ""],
             ["tag", ""], ["tag", "odd-cat-1", ""], ["tag", "odd-cat-1", "-n", ""], ["untag", ""],
             ["tags", "delete", "-y", ""], ["tags", "add", "", "odd-cat-1"], ["tags", "add", "v1", ""],
-            ["tags", "add", "v1", "-r", ""],
+            ["tags", "add", "v1", "-r", ""], ["schema", "-o", ""],
         ],
         ids="-".join,
     )  # fmt: skip

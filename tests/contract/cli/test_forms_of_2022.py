@@ -179,12 +179,14 @@ class TestLogs:
 
 class TestArtifacts:
     def test_without_a_command(self, dstack: Dstack) -> None:
-        for words in (["odd-cat-1"], ["odd-cat-1", "-o", "out"], [":v1"]):
+        for words in (["odd-cat-1"], ["odd-cat-1", "-o", "out"], [":v1"], ["train:v1"], ["odd-cat-1/train"]):
             name = words[0]
             done = dstack("artifacts", *words)
             hint = f"dstack artifacts list {name}, or dstack artifacts download {name} -o DIR"
             assert (done.code, done.err) == (2, f"error: there is no command `artifacts {name}`\n  hint: {hint}\n")
         assert "did you mean `list`?" in dstack("artifacts", "lst", "odd-cat-1").err
+        told = "error: there is no command `artifacts foo`\n  hint: dstack artifacts --help\n"
+        assert dstack("artifacts", "foo").err == told
 
 
 class TestRuns:
