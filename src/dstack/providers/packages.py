@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import posixpath
 import re
+import threading
+from collections import OrderedDict
 from typing import NamedTuple
 
 from dstack.providers.requirement_lines import trouble
@@ -27,6 +29,9 @@ _MOST_TOLD = 10
 _MOST_FILES = 200
 _MOST_TEXT = 32 << 20
 """Characters of all files that a workflow's file leads to; what is more is left to the installer."""
+_MOST_SHOWN = 100
+"""Characters of a wrong line that are told."""
+_KEPT_FILES = 32
 _KEPT_TEXT = 1 << 20
 """Characters of a file of which it is kept what is in it: many workflows name one file."""
 
@@ -65,6 +70,10 @@ def check(workflow: WorkflowConfig, line: str, index: int, ctx: PlanContext) -> 
         if _check_files(path, at, ctx):
             return FILE + path
     workflow.check_folder(ctx)
+    if file := named_file(name):
+        alone = f"name the file alone: `requirements: {file}`"
+        hint = alone if name.startswith(FILE) else f"options stand in a list: `requirements: [{name}]`"
+        raise PlanError(f"there is no file {_cut(name)} in the code that is sent", at=at, hint=hint)
     path = posixpath.normpath(posixpath.join(workflow.working_dir, name))
     if (packages := _packages(name)) and not ctx.near(path).endswith(_FILES):
         told = ", ".join(packages[:_MOST_TOLD]) + (", …" if len(packages) > _MOST_TOLD else "")
@@ -134,8 +143,7 @@ def _check_files(path: str, at: At, ctx: PlanContext) -> bool:
         left -= len(text)
         found = (_look_again if len(text) <= _KEPT_TEXT else _look)(text)
         errors += [
-            PlanError(f"{path}:{number}: `{line[:100]}` is no requirement: {why}", at=at)
-            for number, line, why in found.wrong
+            PlanError(f"{path}:{number}: `{line}` is no requirement: {why}", at=at) for number, line, why in found.wrong
         ]
         for number, name in found.named:
             target = _within(posixpath.dirname(path), name)
@@ -160,10 +168,30 @@ def _look(text: str) -> _Found:
     named: list[tuple[int, str]] = []
     for number, line in logical_lines(text):
         if (why := trouble(line)) and len(wrong) < _MOST_LINES:
-            wrong.append((number, line, why))
+            wrong.append((number, line[:_MOST_SHOWN], why))
         elif line.startswith("-") and (name := named_file(line)) and len(named) < _MOST_FILES:
             named.append((number, name))
     return _Found(tuple(wrong), tuple(named))
 
 
-_look_again = functools.lru_cache(maxsize=32)(_look)
+class _Looked:
+    """What is in the files looked at last, by their digests: the texts themselves are megabytes, and would stay."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: OrderedDict[bytes, _Found] = OrderedDict()
+
+    def __call__(self, text: str) -> _Found:
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        with self._lock:
+            known = self._found.get(digest)
+        found = known if known is not None else _look(text)
+        with self._lock:
+            self._found[digest] = found
+            self._found.move_to_end(digest)
+            while len(self._found) > _KEPT_FILES:
+                self._found.popitem(last=False)
+        return found
+
+
+_look_again = _Looked()

@@ -33,7 +33,7 @@ def trouble(line: str) -> str:
         return ""
     if not rest[0].isspace() and rest[0] not in "=~!<>([":
         return f"`{rest[0]}` cannot stand in a name"
-    return _versions(rest.strip(), name[0])
+    return _versions(rest.strip(), name[0][:100])
 
 
 def _versions(text: str, name: str) -> str:
