@@ -62,6 +62,16 @@ def test_packages_in_place_of_a_file(requirements: str, files: list[str], hint: 
     assert "m.py" not in error.hint
 
 
+@pytest.mark.parametrize("files", [[], ["req.txt"]])
+def test_a_file_that_is_named_as_an_installer_takes_it(files: list[str]) -> None:
+    (error,) = told("commands: [echo]\n  requirements: -r req.txt", dict.fromkeys(files, ""))
+    assert error.message == "there is no file `-r req.txt` in the code that is sent"
+    assert error.hint == "name the file alone: `requirements: req.txt`"
+    (error,) = told("commands: [echo]\n  requirements: -c limits.txt", dict.fromkeys(files, ""))
+    assert error.hint == "options stand in a list: `requirements: [-c limits.txt]`"
+    assert not told("commands: [echo]\n  requirements: [-c limits.txt]", {"limits.txt": ""})
+
+
 def test_very_many_packages_in_place_of_a_file() -> None:
     packages = "".join(f"    package-{number}\n" for number in range(3000))
 
