@@ -15,15 +15,22 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from sqlalchemy import select, update
 
+from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.postgresql import Jitter
+from dstack.server.db.tables import packs, runs
 from dstack.server.services import place as place_service
 from dstack.server.services import runners as runner_service
+from dstack.server.services import runs as run_service
+from dstack.server.services.removal import remove_condemned
+from dstack.server.services.runs import CodeRef
 from tests.integration.server.test_runs import independent
 from tests.integration.server.test_submission import at_once
 from tests.support.runner import FakeRunner
-from tests.support.world import World
+from tests.support.world import CODE, World
 
+CONDEMN = declare_write("test.locks.condemn")
 CHAIN = (
     "workflows:\n"
     "  - {name: one, provider: bash, commands: ['true']}\n"
@@ -147,6 +154,37 @@ def test_a_new_process_of_a_runner_and_a_sweep_that_loses_it(
     assert again == []
     assert world.run(name)["reason"] == "runner-lost"
     world.check_events()
+
+
+def test_a_submission_that_keeps_files_of_others_and_a_removal_of_blobs(
+    world: World, again: list[int], emptied_postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one has rows of packs and wants the blobs kept; the other may not hold these and want the rows."""
+    world.know_code()
+    world.context.database.write(CONDEMN, lambda tx: tx.execute(update(packs).values(condemned_at=1)))
+    taken, go_on = threading.Event(), threading.Event()
+    plain = run_service.hold_inputs
+
+    def hold_inputs(tx: Transaction, *args: Any) -> None:
+        tx.execute(select(packs.c.pack_id).with_for_update())  # as it does for packs that were not asked about lately
+        taken.set()
+        assert go_on.wait(30)
+        plain(tx, *args)
+
+    monkeypatch.setattr(run_service, "hold_inputs", hold_inputs)
+    code = CodeRef(manifest_id=CODE, content_id="cd" * 32)
+    first = threading.Thread(target=lambda: world.submit(CHAIN, "two", code=code))
+    first.start()
+    assert taken.wait(30)
+    second = threading.Thread(target=lambda: list(remove_condemned(world.context, world.clock.now())))
+    second.start()
+    while not waits(emptied_postgresql):
+        assert second.is_alive()
+    go_on.set()
+    first.join()
+    second.join()
+    assert again == []
+    assert len(world.rows(packs)) == len(world.rows(runs)) == 1
 
 
 def test_reports_placers_sweeps_and_stops_all_at_once(world: World, again: list[int]) -> None:

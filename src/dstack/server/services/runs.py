@@ -19,6 +19,7 @@ from dstack.server.db.tables import runs, submissions
 from dstack.server.services import artifacts, code_files, differences, exposure, run_names, run_values, secrets, tags
 from dstack.server.services.apply import Batch
 from dstack.server.services.carry import NOTHING, Carried
+from dstack.server.services.catalog import keep_blobs
 from dstack.server.services.context import Context
 from dstack.server.services.create import hold_inputs, insert_plan
 from dstack.server.services.errors import BadRequest, NotFound
@@ -300,6 +301,8 @@ def _store(
             return _Stored(seen, False)
     if run_names.is_taken(tx, project_id, name):
         return None
+    if submission.code is not None:
+        keep_blobs(tx)  # `use_code` does; whoever removes blobs locks rows of packs after that, too
     carried = NOTHING if earlier is None else earlier.carry(tx, planned, submission, lock=True)
     hold_inputs(tx, context, planned.steps, carried)
     run_id = context.ids.new(tx.now)
