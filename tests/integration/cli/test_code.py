@@ -88,6 +88,12 @@ def test_a_job_that_misses_a_file_which_is_here(shared_home: Home, folder: Path)
     assert f"\n  {hint}" in done.stderr
     name = shared_home.json("runs", "-a")[0]["name"]
     assert f"\n{hint}" in shared_home.run("explain", name, cwd=folder).stdout
+    elsewhere = folder.parent / "other"
+    elsewhere.mkdir()
+    committed(elsewhere)
+    put(elsewhere, "data/in.csv", "1,2\n")
+    told = [shared_home.run("resume", name, cwd=root, check=1).stderr for root in (elsewhere, folder)]
+    assert [f"\n  {hint}" in text for text in told] == [False, True], "of another repository nothing is said"
     put(
         folder,
         WORKFLOWS,
