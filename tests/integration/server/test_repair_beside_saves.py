@@ -18,9 +18,11 @@ from dstack.server.services import uploads
 from dstack.server.services.catalog import catalog_of, store_of
 from dstack.server.services.errors import SnapshotMissing
 from dstack.server.services.repositories import RepositoryRef
+from dstack.server.services.taking_out import TakingOut
 from dstack.server.services.uploads import Upload, UploadedArtifact
 from dstack.snapshots.capture import save
 from dstack.snapshots.checking import begins_like_an_object, names_in
+from dstack.snapshots.errors import StoreRefused
 from dstack.snapshots.interfaces import ChunkLocation, PackIndex
 from dstack.snapshots.statcache import FileCache
 from dstack.snapshots.store import SnapshotStore
@@ -217,6 +219,52 @@ def test_a_save_beside_a_repair_at_any_step_of_both(
     assert call > 4, "a save asks, puts and records, twice, and makes a reference"
     assert tried > 40
     assert 0 < refused < tried
+
+
+def test_the_very_same_damaged_pack_that_is_recorded_again_at_any_step(
+    sqlite_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was no room to put it aside: what it held was taken out, and whoever saves that finds it stored."""
+    shop, put, steps, at, was_over, recorded = sqlite_shop, sqlite_shop.blobs.put, TakingOut.steps, 0, False, 0
+
+    def full(key: str, data: Buffer | Path) -> bool:
+        if key.startswith("quarantine/"):
+            raise StoreRefused("disk full")
+        return put(key, data)
+
+    while not was_over:
+        empty(shop)
+        root = shop.folder / f"tree-{at}"
+        root.mkdir()
+        (root / "piece").write_bytes(random.Random(at).randbytes(2000))
+        hurt = chunk_of(root / "piece")
+        shop.upload(root)
+        pack_id = shop.damage(hurt)
+        with monkeypatch.context() as patched:
+            patched.setattr(shop.blobs, "put", full)
+            assert of(shop.check(repair=True), "left")
+        assert not shop.world.rows(chunks, chunk_id=hurt)
+        was_over = True
+
+        def disturbed(self: TakingOut, at: int = at, root: Path = root) -> Iterator[Any]:
+            nonlocal was_over
+            for number, frame in enumerate(steps(self)):
+                if number == at:
+                    save(root, store_of(shop.context), clock=later())
+                    was_over = False
+                yield frame
+
+        with monkeypatch.context() as patched:
+            patched.setattr(TakingOut, "steps", disturbed)
+            frames = shop.check(repair=True)
+        assert of(frames, "aside")
+        check_promises(shop)
+        recorded += not was_over
+        run = shop.upload(root)
+        assert shop.reads_as(run, root), f"recorded again at step {at}"
+        assert shop.pack_of(hurt) == pack_id, "it has its name again"
+        at += 1
+    assert recorded > 2
 
 
 @pytest.mark.parametrize("seed", range(2))
