@@ -78,7 +78,7 @@ class StoreLost(StoreRefused):
         self.keys = tuple(keys)
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
         then = (
-            f"it cannot be put aside: {stays}; then save again"
+            f"it cannot be put aside yet: {stays}; then save again"
             if stays
             else "`dstack verify --repair` puts it aside; it is stored again when it is saved again"
         )

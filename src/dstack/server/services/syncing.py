@@ -35,8 +35,7 @@ def sync_store(context: Context) -> None:
         try:
             _put_aside(context, found)
         except Conflict as conflict:
-            _log.warning("%s; not now: %s", lost, conflict)
-            raise StoreLost(list(found)) from None
+            raise StoreLost(list(found), f"{conflict}: wait for its end") from None
         raise StoreRefused(
             f"the disk did not take {next(iter(found))}, which a save relied on: it was put aside; save again"
         ) from lost
