@@ -273,7 +273,7 @@ class LiveCapture:
         if live:
             return save(folder, self._store, cache=self._caches[path], live=True)
         self._go_on()
-        _see_readable(folder, path)
+        _see_readable(self._root, path)
         return save(folder, self._store, cache=self._caches[path], watch=self._go_on)
 
     def _identities(self) -> dict[str, tuple[int, int] | None]:
@@ -299,14 +299,15 @@ def _in_the_way(root: Path, path: str) -> str | None:
     return None
 
 
-def _see_readable(folder: Path, path: str) -> None:
+def _see_readable(root: Path, path: str) -> None:
     """Raises CaptureFailed: as nothing runs any more that could change it, no waiting helps."""
     try:
-        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        os.close(os.open(root / path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except PermissionError as error:
+        closed = next((place for place in reversed(Path(path).parents) if not os.access(root / place, os.X_OK)), path)
         raise CaptureFailed(
-            f"{path} was not saved: the job left that folder so that its runner may not read it ({error.strerror}). "
-            f"Let the job end with: chmod -R a+rX {path}"
+            f"{path} was not saved: the job left the folder {closed} so that its runner may not read it "
+            f"({error.strerror}). Let the job end with: chmod -R a+rX {closed}"
         ) from error
 
 

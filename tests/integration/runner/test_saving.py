@@ -44,7 +44,7 @@ class Refusing(MemoryBlobStore):
 class Scene:
     """A job's folder, the saver of its artifact `out`, and what it reported."""
 
-    def __init__(self, folder: Path, save_deadline: float = DEADLINE) -> None:
+    def __init__(self, folder: Path, save_deadline: float = DEADLINE, path: str = "out") -> None:
         self.blobs = Refusing()
         self.catalog = RecordingCatalog([])
         self.store = SnapshotStore(self.blobs, self.catalog)
@@ -52,11 +52,11 @@ class Scene:
         self.applied: list[messages.AttemptEvent] = []
         """The events whose snapshots are in the store."""
         self.events: list[messages.AttemptEvent] = []
-        self.out = folder / "work" / "out"
+        self.out = folder / "work" / path
         self.out.mkdir(parents=True)
         settings = Settings(home=folder, quiet_period=0.05, max_interval=0.2, save_retry=0.05, retry_last=0.05)
         shop: Any = SimpleNamespace(settings=settings, clock=SystemClock(), store=self.store)
-        spec = SimpleNamespace(artifacts=("out",), working_dir=".")
+        spec = SimpleNamespace(artifacts=(path,), working_dir=".")
         assignment: Any = SimpleNamespace(attempt_id=UUID(int=1), spec=spec, save_deadline=save_deadline)
         self.saver = ArtifactSaver(shop, cast("Assignment", assignment), folder, self.report)
 
@@ -207,7 +207,7 @@ def test_the_last_save_can_be_done_again(tmp_path: Path) -> None:
     asyncio.run(play())
 
 
-@pytest.mark.parametrize("name", ["out", "."], ids=["the folder", "the one above it"])
+@pytest.mark.parametrize("name", ["a/out", "a"], ids=["the folder", "the one above it"])
 def test_a_folder_that_may_not_be_read_is_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -221,15 +221,16 @@ def test_a_folder_that_may_not_be_read_is_told_at_once(
         return real(path, *rest, **named)
 
     async def play() -> None:
-        scene = Scene(tmp_path)
+        scene = Scene(tmp_path, path="a/out")
         monkeypatch.setattr(os, "open", refuse)
+        monkeypatch.setattr(os, "access", lambda path, _: not path.is_relative_to(closed))
         scene.saver.begin()
         async with asyncio.timeout(DEADLINE / 2):
             saved = await scene.saver.final()
         assert saved.artifacts == ()
         assert saved.problem is not None
-        assert saved.problem.startswith("out was not saved: ")
-        assert saved.problem.endswith("(Permission denied). Let the job end with: chmod -R a+rX out")
+        assert saved.problem.startswith(f"a/out was not saved: the job left the folder {name} so that ")
+        assert saved.problem.endswith(f"(Permission denied). Let the job end with: chmod -R a+rX {name}")
 
     asyncio.run(play())
 
