@@ -143,10 +143,22 @@ class LiveCapture:
         """Stop, and save every folder for good. To be called when the job has ended.
 
         Raises CaptureFailed where a folder is gone, is none, may not be read, or is a link that leads out of `root`,
-        and where it was abandoned; StoreRefused, and what the catalog raises.
+        and where it was abandoned; StoreRefused, and what the catalog raises. Where one folder cannot be saved, the
+        others are, and are told of as snapshots.
         """
         self.stop()
-        return {path: self._save(path, live=False) for path in self._folders}
+        saved: dict[str, SavedSnapshot] = {}
+        failed: CaptureFailed | None = None
+        for path in self._folders:
+            try:
+                saved[path] = self._save(path, live=False)
+            except CaptureFailed as error:
+                failed = failed or error
+        if failed is None:
+            return saved
+        if not self._abandoned.is_set():
+            self._tell(saved)
+        raise failed
 
     def abandon(self) -> None:
         """Let `final` end as soon as it can, with nothing saved for good."""
@@ -231,7 +243,7 @@ class LiveCapture:
         with self._saving:
             if self._stopped.is_set():
                 return
-            changed: dict[str, SavedSnapshot] = {}
+            taken: dict[str, SavedSnapshot] = {}
             problem: Exception | None = None
             for path, folder in self._folders.items():
                 if path not in self._latest and _is_empty(folder):
@@ -245,16 +257,20 @@ class LiveCapture:
                     _log.warning("live snapshot of %s failed: %s", folder, error, exc_info=trace)
                     problem = error
                     continue
-                if self._latest.get(path) != snapshot.manifest_id:
-                    self._latest[path] = snapshot.manifest_id
-                    changed[path] = snapshot
+                taken[path] = snapshot
             self._refused(problem)
-            if not changed:
-                return
-            try:
-                self._on_snapshot(changed)
-            except Exception:  # noqa: BLE001 - the next snapshot, or the last one, has this one's files too
-                _log.warning("live snapshots of %s could not be reported", list(changed), exc_info=True)
+            self._tell(taken)
+
+    def _tell(self, taken: Snapshots) -> None:
+        """Report the snapshots that differ from those before."""
+        changed = {path: found for path, found in taken.items() if self._latest.get(path) != found.manifest_id}
+        if not changed:
+            return
+        self._latest.update({path: found.manifest_id for path, found in changed.items()})
+        try:
+            self._on_snapshot(changed)
+        except Exception:  # noqa: BLE001 - the next snapshot, or the last one, has this one's files too
+            _log.warning("live snapshots of %s could not be reported", list(changed), exc_info=True)
 
     def _save(self, path: str, *, live: bool) -> SavedSnapshot:
         folder = self._folders[path]

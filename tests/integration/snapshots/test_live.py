@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.snapshots.errors import StoreRefused
+from dstack.snapshots.errors import CaptureFailed, StoreRefused
 from dstack.snapshots.live import LiveCapture, Snapshots
 from dstack.snapshots.restore import restore
 from dstack.snapshots.statcache import SavedSnapshot
@@ -99,6 +99,28 @@ def test_the_last_snapshot_is_synced_and_has_everything(watched: Watched) -> Non
         "checkpoint": {b"c": b"last"},
         "logs": {b"l": b"line\n"},
     }
+
+
+def test_what_stands_beside_a_folder_that_cannot_be_saved_is_saved_and_told_of(tmp_path: Path) -> None:
+    """Its last state would be lost with the other's."""
+    watched = Watched(tmp_path / "root")
+    (watched.root / "logs" / "1").write_bytes(b"one")
+    shutil.rmtree(watched.root / "checkpoint")
+    (watched.root / "checkpoint").write_bytes(b"a file")
+    with pytest.raises(CaptureFailed, match="checkpoint was not saved: the job put a file in the place"):
+        watched.capture.final()
+    [taken] = [watched.taken.get_nowait() for _ in range(watched.taken.qsize())]
+    assert list(taken) == ["logs"]
+    assert watched.files(taken["logs"]) == {b"1": b"one"}
+
+
+def test_of_a_save_that_is_abandoned_nothing_is_told(tmp_path: Path) -> None:
+    watched = Watched(tmp_path / "root")
+    (watched.root / "logs" / "1").write_bytes(b"one")
+    watched.capture.abandon()
+    with pytest.raises(CaptureFailed, match="aborted before all of it was saved"):
+        watched.capture.final()
+    assert watched.taken.empty()
 
 
 def test_what_the_store_lost_is_saved_and_told_of_again(watched: Watched) -> None:
