@@ -16,9 +16,11 @@ FILE = ".dstack/workflows.yaml"
 HEAD = "workflows:\n- name: a\n  provider: bash\n  commands: "
 MOST = 2 * 2**20
 LIMIT = 1.0
-"""Seconds of processor time."""
+"""Seconds of processor time …"""
+REFERENCE = 0.05
+"""… on a machine that reads `HONEST` in as many. A second costs more where programs beside it take the caches away."""
+HONEST = "workflows:\n" + "".join(f"- {{name: w{i}, provider: bash, commands: ['true']}}\n" for i in range(1000))
 TRIES = 5
-"""A machine that does other things at once may spoil one."""
 
 
 def bomb(template: str, item: str) -> str:
@@ -96,15 +98,17 @@ HOSTILE: dict[str, Callable[[], Files]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_it_is_refused_within_a_second(name: str) -> None:
     files = HOSTILE[name]()
-    load({FILE: "workflows: [{name: a, provider: bash, commands: [x]}]"}, registry())  # what is imported once
+    load({FILE: HONEST}, registry())  # what is imported once
 
     def attempt() -> float:
         began = time.process_time()
+        load({FILE: HONEST}, registry())
+        read = time.process_time()
         with pytest.raises(Invalid) as caught:
             load(files, registry())
-        spent = time.process_time() - began
+        spent = time.process_time() - read
         assert len(caught.value.diagnostics) <= 600
-        return spent
+        return spent / max(1.0, (read - began) / REFERENCE)
 
     assert any(attempt() <= LIMIT for _ in range(TRIES))
 
