@@ -33,7 +33,7 @@ Pure: files, tags and newest runs are handed in. Imports pydantic only through t
 """
 
 from dstack.workflows.checkup import Contents, check_code
-from dstack.workflows.diagnostics import Diagnostic, Invalid, UnknownTag, render
+from dstack.workflows.diagnostics import Diagnostic, Invalid, UnknownTag, render, warning
 from dstack.workflows.loading import load
 from dstack.workflows.model import PlannedStep, ReusedInput, RunPlan, StepPolicy, Workflow, Workflows
 from dstack.workflows.planning import plan
@@ -53,4 +53,5 @@ __all__ = [
     "load",
     "plan",
     "render",
+    "warning",
 ]

@@ -49,6 +49,11 @@ class Diagnostic(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
+def warning(message: str, hint: str = "") -> Diagnostic:
+    """One that is about no place in a file."""
+    return Diagnostic("warning", None, None, None, message, "", hint)
+
+
 class Invalid(Exception):
     """Something that a person wrote is wrong; `diagnostics` holds all findings, errors and warnings."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from dstack.server.db.tables import attempts, package_lists
 from dstack.server.services import compare, packages
-from dstack.server.services.runs import run_id_of
+from dstack.server.services.named import run_id_of
 from tests.integration.server.test_runs import TRAIN, independent
 from tests.support.runner import FakeRunner
 from tests.support.world import World

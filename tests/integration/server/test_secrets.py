@@ -20,6 +20,7 @@ from dstack.server.services import differences, secrets
 from dstack.server.services import run_values as values_service
 from dstack.server.services import runs as run_service
 from dstack.server.services.errors import BadRequest, Conflict, NotFound, ServiceError
+from dstack.server.services.named import run_id_of
 from dstack.server.services.repositories import RepositoryRef, find_repository
 from dstack.server.services.sealing import Sealer
 from tests.support.world import REPOSITORY, World
@@ -366,6 +367,6 @@ def test_the_difference_from_the_commit_shows_no_credential(world: World) -> Non
     submission = world.submission(ONE, "job", values={"WANDB_API_KEY": "w-0123456789", "SEED": "12345678"})
     diff = f"+token = '{VALUE}'\n+key = 'w-0123456789'\n+seed = 12345678\n"
     name = run_service.submit(world.context, msgspec.structs.replace(submission, diff=diff), None).name
-    run_id = world.read(lambda tx: run_service.run_id_of(tx, world.context.project_id, name))
+    run_id = world.read(lambda tx: run_id_of(tx, world.context.project_id, name))
     shown = world.read(lambda tx: differences.of_run(tx, world.context.project_id, run_id))
     assert shown == "+token = '***'\n+key = '***'\n+seed = 12345678\n"

@@ -25,10 +25,12 @@ from dstack.snapshots.interfaces import pack_key
 from dstack.snapshots.restore import restore
 from dstack.snapshots.spread import Spread
 from dstack.snapshots.store import SnapshotStore
-from tests.support.failing_disk import Disk
+from tests.support.failing_disk import Disk, disk
 from tests.support.shop import Shop, chunk_of, killed_at
 from tests.support.trees import described
 from tests.support.world import World
+
+__all__ = ["disk"]
 
 
 class Synced(SnapshotStore):
@@ -40,13 +42,6 @@ class Synced(SnapshotStore):
 
     def sync(self) -> None:
         sync_store(self._context)
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    made = Disk(monkeypatch)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,16 +18,11 @@ from dstack.snapshots.interfaces import pack_key
 from dstack.snapshots.live import LiveCapture, Snapshots
 from dstack.snapshots.restore import restore
 from dstack.snapshots.store import SnapshotStore
-from tests.support.failing_disk import Disk
+from tests.support.failing_disk import Disk, disk
+
+__all__ = ["disk"]
 
 CONTENT = b"what a job has learned"
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    made = Disk(monkeypatch)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ from dstack.server.services import (
 )
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, NotFound
+from dstack.server.services.named import run_id_of
 from dstack.server.services.repositories import named_repository
 from dstack.server.services.unsatisfiable import fit
 
@@ -247,7 +248,7 @@ class _Api:
         project_id, name = self._context.project_id, request.path_params["name"]
 
         def read(tx: Transaction) -> str:
-            return differences.of_run(tx, project_id, runs.run_id_of(tx, project_id, name))
+            return differences.of_run(tx, project_id, run_id_of(tx, project_id, name))
 
         return Response(await self._context.database.aread(read), media_type="text/plain")
 
@@ -255,7 +256,7 @@ class _Api:
         project_id, name = self._context.project_id, request.path_params["name"]
 
         def read(tx: Transaction) -> list[dict[str, Any]]:
-            return packages.of_run(tx, project_id, runs.run_id_of(tx, project_id, name))
+            return packages.of_run(tx, project_id, run_id_of(tx, project_id, name))
 
         return _json({"items": await self._context.database.aread(read)})
 
@@ -320,7 +321,7 @@ class _Api:
         project_id = self._context.project_id
         found = await self._context.database.aread(lambda tx: views.run_view(tx, project_id, name, whole=False))
         if found is None:
-            await self._context.database.aread(lambda tx: runs.run_id_of(tx, self._context.project_id, name))
+            await self._context.database.aread(lambda tx: run_id_of(tx, self._context.project_id, name))
             raise NotFound(f"there is no run `{name}`")
         return found
 

@@ -16,7 +16,7 @@ from dstack.server.db.types import Id
 from dstack.server.services.catalog import catalog_of, hold_saved, store_of
 from dstack.server.services.context import Context
 from dstack.server.services.errors import CodeMissing, NotFound
-from dstack.server.services.job_names import see_job
+from dstack.server.services.named import run_id_of, see_jobs
 from dstack.snapshots.errors import RestoreFailed
 from dstack.snapshots.listing import Leaf, walk_tree
 
@@ -268,9 +268,7 @@ def of_run(
     tx: Transaction, project_id: UUID, run: str, *, job: str | None = None, workflow: str | None = None
 ) -> list[dict[str, Any]]:
     """The newest artifacts of the run called `run`, or of that job or workflow in it; raises NotFound."""
-    run_id = tx.execute(select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == run)).scalar()
-    if run_id is None:
-        raise NotFound(f"there is no run `{run}`", hint="`dstack runs -a` lists all runs")
+    run_id = run_id_of(tx, project_id, run)
     return _only(tx, project_id, newest_of_run(tx, project_id, run_id), [run_id], f"run {run}", job, workflow)
 
 
@@ -302,9 +300,8 @@ def _only(
 ) -> list[dict[str, Any]]:
     """Those of a job and a workflow; raises NotFound where there are no such ones."""
     wanted = [item for item in found if job in (None, item["job"]) and workflow in (None, item["workflow"])]
-    for name in (job, workflow):
-        if name is not None and not wanted:
-            see_job(tx, project_id, run_ids, whose, name)
+    if not wanted:
+        see_jobs(tx, project_id, run_ids, whose, job, workflow)
     return wanted
 
 

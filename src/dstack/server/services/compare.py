@@ -15,7 +15,7 @@ from dstack.server.db.tables import runs, steps
 from dstack.server.services import metrics, packages, views
 from dstack.server.services.catalog import store_of
 from dstack.server.services.context import Context
-from dstack.server.services.runs import run_id_of
+from dstack.server.services.named import run_id_of
 from dstack.server.services.stored import StoredPlan
 from dstack.snapshots.listing import entries
 from dstack.snapshots.store import SnapshotStore

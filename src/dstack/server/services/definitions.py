@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from dstack.sdk.provider import JobSpec
 from dstack.server.services.carry import Carried, OldRun, job_name
-from dstack.workflows import Diagnostic, PlannedStep, RunPlan
+from dstack.workflows import Diagnostic, PlannedStep, RunPlan, warning
 
 _PARTS = {
     "commands": ("commands", "argv"),
@@ -45,7 +45,7 @@ def _warning(old: OldRun, origin: str, changed: str, names: Sequence[str]) -> Di
     are, their, it = ("are", "their definitions", "one") if names[1:] else ("is", "its definition", "it")
     message = f"{shown}{more} {are} reused from {origin} although {their} changed: {changed}"
     hint = f"run {it} again, and what follows it, with: dstack restart {old.name} {names[0]}"
-    return Diagnostic("warning", None, None, None, message, "", hint)
+    return warning(message, hint)
 
 
 def _jobs(plan: RunPlan) -> Iterator[tuple[str, tuple[PlannedStep, JobSpec]]]:

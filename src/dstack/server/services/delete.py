@@ -31,7 +31,7 @@ from dstack.server.db.tables import (
 )
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest
-from dstack.server.services.runs import near_names
+from dstack.server.services.named import near_names
 from dstack.server.services.stored import StoredPlan
 
 DELETE = declare_write("runs.delete")

@@ -17,7 +17,7 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import runs
 from dstack.server.services import views, waiting
 from dstack.server.services.context import Context
-from dstack.server.services.runs import run_id_of
+from dstack.server.services.named import run_id_of
 from dstack.server.services.stored import decode_warnings
 from dstack.server.services.waiting import SHOWN
 

@@ -22,9 +22,8 @@ from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import attempts, events, runs
 from dstack.server.services import views, waiting
 from dstack.server.services.context import Context
-from dstack.server.services.job_names import see_job
+from dstack.server.services.named import run_id_of, see_jobs
 from dstack.server.services.problems import problem_topic
-from dstack.server.services.runs import run_id_of
 
 BEAT = 15.0
 QUIET = 2.0
@@ -66,7 +65,7 @@ async def frames(
     def read(tx: Transaction) -> UUID:
         run_id = run_id_of(tx, context.project_id, name)
         if job is not None:
-            see_job(tx, context.project_id, [run_id], f"run {name}", job)
+            see_jobs(tx, context.project_id, [run_id], f"run {name}", job)
         return run_id
 
     run_id = await context.database.aread(read)

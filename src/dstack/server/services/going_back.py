@@ -9,7 +9,7 @@ from typing import NamedTuple
 from dstack.server.services.beginnings import Beginning, Snapshots
 from dstack.server.services.errors import BadRequest, Conflict
 from dstack.server.services.moments import Moment, told
-from dstack.workflows import Diagnostic
+from dstack.workflows import Diagnostic, warning
 
 
 class _Lack(NamedTuple):
@@ -98,13 +98,13 @@ class GoingBack:
         ]
         for lack in self._lacking(without, at):
             begins = "they begin" if len(lack.jobs) > 1 else "it begins"
-            found.append(_warning(f"{lack.message}: {begins} with nothing", self.listed))
+            found.append(warning(f"{lack.message}: {begins} with nothing", self.listed))
         later = [job for job in sorted(self.reused) if self.snapshots.is_later(job, at)]
         if later:
             are, ended = ("are", "are reused as they ended") if len(later) > 1 else ("is", "is reused as it ended")
             message = f"{_named(later)} of {self.run} {are} done, and {ended}, not as of {told(at)}"
             hint = f"`dstack restart {self.run} JOB` with the same `--at` starts JOB again from then"
-            found.append(_warning(message, hint))
+            found.append(warning(message, hint))
         return found
 
 
@@ -113,7 +113,3 @@ def _named(jobs: Sequence[str]) -> str:
     if len(jobs) > 2:
         return f"{jobs[0]} and {len(jobs) - 1} more jobs"
     return " and ".join(jobs)
-
-
-def _warning(message: str, hint: str) -> Diagnostic:
-    return Diagnostic("warning", None, None, None, message, "", hint)

@@ -11,8 +11,7 @@ from sqlalchemy import and_, or_, select
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import artifacts, jobs, runs
 from dstack.server.services.artifacts import tagged
-from dstack.server.services.job_names import see_job
-from dstack.server.services.runs import run_id_of
+from dstack.server.services.named import run_id_of, see_jobs
 
 Page = tuple[list[dict[str, Any]], UUID | None]
 MOST = 500
@@ -31,7 +30,8 @@ def of_run(
     """A page of the run's snapshots, newest first, and where the next one begins; raises NotFound."""
     run_id = run_id_of(tx, project_id, run)
     page = _page(tx, project_id, [artifacts.c.run_id == run_id], job, workflow, cursor)
-    _see(tx, project_id, page, [run_id], f"run {run}", job, workflow)
+    if not page[0]:  # of jobs that have saved nothing, not of some that were never there
+        see_jobs(tx, project_id, [run_id], f"run {run}", job, workflow)
     return page
 
 
@@ -49,22 +49,9 @@ def of_tag(
     pairs = tagged(tx, project_id, tag, repository_id)
     where = [or_(*(and_(artifacts.c.run_id == run_id, jobs.c.workflow == name) for run_id, name in sorted(pairs)))]
     page = _page(tx, project_id, where, job, workflow, cursor)
-    _see(tx, project_id, page, [run_id for run_id, _ in pairs], f"tag {tag}", job, workflow)
+    if not page[0]:
+        see_jobs(tx, project_id, [run_id for run_id, _ in pairs], f"tag {tag}", job, workflow)
     return page
-
-
-def _see(
-    tx: Transaction,
-    project_id: UUID,
-    page: Page,
-    run_ids: Collection[UUID],
-    whose: str,
-    *names: str | None,
-) -> None:
-    """An empty page is of jobs that have saved nothing, not of some that were never there. Raises NotFound."""
-    for name in names:
-        if name is not None and not page[0]:
-            see_job(tx, project_id, run_ids, whose, name)
 
 
 def _page(

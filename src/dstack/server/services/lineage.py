@@ -13,7 +13,7 @@ from sqlalchemy import select
 from dstack.server.db.engine import Transaction
 from dstack.server.db.tables import run_sources, runs, steps
 from dstack.server.services.artifacts import tagged
-from dstack.server.services.runs import run_id_of
+from dstack.server.services.named import run_id_of
 from dstack.server.services.stored import StoredPlan
 
 MOST = 1000

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dstack.server.services.beginnings import Beginning, Row
 from dstack.server.services.errors import Conflict
 from dstack.server.services.moments import told
-from dstack.workflows import Diagnostic
+from dstack.workflows import Diagnostic, warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Losses:
             f"the snapshot of `{last['path']}` that {last['job']} of {last['run']} would begin with holds no file: it "
             f"begins with the newest before it that does, of {told(older['at'])}"
         )
-        return _warning(message, f"`{self.command} --fresh` begins with nothing")
+        return warning(message, f"`{self.command} --fresh` begins with nothing")
 
 
 def _begins_earlier(lost: Row, older: Row) -> Diagnostic:
@@ -85,7 +85,7 @@ def _begins_earlier(lost: Row, older: Row) -> Diagnostic:
         f"what {lost['job']} of {lost['run']} saved last in `{lost['path']}` is not whole in the store any more: it "
         f"begins with what it saved at {told(older['at'])}"
     )
-    return _warning(message, f"`dstack verify {lost['run']} --repair` looks for another copy of the last")
+    return warning(message, f"`dstack verify {lost['run']} --repair` looks for another copy of the last")
 
 
 def _begins_without(row: Row) -> Diagnostic:
@@ -93,8 +93,4 @@ def _begins_without(row: Row) -> Diagnostic:
         f"what {row['job']} of {row['run']} saved in `{row['path']}` is not whole in the store any more: it runs "
         "without"
     )
-    return _warning(message, "`dstack verify --all` says what else is damaged")
-
-
-def _warning(message: str, hint: str) -> Diagnostic:
-    return Diagnostic("warning", None, None, None, message, "", hint)
+    return warning(message, "`dstack verify --all` says what else is damaged")

@@ -20,7 +20,7 @@ from dstack.protocol.messages import MetricPoint
 from dstack.server.db.engine import Transaction, declare_write
 from dstack.server.db.tables import attempts, jobs, metrics
 from dstack.server.services.context import Context
-from dstack.server.services.runs import run_id_of
+from dstack.server.services.named import run_id_of
 
 SCAN = declare_write("metrics.scan")
 PAGE = 1 << 20

@@ -24,6 +24,7 @@ from dstack.server.services.context import Context
 from dstack.server.services.definitions import changed_definitions
 from dstack.server.services.errors import BadRequest, CodeMissing, Conflict, NotFound, NothingToDo
 from dstack.server.services.moments import NOT_ASKED, Wanted
+from dstack.server.services.named import no_job, run_id_of
 from dstack.server.services.repositories import RepositoryRef, find_repository
 from dstack.server.services.runs import CodeRef, PythonRef, Read, Submission, Submitted
 from dstack.server.services.uploads import PROVIDER as UPLOAD
@@ -146,7 +147,7 @@ def _again(wish: Wish) -> frozenset[str] | None:
 
 def _load(context: Context, name: str) -> OldRun:
     def read(tx: Transaction) -> OldRun:
-        return load(tx, context.project_id, runs.run_id_of(tx, context.project_id, name))
+        return load(tx, context.project_id, run_id_of(tx, context.project_id, name))
 
     return context.database.read(read)
 
@@ -166,9 +167,7 @@ def _check(old: OldRun, wish: Wish) -> None:
         raise BadRequest(f"run {old.name} was made of uploaded files: there is nothing to run")
     known = {*old.jobs, *old.steps}
     if wish.job is not None and not wish.changes and wish.job not in known:
-        near = difflib.get_close_matches(wish.job, sorted(known), 1)
-        hint = f"did you mean {near[0]}?" if near else f"jobs: {', '.join(sorted(old.jobs)[:20])}"
-        raise NotFound(f"run {old.name} has no job `{wish.job}`", hint=hint)
+        raise no_job(f"run {old.name}", wish.job, known)
     if not wish.changes:
         _check_variables(old, wish.set)
 
@@ -367,7 +366,7 @@ class _Earlier:
         missing = [name for name in self.old.submission.private if name not in submission.environment]
         message = f"{', '.join(missing)} of the shell that submitted {self.old.name} held a credential, and is not kept"
         hint = "export it and try again, if the jobs need it"
-        return [Diagnostic("warning", None, None, None, message, "", hint)] if missing else []
+        return [workflows.warning(message, hint)] if missing else []
 
 
 def _took(planned: RunPlan, name: str) -> bool:

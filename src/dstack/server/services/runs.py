@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import insert
 
 from dstack import providers, workflows
 from dstack.domain.lifecycle import run as run_table
@@ -22,7 +21,7 @@ from dstack.server.services.carry import NOTHING, Carried
 from dstack.server.services.catalog import keep_blobs
 from dstack.server.services.context import Context
 from dstack.server.services.create import hold_inputs, insert_plan
-from dstack.server.services.errors import BadRequest, NotFound
+from dstack.server.services.errors import BadRequest
 from dstack.server.services.facts import Facts
 from dstack.server.services.repositories import RepositoryRef, ensure_repository, find_repository
 from dstack.server.services.sealing import SealingError
@@ -262,26 +261,9 @@ def fit_warnings(fits: Fit) -> list[workflows.Diagnostic]:
     """One warning for each step that no runner can run."""
     hint = "lower its `resources`, or add a machine that has them"
     return [
-        workflows.Diagnostic("warning", None, None, None, f"no runner that is online can run `{step}`: {why}", "", hint)
+        workflows.warning(f"no runner that is online can run `{step}`: {why}", hint)
         for step, why in fits.misfits.items()
     ]
-
-
-def run_id_of(tx: Transaction, project_id: UUID, name: str) -> UUID:
-    """The id of the run called `name`; raises NotFound with the nearest names."""
-    found = tx.execute(select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == name)).scalar()
-    if found is None:
-        raise NotFound(f"there is no run `{name}`", hint=near_names(tx, project_id, name))
-    return found
-
-
-def near_names(tx: Transaction, project_id: UUID, name: str) -> str:
-    """A hint with the runs whose names are like `name`."""
-    recent = tx.execute(
-        select(runs.c.name).where(runs.c.project_id == project_id).order_by(runs.c.id.desc()).limit(500)
-    ).scalars()
-    near = difflib.get_close_matches(name, list(recent), 3)
-    return f"did you mean {', '.join(near)}?" if near else "`dstack runs -a` lists all runs"
 
 
 def _store(

@@ -15,8 +15,7 @@ from dstack.server.db.tables import jobs
 from dstack.server.services.apply import Answer, Batch
 from dstack.server.services.context import Context
 from dstack.server.services.facts import Facts
-from dstack.server.services.job_names import is_named, see_job
-from dstack.server.services.runs import run_id_of
+from dstack.server.services.named import is_named, run_id_of, see_jobs
 
 STOP = declare_write("runs.stop")
 
@@ -63,5 +62,5 @@ def _open_jobs(tx: Transaction, context: Context, run_id: UUID, run: str, job: s
     """Those that `job` names and that are not finished. Raises NotFound where it names none."""
     found = _open(tx, context, run_id, is_named(job))
     if not found:
-        see_job(tx, context.project_id, [run_id], f"run {run}", job)
+        see_jobs(tx, context.project_id, [run_id], f"run {run}", job)
     return found

@@ -16,8 +16,8 @@ from dstack.server.services.artifacts import tagged
 from dstack.server.services.catalog import catalog_of
 from dstack.server.services.context import Context
 from dstack.server.services.ledger import Frame, Ledger, Reference, Scope, damage_frame
+from dstack.server.services.named import run_id_of
 from dstack.server.services.repositories import RepositoryRef, named_repository
-from dstack.server.services.runs import run_id_of
 from dstack.snapshots.checking import Damage, PackCheck, check_pack, glance_at_pack, read_through
 from dstack.snapshots.errors import BadPack, DamagedStore
 from dstack.snapshots.interfaces import ChunkLocation, pack_key
