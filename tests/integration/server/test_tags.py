@@ -359,3 +359,10 @@ def test_artifacts_of_another_attempt_do_not_mix(make_world: Callable[..., World
     (artifact,) = world.job(name)["artifacts"]
     assert not artifact["partial"]
     assert artifact["content_id"] == FakeRunner.artifacts({"data": "last"})[0].content_id.hex()
+
+
+def test_a_run_that_there_is_not_is_told_with_near_names(world: World) -> None:
+    name = world.submit(PREPARE, "prepare")
+    with pytest.raises(NotFound, match="there is no run") as refused:
+        world.tag(f"{name}0", "v1")
+    assert refused.value.hint == f"did you mean {name}?"

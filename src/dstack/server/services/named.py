@@ -20,8 +20,13 @@ def run_id_of(tx: Transaction, project_id: UUID, name: str) -> UUID:
     """The id of the run called `name`; raises NotFound with the nearest names."""
     found = tx.execute(select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == name)).scalar()
     if found is None:
-        raise NotFound(f"there is no run `{name}`", hint=near_names(tx, project_id, name))
+        raise no_run(tx, project_id, name)
     return found
+
+
+def no_run(tx: Transaction, project_id: UUID, name: str) -> NotFound:
+    """The refusal, with the nearest of the names that there are."""
+    return NotFound(f"there is no run `{name}`", hint=near_names(tx, project_id, name))
 
 
 def near_names(tx: Transaction, project_id: UUID, name: str) -> str:

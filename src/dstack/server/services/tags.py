@@ -24,6 +24,7 @@ from dstack.server.db.tables import (
 from dstack.server.services.artifacts import newest_of_run
 from dstack.server.services.context import Context
 from dstack.server.services.errors import BadRequest, Conflict, NotFound
+from dstack.server.services.named import no_run
 from dstack.server.services.repeated import is_repeated
 from dstack.server.services.repositories import RepositoryRef, find_repository
 from dstack.server.services.stored import StoredPlan
@@ -55,7 +56,7 @@ def tag(context: Context, run_name: str, name: str, *, force: bool, actor: str |
             .with_for_update()  # or it could be deleted meanwhile
         ).first()
         if found is None:
-            raise NotFound(f"there is no run `{run_name}`", hint="`dstack runs -a` lists all runs")
+            raise no_run(tx, context.project_id, run_name)
         run_id, repository_id, state = found
         if state not in ("done", "failed", "stopped"):
             raise Conflict(
